@@ -1,0 +1,122 @@
+"""Starting the agent so that it outlives the SSH session, once per directory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from costguard.agent.server import SOCKET_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LOCK = "agent.lock"
+LOG = "agent.log"
+ANSWER_TIMEOUT_S = 5.0
+RETIRE_TIMEOUT_S = 10.0
+POLL_S = 0.05
+
+
+def take_lock() -> int | None:
+    """A descriptor that holds this directory's lock for as long as it is open, or None.
+
+    The lock goes with the process, so one that was killed leaves none behind.
+    """
+    descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise
+    return descriptor
+
+
+def take_lock_within(timeout_s: float) -> int | None:
+    """The lock, waited for if need be; None when it is still held after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        descriptor = take_lock()
+        if descriptor is not None or time.monotonic() >= deadline:
+            return descriptor
+        time.sleep(POLL_S)
+
+
+def ask_agent(kind: str) -> dict[str, Any] | None:
+    """The answer of the agent that serves this directory, or None when it gives none."""
+    deadline = time.monotonic() + ANSWER_TIMEOUT_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError), connect() as sock:
+            sock.settimeout(ANSWER_TIMEOUT_S)
+            sock.sendall(json.dumps({"t": kind}).encode() + b"\n")
+            with sock.makefile("rb") as answers:
+                answer = json.loads(answers.readline())
+                return answer if isinstance(answer, dict) else None
+        time.sleep(POLL_S)
+    return None
+
+
+def connect() -> socket.socket:
+    """A connection to the agent of the current directory; raises OSError when there is none."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(SOCKET_NAME)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def detach(serve: Callable[[Callable[[dict[str, Any]], None]], None]) -> dict[str, Any]:
+    """Runs `serve` in a process of its own, and returns the line it reports with.
+
+    A new session and two forks: no terminal, no hang-up, no parent that would have to wait for
+    it. Standard output goes to a file, because an SSH channel stays open for as long as
+    anybody holds its end.
+    """
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read_end)
+        os.setsid()
+        if os.fork() != 0:
+            os._exit(0)
+        _become_daemon(serve, write_end)
+    os.close(write_end)
+    os.waitpid(child, 0)
+    with os.fdopen(read_end, "rb") as report:
+        line = report.readline()
+    if not line:
+        return {"error": "the agent ended before it could serve; see agent.log"}
+    answer: dict[str, Any] = json.loads(line)
+    return answer
+
+
+def _become_daemon(
+    serve: Callable[[Callable[[dict[str, Any]], None]], None], report_end: int
+) -> None:
+    status = 1
+    try:
+        null = os.open(os.devnull, os.O_RDONLY)
+        log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(null)
+        os.close(log)
+
+        def report(line: dict[str, Any]) -> None:
+            os.write(report_end, json.dumps(line).encode() + b"\n")
+            os.close(report_end)
+
+        serve(report)
+        status = 0
+    finally:
+        os._exit(status)

@@ -1,0 +1,73 @@
+"""What the machine offers, looked at once before anything is uploaded or paid for."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+from costguard.agent.artifacts import sha256_of
+from costguard.agent.gpu import MIB, GpuSampler
+from costguard.agent.interpreters import find_python
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+NVML_WAIT_S = 10.0
+NVML_SAMPLE_S = 0.05
+
+
+def probe(needs: Sequence[str], env: Mapping[str, str], directory: Path) -> dict[str, Any]:
+    """Python, processors, memory, disk, cards, and which modules the training's Python has.
+
+    `needs.missing` names what no interpreter here has all of; `modules` are looked up, not
+    imported: None is missing, "" is there without a version.
+    """
+    chosen, missing = find_python(needs, env, directory)
+    shown = chosen or find_python((), env, directory)[0]
+    return {
+        "agent_python": platform.python_version(),
+        "python": None if shown is None else {"path": shown.path, "version": shown.version},
+        "modules": {} if shown is None else dict(shown.modules),
+        "needs": {"python": None if chosen is None else chosen.path, "missing": missing},
+        "cpu_count": os.cpu_count(),
+        "memory_mib": memory_mib(),
+        "disk_free_mib": shutil.disk_usage(directory).free // MIB,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "at_ms": time.time_ns() // 1_000_000,
+        **cards(),
+    }
+
+
+def memory_mib() -> int | None:
+    """The machine's memory, or None where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+    except (OSError, ValueError):
+        return None
+
+
+def cards() -> dict[str, Any]:
+    """`nvml` and `cards` as in a `gpu` message, from one short look."""
+    sampler = GpuSampler(NVML_SAMPLE_S, lambda: time.monotonic_ns() // 1_000_000)
+    state = sampler.start(NVML_WAIT_S)
+    time.sleep(2 * NVML_SAMPLE_S if state["state"] == "ok" else 0)
+    window = sampler.window()
+    sampler.close()
+    return {"nvml": state, "cards": window["cards"]}
+
+
+def hashes(directory: Path, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+    """Size and sha256 of each file below `directory`; None for one that cannot be read."""
+    return {name: _hash(directory / name) for name in names}
+
+
+def _hash(path: Path) -> dict[str, Any] | None:
+    try:
+        return {"size": path.stat().st_size, "sha256": sha256_of(path)}
+    except OSError:
+        return None

@@ -1,0 +1,115 @@
+"""The order that the daemon uploads as `spec.json`: what to run, and how to stop it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+PYTHON = "{python}"
+"""Stands in `argv` for the interpreter that has every module of `needs`."""
+
+LONGEST_S = 366 * 24 * 3600.0
+
+
+class SpecError(ValueError):
+    """The order cannot be carried out as written; the text says which field and why."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One attempt at a training. A further attempt is a new order with a new `run_id`."""
+
+    run_id: str
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+    output_dir: str
+    in_guest_stop: tuple[str, ...] | None
+    needs: tuple[str, ...]
+    save_grace_s: float
+    first_lease_s: float
+    sample_s: float
+    window_s: float
+    heartbeat_s: float
+
+
+def load_spec(path: Path) -> Spec:
+    """The order in `path`; raises SpecError with the field that is wrong."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SpecError(f"{path.name} is not there: upload it before the start") from error
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path.name} cannot be read as JSON: {error}") from error
+    return parse_spec(raw)
+
+
+def parse_spec(raw: Any) -> Spec:
+    """The order in `raw`, checked; raises SpecError with the field that is wrong."""
+    if not isinstance(raw, dict):
+        raise SpecError("the order is not a JSON object")
+    telemetry = raw.get("telemetry", {})
+    if not isinstance(telemetry, dict):
+        raise SpecError("telemetry is not a JSON object")
+    stop = raw.get("in_guest_stop")
+    return Spec(
+        run_id=_text(raw, "run_id"),
+        argv=_texts(raw, "argv", at_least=1),
+        cwd=_text(raw, "cwd", "."),
+        env=_environment(raw.get("env", {})),
+        output_dir=_text(raw, "output_dir", "output"),
+        in_guest_stop=None if stop is None else _texts(raw, "in_guest_stop", at_least=1),
+        needs=_module_names(raw),
+        save_grace_s=_seconds(raw, "save_grace_s", 30.0, least=0.0),
+        first_lease_s=_seconds(raw, "first_lease_s", 120.0, least=0.0),
+        sample_s=_seconds(telemetry, "sample_s", 1.0, least=0.05),
+        window_s=_seconds(telemetry, "window_s", 5.0, least=0.1),
+        heartbeat_s=_seconds(telemetry, "heartbeat_s", 1.0, least=0.05),
+    )
+
+
+def _text(raw: Mapping[str, Any], key: str, default: str | None = None) -> str:
+    value = raw.get(key, default)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise SpecError(f"{key} must be a text that is not empty, not {value!r}")
+    return value
+
+
+def _texts(raw: Mapping[str, Any], key: str, at_least: int = 0) -> tuple[str, ...]:
+    value = raw.get(key, [])
+    if not isinstance(value, list) or len(value) < at_least:
+        raise SpecError(f"{key} must be a list of at least {at_least} texts, not {value!r}")
+    if not all(isinstance(item, str) and "\0" not in item for item in value):
+        raise SpecError(f"{key} must hold texts only, not {value!r}")
+    return tuple(value)
+
+
+def _module_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
+    names = _texts(raw, "needs")
+    for name in names:
+        if not name.isidentifier():
+            raise SpecError(f"needs holds {name!r}, which is no top-level module name")
+    return names
+
+
+def _environment(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise SpecError("env is not a JSON object")
+    for key, text in value.items():
+        if not isinstance(text, str) or "\0" in text or not key or "=" in key or "\0" in key:
+            raise SpecError(f"env[{key!r}] must be a text, not {text!r}")
+    return dict(value)
+
+
+def _seconds(raw: Mapping[str, Any], key: str, default: float, least: float) -> float:
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SpecError(f"{key} must be a number of seconds, not {value!r}")
+    if not least <= value <= LONGEST_S:
+        raise SpecError(f"{key} must lie between {least} and {LONGEST_S:.0f}, not {value!r}")
+    return float(value)

@@ -1,0 +1,139 @@
+"""Words and figures of the documents as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from costguard.cli.text import Screen
+from costguard.core.money import MICROS_PER_YUAN, yuan_screen
+from costguard.lang import _
+
+Document = Mapping[str, Any]
+
+SMALLEST_SHOWN_MICROS = 50  # less would come out as 0.0000, and a minus before it as a riddle
+
+
+def state_word(state: str) -> str:
+    """A job state or an instance's power state as a person reads it."""
+    return {
+        "queued": _("queued"),
+        "waiting_capacity": _("waiting for GPU"),
+        "provisioning": _("starting the instance"),
+        "preparing": _("preparing"),
+        "training": _("training"),
+        "saving": _("saving"),
+        "pausing": _("pausing"),
+        "paused": _("paused"),
+        "finished": _("finished"),
+        "failed": _("failed"),
+        "released": _("released"),
+        "starting": _("starting"),
+        "running": _("running"),
+        "stopping": _("stopping"),
+        "stopped": _("stopped"),
+        "off_billing": _("off, still charged"),
+        "unknown": _("unknown"),
+    }.get(state, state)
+
+
+def reason_word(reason: str) -> str:
+    """A pause reason or a guard as a person reads it."""
+    return {
+        "finished": _("finished"),
+        "budget": _("budget"),
+        "stalled": _("stalled"),
+        "idle": _("idle"),
+        "blind": _("blind"),
+        "failed": _("failed"),
+        "diverged": _("diverged"),
+        "max_hours": _("max_hours"),
+        "gate": _("gate"),
+        "user": _("by hand"),
+        "platform": _("platform"),
+    }.get(reason, reason)
+
+
+def phase_word(phase: str) -> str:
+    """What is going on inside a stage, as a person reads it; phases of other trainers as is."""
+    return {
+        "setup": _("set-up"),
+        "start": _("start"),
+        "download": _("download"),
+        "load": _("load"),
+        "tokenise": _("tokenise"),
+        "train": _("train"),
+        "evaluate": _("evaluate"),
+        "save": _("save"),
+        "disk": _("disk"),
+    }.get(phase, phase)
+
+
+def enforcer_word(kind: str) -> str:
+    """Who stops the machine at a lease's end, as a person reads it."""
+    return {
+        "daemon": _("daemon"),
+        "platform_timer": _("platform timer"),
+        "timer": _("platform timer"),
+        "agent": _("agent"),
+        "in_guest": _("agent, power-off from inside"),
+    }.get(kind, kind)
+
+
+def micros(yuan: object) -> int:
+    """A document's `_yuan` string in micro-yuan; it may be negative."""
+    return int(Decimal(str(yuan)) * MICROS_PER_YUAN)
+
+
+def money(yuan: object, screen: Screen) -> str:
+    """A document's `_yuan` string to the fen, `-` where there is none."""
+    if yuan is None:
+        return "-"
+    amount = micros(yuan)
+    return yuan_screen(amount if abs(amount) >= SMALLEST_SHOWN_MICROS else 0, screen.yuan)
+
+
+def clock(utc: object) -> str:
+    """A document's time in this machine's zone: the time of day, with the date if not today's."""
+    if not utc:
+        return "-"
+    local = datetime.fromisoformat(str(utc).replace("Z", "+00:00")).astimezone()
+    today = datetime.now().astimezone().date()
+    return local.strftime("%H:%M:%S" if local.date() == today else "%Y-%m-%d %H:%M:%S")
+
+
+def duration(seconds: object) -> str:
+    """Seconds as `45s`, `3m20s`, `2h05m` or `3d04h`."""
+    if seconds is None:
+        return "-"
+    whole = max(int(Decimal(str(seconds))), 0)
+    for size, below, units in ((86_400, 3_600, "dh"), (3_600, 60, "hm"), (60, 1, "ms")):
+        if whole >= size:
+            return f"{whole // size}{units[0]}{whole % size // below:02d}{units[1]}"
+    return f"{whole}s"
+
+
+def decimal(value: object, digits: int) -> str:
+    """A number of a document with that many decimals, `-` where there is none."""
+    return "-" if value is None else f"{Decimal(str(value)):.{digits}f}"
+
+
+def steps(row: Document) -> str:
+    """`120/375`, or `-` before the first step is known."""
+    if row.get("step") is None:
+        return "-"
+    return f"{row['step']}/{row.get('total_steps') or '?'}"
+
+
+def step_parts(row: Document) -> list[str]:
+    """Step, loss and time to go, as far as the status row has them."""
+    parts = []
+    if row.get("step") is not None:
+        parts.append(f"{_('step')} {steps(row)}")
+    if row.get("loss") is not None:
+        parts.append(f"{_('loss')} {decimal(row['loss'], 4)}")
+    if row.get("eta_s") is not None:
+        parts.append(f"{_('ETA')} {duration(row['eta_s'])}")
+    return parts

@@ -1,0 +1,393 @@
+"""What to do next with one job: `decide(snapshot, now) -> actions`, pure and total.
+
+Level-triggered: the whole state is looked at each time, nothing is remembered between passes, and
+the same snapshot always gives the same actions, so that a restart needs no special code.
+"""
+
+from __future__ import annotations
+
+from costguard.core import actions as act
+from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
+from costguard.core.lease import has_ended, is_due, needed_micros, offer_lease
+from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
+from costguard.core.power import Power, StopProof, off_run
+from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
+
+FIRST_LEASE_SHORTEST_MS = 30_000
+RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
+SAVE_LEAD_MS = 5_000  # how long before the last lease's end the saving begins
+ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
+PULL_PATIENCE_MS = 120_000
+STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
+FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
+
+
+def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """The actions of this pass, in order; the caller does not go on past one that fails."""
+    if snap.state in FINAL_STATES:
+        return _after_the_end(snap, now)
+    if snap.pause_reason is not None:
+        return _stopping(snap, now, snap.verdict_at or now)
+    verdict = judge(snap, now)
+    if verdict is not None:
+        return (act.Conclude(verdict), *_stopping(snap, now, now, verdict))
+    return _running(snap, now)
+
+
+def judge(snap: Snapshot, now: Moment) -> Verdict | None:
+    """Why the run should end now, or None. The first reason found is the one that is kept."""
+    if snap.wish != "run":
+        return Verdict("user", f"{snap.wish} was asked for", {"wish": snap.wish})
+    if snap.in_breach:
+        over = [account.scope for account in snap.accounts if account.in_breach]
+        return Verdict("budget", f"spent past the cap: {', '.join(over)}", {"breach": over})
+    run = snap.spec.runs[snap.stage]
+    end = snap.training.exit
+    if end is not None and end.code == EXIT_SAVED_ON_REQUEST:
+        return _stopped_without_us(snap, now, exit_text(end))
+    verdict = judge_training(snap.training, snap.spec.guards, expects_adapter=run.expects_adapter)
+    return (
+        verdict or _judge_platform(snap, now) or _judge_lease(snap, now) or _judge_line(snap, now)
+    )
+
+
+def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
+    instance = snap.instance
+    if instance is None or instance.provider_id is None:
+        return None
+    evidence = {"power": instance.power.value}
+    if instance.absent:
+        return Verdict("platform", "the platform no longer knows the instance", evidence)
+    if instance.was_on and len(off_run(instance.reads)) >= 2:
+        return _stopped_without_us(snap, now, "the instance was found switched off")
+    limits = snap.spec.guards
+    started = instance.started_call or snap.created
+    if not snap.training.is_alive and elapsed_ms(started, now) > limits.prepare_within_ms:
+        evidence["link"] = snap.link.state
+        evidence["detail"] = snap.link.detail
+        text = f"training could not be started within {limits.prepare_within_ms // 60_000} minutes"
+        return Verdict("platform", text, evidence)
+    if snap.link.state == "refused":
+        return Verdict("platform", snap.link.detail, {"link": "refused"}, save=False)
+    return None
+
+
+def _stopped_without_us(snap: Snapshot, now: Moment, text: str) -> Verdict:
+    """The instance or its agent stopped by itself: the lease ran out unrenewed, or it was taken."""
+    evidence: dict[str, object] = {"lease_ended": False}
+    if snap.armed_end is not None and has_passed(snap.armed_end, now):
+        evidence["lease_ended"] = True
+        return Verdict("blind", f"{text} after its lease ran out unrenewed", evidence, save=False)
+    return Verdict("platform", text, evidence, save=False)
+
+
+def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
+    """Whether the money for running on is about to end, or has ended."""
+    instance, lease, end = snap.instance, snap.lease, snap.armed_end
+    if instance is None or not instance.power.may_charge or instance.provider_id is None:
+        return None
+    if lease is None or end is None:
+        if instance.interval is None:
+            return None
+        return Verdict("budget", "running was found that no lease covers", {"lease": None})
+    if lease.end.boot_id != now.boot_id and _renewal(snap, now) is None:
+        return Verdict("budget", "after a reboot of this machine no lease could be had", {})
+    if _shortfall_micros(snap, now) > 0 and _renewal(snap, now) is None:
+        text = "at the new price the lease does not fit the budget"
+        return Verdict("budget", text, {"accounts": _account_lines(snap)})
+    left_ms = ms_until(end, now)
+    lead_ms = min(SAVE_LEAD_MS, snap.spec.runs[snap.stage].save_grace_ms)
+    if left_ms > lead_ms:
+        return None
+    evidence: dict[str, object] = {
+        "lease_left_s": left_ms // 1000,
+        "accounts": _account_lines(snap),
+    }
+    if _is_silent(snap, now):
+        return Verdict("blind", "nothing was heard up to the lease's end", evidence)
+    if has_ended(lease, now) and elapsed_ms(lease.end, now) > snap.platform.poll_interval_ms * 2:
+        return Verdict("blind", "the lease had ended before anyone looked", evidence)
+    if end.utc_ms < lease.end.utc_ms:
+        return Verdict("platform", "the platform's stop timer could not be re-armed", evidence)
+    return Verdict("budget", "the next lease does not fit the budget", evidence)
+
+
+def _judge_line(snap: Snapshot, now: Moment) -> Verdict | None:
+    limits = snap.spec.guards
+    launched = snap.training.launched_at_ms
+    agent_now = snap.training.agent_now_ms
+    if limits.max_ms is not None and launched is not None and agent_now is not None:
+        ran_ms = agent_now - launched
+        if ran_ms >= limits.max_ms:
+            evidence = {"ran_s": ran_ms // 1000, "limit_s": limits.max_ms // 1000}
+            return Verdict(
+                "max_hours", f"training has run for {ran_ms // 60_000} minutes", evidence
+            )
+    heard = snap.link.heard
+    if heard is not None and elapsed_ms(heard, now) > limits.blind_after_ms:
+        silent_s = elapsed_ms(heard, now) // 1000
+        evidence = {"silent_s": silent_s, "limit_s": limits.blind_after_ms // 1000}
+        return Verdict("blind", f"nothing was heard for {silent_s} s", evidence)
+    return None
+
+
+def _is_silent(snap: Snapshot, now: Moment) -> bool:
+    """Whether the agent was heard before and has been silent for too long: blind, not idle."""
+    heard = snap.link.heard
+    return heard is not None and elapsed_ms(heard, now) > snap.spec.guards.silent_after_ms
+
+
+def _account_lines(snap: Snapshot) -> list[dict[str, object]]:
+    return [
+        {
+            "scope": account.scope,
+            "cap_micros": account.cap_micros,
+            "posted_micros": account.posted_micros,
+            "pending_micros": account.pending_micros,
+            "hold_micros": account.hold_micros,
+        }
+        for account in snap.accounts
+    ]
+
+
+# --------------------------------------------------------------------------- while it may run
+
+
+def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    instance = snap.instance
+    if instance is None:
+        return _renting(snap, now)
+    if instance.provider_id is None:
+        return (act.ResolveCreate(),)
+    actions: list[act.Action] = [*_leasing(snap, now)]
+    if instance.power is Power.RUNNING and snap.has_ssh:
+        actions.append(act.EnsureLink())
+    if snap.link.state == "attached":
+        actions.extend(_granting(snap))
+        actions.extend(_pulling(snap, only_newest=True))
+    actions.append(act.SetState(_running_state(snap)))
+    return tuple(actions)
+
+
+def _running_state(snap: Snapshot) -> str:
+    if snap.training.launched_at_ms is not None:
+        return "training"
+    return "provisioning" if snap.link.state == "none" else "preparing"
+
+
+def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Reserve the first lease, then create; or say that it does not fit, and rent nothing."""
+    if snap.retry_at_ms is not None and now.utc_ms < snap.retry_at_ms:
+        return (act.SetState("waiting_capacity"),)
+    if snap.tariff is None:
+        return (act.AskPrice(),)
+    if "create" in snap.open_intents:
+        return (act.ResolveCreate(),)
+    limit = snap.spec.instance.max_price_micros_per_hour
+    if limit is not None and snap.tariff.price_micros_per_hour > limit:
+        evidence = {"price_micros_per_hour": snap.tariff.price_micros_per_hour, "limit": limit}
+        refusal = Verdict("platform", "the price is above max_price_yuan_per_hour", evidence)
+        return (act.Conclude(refusal), act.Finish("paused"))
+    offer = offer_lease(
+        snap.tariff,
+        None,
+        snap.lease,
+        snap.accounts,
+        now,
+        snap.spec.lease_ms,
+        snap.latency_ms,
+        FIRST_LEASE_SHORTEST_MS,
+    )
+    if offer is None:
+        refusal = Verdict(
+            "budget",
+            "not even a first lease fits the budget; nothing was rented",
+            {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000},
+        )
+        return (act.Conclude(refusal), act.Finish("paused"))
+    timer_ms = offer.length_ms + snap.spec.runs[snap.stage].save_grace_ms
+    return (
+        act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms),
+        act.Create(timer_after_ms=timer_ms),
+        act.SetState("provisioning"),
+    )
+
+
+def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
+    """The next lease if it is time for one and it fits; None leaves the open one to run out."""
+    lease, instance = snap.lease, snap.instance
+    if lease is None or instance is None or snap.tariff is None or _is_silent(snap, now):
+        return None
+    offer = offer_lease(
+        snap.tariff,
+        instance.interval,
+        lease,
+        snap.accounts,
+        now,
+        snap.spec.lease_ms,
+        snap.latency_ms,
+        shortest_ms=0,
+    )
+    if offer is None:
+        return None
+    rebooted = lease.end.boot_id != now.boot_id
+    left_ms = 0 if rebooted else ms_until(lease.end, now)
+    lead_ms = snap.platform.timer_min_lead_ms
+    gain_ms = 0 if _shortfall_micros(snap, now) > 0 else RENEWAL_GAIN_MS
+    if offer.length_ms < left_ms + gain_ms:
+        return None
+    if lead_ms is not None and offer.length_ms < lead_ms:
+        return None
+    return act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
+
+
+def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Renew at half, and bring the platform's timer up to what is reserved."""
+    lease, end = snap.lease, snap.armed_end
+    if lease is None or end is None:
+        return ()
+    grace_ms = snap.spec.runs[snap.stage].save_grace_ms
+    has_timer = snap.platform.timer_min_lead_ms is not None
+    if end.utc_ms < lease.end.utc_ms and has_timer:
+        return (act.ArmTimer(lease.end.utc_ms + grace_ms, lease.end.utc_ms),)
+    calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id
+    if calm and _shortfall_micros(snap, now) <= 0:
+        return ()
+    grant = _renewal(snap, now)
+    if grant is None:
+        return ()
+    if not has_timer:
+        return (grant,)
+    end_ms = now.utc_ms + grant.length_ms
+    return (grant, act.ArmTimer(end_ms + grace_ms, end_ms))
+
+
+def _shortfall_micros(snap: Snapshot, now: Moment) -> int:
+    """What the open lease lacks to reach its own end: more than 0 only after a price rise."""
+    lease, instance = snap.lease, snap.instance
+    if lease is None or instance is None or snap.tariff is None:
+        return 0
+    left_ms = ms_until(lease.end, now)
+    needed = needed_micros(snap.tariff, instance.interval, now, left_ms, snap.latency_ms)
+    return needed - lease.remaining_micros
+
+
+def _granting(snap: Snapshot) -> tuple[act.Action, ...]:
+    """Answer the newest heartbeat with the lease that is reserved and armed."""
+    beat = snap.link.heartbeat
+    if beat is None or snap.lease is None or beat == snap.link.leased_heartbeat:
+        return ()
+    return (act.SendLease(beat),)
+
+
+def _pulling(snap: Snapshot, *, only_newest: bool) -> tuple[act.Action, ...]:
+    """Bring home what is complete over there and not here yet, the adapter first."""
+    waiting = [a for a in snap.artifacts if not a.pulled and not a.failed]
+    if any(artifact.pulling for artifact in waiting):
+        return ()
+    if only_newest and waiting:
+        waiting = [max(waiting, key=lambda a: (a.kind == "adapter", a.step))]
+    waiting.sort(key=lambda a: (a.kind == "adapter", a.step), reverse=True)
+    return tuple(act.Pull(artifact.id) for artifact in waiting[:1])
+
+
+# --------------------------------------------------------------------------- while it must stop
+
+
+def _stopping(
+    snap: Snapshot, now: Moment, since: Moment, verdict: Verdict | None = None
+) -> tuple[act.Action, ...]:
+    """Save, bring home, switch off, and believe it only when it was seen (I4). Never gives up."""
+    instance = snap.instance
+    if instance is None:
+        return (act.Finish(final_state(snap, verdict)),)
+    if instance.provider_id is None:
+        return (act.ResolveCreate(),)
+    if proven_stopped(snap):
+        return (act.Finish(final_state(snap, verdict)),)
+    if off_run(instance.reads) and _may_be_believed_off(instance):
+        return (act.SetState("pausing"),)  # seen off once; the next read decides
+    saving = _saving(snap, now, since, verdict)
+    if saving is not None:
+        return (*saving, act.SetState("saving"))
+    return (*_switching_off(snap, now), act.SetState("pausing"))
+
+
+def _saving(
+    snap: Snapshot, now: Moment, since: Moment, verdict: Verdict | None
+) -> tuple[act.Action, ...] | None:
+    """What is still to do before power-off, or None when nothing is or time is up."""
+    instance = snap.instance
+    if instance is None or instance.power is not Power.RUNNING:
+        return None
+    run = snap.spec.runs[snap.stage]
+    waited_ms = elapsed_ms(since, now)
+    reason = verdict.reason if verdict is not None else snap.pause_reason
+    if snap.link.state != "attached":
+        hopeless = reason in ("blind", "platform") or not snap.has_ssh
+        if hopeless or waited_ms > ATTACH_PATIENCE_MS or not snap.training.is_alive:
+            return None
+        return (act.EnsureLink(),)
+    if _is_silent(snap, now):
+        return None
+    if snap.training.is_alive and waited_ms <= run.save_grace_ms:
+        return (act.Save(run.save_grace_ms - waited_ms),) if not snap.link.stop_sent else ()
+    if not snap.training.is_alive and waited_ms <= run.save_grace_ms + PULL_PATIENCE_MS:
+        missing = [a for a in snap.artifacts if not a.pulled and not a.failed]
+        lease_left = snap.lease is not None and not has_passed(snap.lease.end, now)
+        if missing and lease_left:
+            return _pulling(snap, only_newest=False)
+    return None
+
+
+def _switching_off(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """The stop call: at once, then again with back-off for as long as it takes, ever louder."""
+    instance = snap.instance
+    assert instance is not None, "there is something to switch off"
+    if instance.stop_calls == 0 or instance.last_call is None:
+        return (act.StopPower(attempt=1),)
+    since_ms = elapsed_ms(instance.last_call, now)
+    wait_ms = STOP_RETRY_MS[min(instance.stop_calls, len(STOP_RETRY_MS) - 1)]
+    if instance.stop_accepted:
+        wait_ms = max(wait_ms, snap.platform.stop_latency_ms)
+    if since_ms < wait_ms:
+        return ()
+    attempt = instance.stop_calls + 1
+    return (act.Alarm("stop_not_confirmed", attempt), act.StopPower(attempt))
+
+
+def _may_be_believed_off(instance: InstanceFacts) -> bool:
+    """Whether "off" can mean stopped: not while it may only be "not on yet" after a start call."""
+    return instance.was_on or instance.stop_calls > 0 or instance.absent
+
+
+def proven_stopped(snap: Snapshot) -> bool:
+    """Whether invariant I4 lets us say "stopped"."""
+    instance = snap.instance
+    if instance is None or not _may_be_believed_off(instance):
+        return False
+    proof = StopProof(apart_ms=max(snap.platform.poll_interval_ms, snap.platform.cache_age_ms))
+    return proof.holds(off_run(instance.reads), instance.last_call)
+
+
+def final_state(snap: Snapshot, verdict: Verdict | None = None) -> str:
+    """The final state that a pause reason leads to."""
+    reason = verdict.reason if verdict is not None else snap.pause_reason
+    if reason == "finished":
+        return "finished"
+    if reason == "failed":
+        return "failed"
+    return "paused"
+
+
+def _after_the_end(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Nothing runs any more: release if asked to, and stop what someone else switched on."""
+    instance = snap.instance
+    if instance is None or snap.state == "released" or instance.provider_id is None:
+        return ()
+    found_on = snap.fresh_read and instance.power.may_charge and instance.power is not Power.UNKNOWN
+    if found_on and not instance.absent:
+        return (act.Alarm("running_without_lease", instance.stop_calls), *_switching_off(snap, now))
+    if snap.wish == "release":
+        return (act.Release(),) if not instance.absent else (act.Finish("released"),)
+    return ()

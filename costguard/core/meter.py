@@ -1,0 +1,94 @@
+"""From power reads to metered time: when rent began, how far it is known to run, when it ended.
+
+The platform's own times are believed only inside what we saw ourselves: rent cannot have begun
+before our start call or our last off read, nor after the first read that shows it on; it cannot
+have ended before the last read that shows it on, nor after the first that shows it off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from costguard.core.moment import Moment, elapsed_ms
+from costguard.core.tariff import Tariff, running_micros
+
+if TYPE_CHECKING:
+    from costguard.core.power import PowerRead
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """The open power interval of an instance."""
+
+    id: int
+    started_ms: int
+    anchor: Moment  # when the read that opened it began: elapsed time is counted from here
+    seen_to_ms: int  # the last read that showed it on
+    metered_to_ms: int  # how far it is charged; beyond `seen_to_ms` only by assumption
+    posted_micros: int
+    tariff: Tariff
+
+
+@dataclass(frozen=True, slots=True)
+class MeterStep:
+    """What one read does to the meter. Every field is UTC ms, or None where nothing happens."""
+
+    open_at_ms: int | None = None
+    seen_to_ms: int | None = None
+    meter_to_ms: int | None = None
+    close_at_ms: int | None = None
+
+
+NOTHING = MeterStep()
+
+
+def step(
+    interval: Metered | None,
+    read: PowerRead | None,
+    now: Moment,
+    earliest_ms: int | None,
+    assume_after_ms: int,
+) -> MeterStep:
+    """What to do with the meter, given the latest read (None: the platform did not answer).
+
+    `earliest_ms` is the time before which rent cannot have begun: our last start call, or the
+    last read that showed the instance off. Without an answer the interval is left where it was
+    seen until `assume_after_ms` have gone by, and then runs on by our own clock: unknown is
+    treated as running, and the correction is posted when the truth is known.
+    """
+    if interval is None:
+        return _opening(read, earliest_ms)
+    if read is None:
+        unseen_ms = reach_ms(interval, now) - interval.seen_to_ms
+        if unseen_ms <= assume_after_ms:
+            return NOTHING
+        return MeterStep(meter_to_ms=max(interval.metered_to_ms, reach_ms(interval, now)))
+    if read.is_charging:
+        seen_ms = max(interval.seen_to_ms, reach_ms(interval, read.begun))
+        return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
+    first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
+    ended_ms = first_off_ms
+    if read.charged_until_ms is not None:
+        ended_ms = min(max(read.charged_until_ms, interval.seen_to_ms), first_off_ms)
+    return MeterStep(close_at_ms=ended_ms)
+
+
+def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
+    if read is None or not read.is_charging:
+        return NOTHING
+    latest_ms = read.begun.utc_ms
+    started_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
+    if read.charged_since_ms is not None:
+        started_ms = min(max(read.charged_since_ms, started_ms), latest_ms)
+    return MeterStep(open_at_ms=started_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+
+
+def reach_ms(interval: Metered, at: Moment) -> int:
+    """UTC ms that the interval reaches at `at`, by the clock that says more time has passed."""
+    return interval.anchor.utc_ms + elapsed_ms(interval.anchor, at)
+
+
+def owed_micros(interval: Metered, to_ms: int) -> int:
+    """What the interval costs in all if it is metered up to `to_ms`."""
+    return running_micros(interval.tariff, to_ms - interval.started_ms)

@@ -1,0 +1,171 @@
+"""Everything that a decision may look at, gathered before it is made.
+
+Times of the instance's own events are milliseconds of the instance's boot-time clock, all from
+its journal: a step cadence is measured on one clock, whatever happens to the line between us.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costguard.core.lease import Account, Interval, Lease
+    from costguard.core.moment import Moment
+    from costguard.core.power import Power, PowerRead
+    from costguard.core.spec import JobSpec
+    from costguard.core.tariff import Tariff
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What is known of the platform's habits, in the worst documented figures."""
+
+    poll_interval_ms: int
+    cache_age_ms: int
+    stop_latency_ms: int
+    timer_min_lead_ms: int | None
+    timer_lateness_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceFacts:
+    """The rented machine as last seen."""
+
+    id: int
+    provider_id: str | None  # None while a create call is unclear
+    power: Power
+    reads: tuple[PowerRead, ...]
+    last_call: Moment | None
+    stop_calls: int
+    stop_accepted: bool
+    was_on: bool  # seen running since the last start call
+    started_call: Moment | None
+    interval: Interval | None
+    absent: bool
+    stopped_seen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFacts:
+    """How we stand with the agent."""
+
+    state: str = "none"  # none, connecting, preparing, attached, lost, refused
+    detail: str = ""
+    since: Moment | None = None
+    heard: Moment | None = None
+    heartbeat: int | None = None
+    heartbeat_at: Moment | None = None
+    leased_heartbeat: int | None = None
+    stop_sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One logged training step; `at_ms` is the instance's boot-time clock."""
+
+    step: int
+    at_ms: int
+    loss: float | None  # None: not a number
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One telemetry window. None means unknown, and unknown is never idle."""
+
+    at_ms: int
+    length_ms: int
+    gpu_percent_max: int | None  # over all cards; None: NVML did not say
+    gpu_absent: bool  # NVML itself says that there is no card or no driver
+    cpu_centicores: int | None
+    processes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the training process ended."""
+
+    code: int | None
+    signal: int | None
+    artifact_complete: bool
+    log_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """What the agent's journal says, oldest first."""
+
+    agent_now_ms: int | None = None
+    launched_at_ms: int | None = None
+    phase: str | None = None
+    phase_since_ms: int | None = None
+    steps: tuple[Step, ...] = ()
+    best_loss: float | None = None
+    windows: tuple[Window, ...] = ()
+    exit: Exit | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a training process was started and has not been seen to end."""
+        return self.launched_at_ms is not None and self.exit is None
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFacts:
+    """One complete result on the instance."""
+
+    id: int
+    name: str
+    kind: str  # checkpoint, adapter
+    step: int
+    pulled: bool
+    pulling: bool
+    failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One job, whole."""
+
+    spec: JobSpec
+    platform: Platform
+    state: str
+    wish: str
+    pause_reason: str | None
+    verdict_at: Moment | None
+    created: Moment
+    stage: int
+    tariff: Tariff | None
+    instance: InstanceFacts | None
+    lease: Lease | None
+    armed_end: Moment | None
+    accounts: tuple[Account, ...]
+    link: LinkFacts = field(default_factory=LinkFacts)
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+    artifacts: tuple[ArtifactFacts, ...] = ()
+    retry_at_ms: int | None = None
+    open_intents: frozenset[str] = frozenset()
+    has_ssh: bool = False
+    fresh_read: bool = False  # the platform answered in this pass
+
+    @property
+    def latency_ms(self) -> int:
+        """L: the longest time from "stop" to "meter stopped"."""
+        run = self.spec.runs[self.stage]
+        platform = self.platform
+        return run.save_grace_ms + platform.stop_latency_ms + platform.timer_lateness_ms
+
+    @property
+    def in_breach(self) -> bool:
+        """Whether any scope has gone past its cap."""
+        return any(account.in_breach for account in self.accounts)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a run ends: the pause reason of the contract, in words, with what it was seen from."""
+
+    reason: str
+    text: str
+    evidence: dict[str, Any]
+    save: bool = True

@@ -1,0 +1,386 @@
+"""Act: carry out what was decided. Intent first, then the call, then its outcome.
+
+Stopping is exempt from "intent first": if the database cannot be written the stop call is made
+all the same, and written down when that is possible again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from costguard.core import actions as act
+from costguard.core.calendar import month_of
+from costguard.core.decide import FINAL_STATES, proven_stopped
+from costguard.core.tariff import hold_micros
+from costguard.daemon.links import artifact_files, close_link, ensure_link
+from costguard.daemon.load import newest_instance, open_lease
+from costguard.daemon.memory import Calls, JobMemory
+from costguard.daemon.record import close_disk
+from costguard.daemon.rent import create, resolve_create
+from costguard.providers.base import Absent, Provider, ProviderError
+from costguard.store.database import StoreUnavailable
+from costguard.store.events import add_event
+from costguard.store.ledger import DoesNotFit, reserve, settle
+from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costguard.core.moment import Moment
+    from costguard.core.snapshot import Snapshot
+    from costguard.daemon.context import Context
+
+LOUD_EVENTS = {
+    "stop_not_confirmed": "STOP NOT CONFIRMED: the instance may still cost money",
+    "running_without_lease": "an instance is running that should be off; it is being stopped",
+}
+
+
+class Halt(Exception):
+    """The action could not be completed; what follows it in this pass must not happen."""
+
+
+class Actor:
+    """Carries out the actions of one pass of one job."""
+
+    def __init__(
+        self,
+        context: Context,
+        job_id: int,
+        memory: JobMemory,
+        snap: Snapshot,
+        provider: Provider,
+        wake: Callable[[], None],
+    ) -> None:
+        self.context = context
+        self.job_id = job_id
+        self.memory = memory
+        self.snap = snap
+        self.provider = provider
+        self.wake = wake
+
+    def perform(self, action: act.Action) -> None:
+        """Do one action. Raises Halt when the following ones must not be done."""
+        handler: Callable[[act.Action], None] = HANDLERS[type(action)].__get__(self)
+        handler(action)
+
+    def now(self) -> Moment:
+        """The present instant; calls take time, so it is asked for anew."""
+        return self.context.clock.now()
+
+    def month(self, moment: Moment) -> str:
+        """The budget month of an instant."""
+        return month_of(moment.utc_ms, self.context.zone)
+
+    # ------------------------------------------------------------------ money
+
+    def ask_price(self, _: act.AskPrice) -> None:
+        """Learn the tariff, and hold the disk's share of the cap from the start."""
+        try:
+            quote = self.provider.quote(self.snap.spec.instance.gpu)
+        except ProviderError as error:
+            self.context.notify("warning", self.snap.spec.name, f"no price yet: {error}")
+            raise Halt from error
+        self.memory.tariff = quote.tariff
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            job.hold_micros = hold_micros(quote.tariff, self.snap.spec.instance.keep_for_ms)
+        self.wake()
+
+    def grant(self, action: act.Grant) -> None:
+        """Reserve, or leave everything as it was: invariant I1 is checked in the transaction."""
+        now = self.now()
+        end = now.plus_ms(action.length_ms)
+        latest = end.plus_ms(action.latency_ms)
+        months = ",".join(sorted({self.month(now), self.month(latest)}))
+        has_timer = self.snap.platform.timer_min_lead_ms is not None
+        try:
+            with self.context.store.write() as session:
+                job = session.get_one(Job, self.job_id)
+                lease = open_lease(session, self.job_id)
+                if lease is None:
+                    lease = LeaseRow(job_id=job.id, seq=0, state="open", armed_end_utc_ms=0)
+                    session.add(lease)
+                lease.seq += 1
+                lease.started_utc_ms, lease.started_boot_ms = now.utc_ms, now.boot_ms
+                lease.end_utc_ms, lease.end_boot_ms = end.utc_ms, end.boot_ms
+                lease.boot_id = now.boot_id
+                lease.latency_ms, lease.final = action.latency_ms, action.final
+                lease.months = months
+                if not has_timer:
+                    lease.armed_end_utc_ms = end.utc_ms
+                session.flush()
+                caps = self.context.caps()
+                reserve(
+                    session, job, lease, action.increment_micros, caps, now.utc_ms, self.month(now)
+                )
+        except (DoesNotFit, StoreUnavailable) as error:
+            self.context.notify("warning", self.snap.spec.name, f"no lease: {error}")
+            raise Halt from error
+
+    def arm_timer(self, action: act.ArmTimer) -> None:
+        """Move the platform's timer; only what it reads back counts as armed."""
+        instance = self.snap.instance
+        assert instance is not None
+        assert instance.provider_id is not None, "a timer belongs to an instance"
+        try:
+            back = self.provider.arm_timer(instance.provider_id, action.timer_at_ms)
+        except ProviderError as error:
+            self.context.notify("warning", self.snap.spec.name, f"timer not re-armed: {error}")
+            return
+        if back is None or abs(back - action.timer_at_ms) > 1_000:
+            text = f"the stop timer reads back {back}, not {action.timer_at_ms}"
+            self.context.notify("warning", self.snap.spec.name, text)
+            return
+        with self.context.store.write() as session:
+            lease = open_lease(session, self.job_id)
+            if lease is not None and lease.end_utc_ms >= action.end_ms:
+                lease.armed_end_utc_ms = lease.end_utc_ms
+            row = session.get_one(Instance, instance.id)
+            row.timer_at_ms = back
+
+    # ------------------------------------------------------------------ renting
+
+    def create(self, action: act.Create) -> None:
+        """Rent, with the intent and our tag in the database before the call."""
+        if not create(self, action.timer_after_ms):
+            raise Halt
+
+    def resolve_create(self, _: act.ResolveCreate) -> None:
+        """Ask the platform what an unclear create came to."""
+        resolve_create(self)
+
+    # ------------------------------------------------------------------ the line to the agent
+
+    def ensure_link(self, _: act.EnsureLink) -> None:
+        """Keep one link per instance boot."""
+        ensure_link(self)
+
+    def send_lease(self, action: act.SendLease) -> None:
+        """Grant the agent what is reserved and armed, counted from when it sent the heartbeat."""
+        end, lease, heard = self.snap.armed_end, self.snap.lease, self.snap.link.heartbeat_at
+        link = self.memory.link
+        if end is None or lease is None or heard is None or link is None:
+            return
+        valid_ms = min(end.utc_ms - heard.utc_ms, end.boot_ms - heard.boot_ms)
+        if end.boot_id != heard.boot_id or valid_ms <= 0:
+            return
+        message = {"t": "lease", "id": f"{lease.id}", "heartbeat": action.heartbeat}
+        if link.send({**message, "valid_ms": valid_ms}):
+            self.memory.note_leased(action.heartbeat)
+
+    def save(self, action: act.Save) -> None:
+        """Ask for a checkpoint and the end of the training, once."""
+        link = self.memory.link
+        stop = {"t": "stop", "id": f"stop-{self.job_id}-{self.snap.stage}", "save": True}
+        if link is not None and link.send({**stop, "grace_s": action.grace_ms / 1000}):
+            self.memory.note_stop_sent()
+
+    def pull(self, action: act.Pull) -> None:
+        """Have the link bring one artifact home; the result comes back as a message."""
+        link = self.memory.link
+        if link is None:
+            return
+        with self.context.store.read() as session:
+            row = session.get_one(Artifact, action.artifact_id)
+            name, files = row.name, artifact_files(row)
+        self.memory.pulling.add(action.artifact_id)
+        link.pull(name, files)
+
+    # ------------------------------------------------------------------ ending
+
+    def conclude(self, action: act.Conclude) -> None:
+        """Record the verdict; kept in memory when the database cannot take it."""
+        now, verdict = self.now(), action.verdict
+        self.memory.verdict = (verdict, now)
+        self.context.notify("info", self.snap.spec.name, f"{verdict.reason}: {verdict.text}")
+        self.write_verdict()
+
+    def write_verdict(self) -> None:
+        """Bring the verdict that memory holds into the database, if it is not there yet."""
+        if self.memory.verdict is None:
+            return
+        verdict, at = self.memory.verdict
+        try:
+            with self.context.store.write() as session:
+                job = session.get_one(Job, self.job_id)
+                if job.pause_reason is None:
+                    job.pause_reason = verdict.reason
+                    job.verdict_text = verdict.text
+                    job.verdict_json = json.dumps(verdict.evidence, ensure_ascii=False)
+                    job.verdict_utc_ms, job.verdict_boot_ms = at.utc_ms, at.boot_ms
+                    job.verdict_boot_id = at.boot_id
+                    data = {"guard": verdict.reason, "evidence": verdict.evidence}
+                    add_event(session, job.id, at.utc_ms, "verdict", verdict.text, data)
+        except StoreUnavailable:
+            return  # memory keeps it; the pass goes on to stop the instance
+        self.memory.verdict = None
+
+    def stop_power(self, action: act.StopPower) -> None:
+        """Call the platform's stop. The intent is written if it can be; the call is made anyway."""
+        instance = self.snap.instance
+        assert instance is not None
+        assert instance.provider_id is not None, "nothing to stop without an instance"
+        intent_id = self._open_stop_intent(instance.id, action.attempt)
+        sent = self.now()
+        calls = self.memory.calls
+        self.memory.calls = Calls(sent, calls.stop_calls + 1, False, calls.was_on)
+        outcome = "done"
+        try:
+            self.provider.stop(instance.provider_id)
+            self.memory.calls.stop_accepted = True
+        except ProviderError as error:
+            outcome = f"unclear: {error}"
+            self.context.notify("alarm", self.snap.spec.name, f"the stop call failed: {error}")
+        self._close_stop_intent(instance.id, intent_id, outcome)
+
+    def _open_stop_intent(self, instance_id: int, attempt: int) -> int | None:
+        now = self.now()
+        try:
+            with self.context.store.write() as session:
+                intent = Intent(
+                    job_id=self.job_id,
+                    kind="stop",
+                    key=f"stop:{instance_id}:{attempt}:{now.utc_ms}",
+                    state="open",
+                    created_ms=now.utc_ms,
+                    detail="",
+                )
+                session.add(intent)
+                session.flush()
+                return intent.id
+        except StoreUnavailable as error:
+            self.context.notify("alarm", self.snap.spec.name, f"stopping without a record: {error}")
+            return None
+
+    def _close_stop_intent(self, instance_id: int, intent_id: int | None, outcome: str) -> None:
+        calls = self.memory.calls
+        now = self.now()
+        try:
+            with self.context.store.write() as session:
+                row = session.get_one(Instance, instance_id)
+                note_calls(row, calls)
+                text = "the stop call was accepted" if calls.stop_accepted else outcome
+                add_event(session, self.job_id, now.utc_ms, "stop_call", text)
+                intent = session.get(Intent, intent_id) if intent_id is not None else None
+                if intent is not None:
+                    intent.state = "done" if calls.stop_accepted else "unclear"
+                    intent.closed_ms, intent.detail = now.utc_ms, outcome
+        except StoreUnavailable as error:
+            self.context.notify("alarm", self.snap.spec.name, f"stop not recorded: {error}")
+
+    def alarm(self, action: act.Alarm) -> None:
+        """Say it aloud, and again each time it is tried."""
+        text = f"{LOUD_EVENTS[action.kind]} (attempt {action.attempt})"
+        self.context.notify("alarm", self.snap.spec.name, text)
+        try:
+            with self.context.store.write() as session:
+                now = self.now()
+                add_event(session, self.job_id, now.utc_ms, action.kind, text, {"loud": True})
+        except StoreUnavailable:
+            return  # it was said aloud, which is what matters
+
+    def release(self, _: act.Release) -> None:
+        """Give the instance back; a person has asked for it and typed its name."""
+        instance = self.snap.instance
+        assert instance is not None
+        assert instance.provider_id is not None, "nothing to release without an instance"
+        try:
+            self.provider.release(instance.provider_id)
+        except Absent:
+            pass  # gone already, as an earlier unclear call may have left it
+        except ProviderError as error:
+            self.context.notify("warning", self.snap.spec.name, f"not released yet: {error}")
+            return
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            row = session.get_one(Instance, instance.id)
+            row.released_ms = now.utc_ms
+            close_disk(session, row, now.utc_ms)
+            job.hold_micros = 0
+            job.state = "released"
+            add_event(session, job.id, now.utc_ms, "released", "the instance was given back")
+
+    def set_state(self, action: act.SetState) -> None:
+        """Show a state; an event marks the change."""
+        if action.state == self.snap.state:
+            return
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            if job.state in FINAL_STATES:
+                return
+            job.state = action.state
+            job.breach = self.snap.in_breach
+            add_event(session, job.id, now.utc_ms, "state", action.state)
+
+    def finish(self, action: act.Finish) -> None:
+        """Settle, and enter the final state: only with the proof of I4, or nothing ever rented."""
+        assert self.snap.instance is None or proven_stopped(self.snap), "I4: not seen stopped"
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            instance = newest_instance(session, self.job_id)
+            lease = open_lease(session, self.job_id)
+            if lease is not None:
+                settle(session, job, lease, now.utc_ms, self.month(now))
+            if instance is not None:
+                instance.stopped_seen_ms = now.utc_ms
+                seen = (
+                    [read.begun.utc_ms for read in self.snap.instance.reads[-2:]]
+                    if (self.snap.instance is not None)
+                    else []
+                )
+                text = "the platform says off, twice: the meter has stopped"
+                add_event(session, job.id, now.utc_ms, "stop_confirmed", text, {"seen_ms": seen})
+            job.state, job.breach = action.state, self.snap.in_breach
+            job.closed_ms = now.utc_ms
+            if instance is None:
+                job.hold_micros = 0
+            add_event(session, job.id, now.utc_ms, "state", action.state)
+        close_link(self.memory)
+        self._read_bill()
+
+    def _read_bill(self) -> None:
+        """The platform's own figure, for the report; its absence changes nothing."""
+        instance = self.snap.instance
+        if instance is None or instance.provider_id is None:
+            return
+        try:
+            bill = self.provider.bill_micros(instance.provider_id)
+        except ProviderError:
+            return  # the reconciliation chore reads it again
+        with self.context.store.write() as session:
+            row = session.get_one(Instance, instance.id)
+            row.bill_micros, row.bill_read_ms = bill, self.now().utc_ms
+
+
+def note_calls(row: Instance, calls: Calls) -> None:
+    """Write our calls into the instance's row."""
+    if calls.last is not None:
+        row.last_call_utc_ms = calls.last.utc_ms
+        row.last_call_boot_ms = calls.last.boot_ms
+        row.last_call_boot_id = calls.last.boot_id
+    row.stop_calls, row.stop_accepted = calls.stop_calls, calls.stop_accepted
+    row.was_on = calls.was_on
+
+
+HANDLERS = {
+    act.AskPrice: Actor.ask_price,
+    act.Grant: Actor.grant,
+    act.Create: Actor.create,
+    act.ResolveCreate: Actor.resolve_create,
+    act.ArmTimer: Actor.arm_timer,
+    act.EnsureLink: Actor.ensure_link,
+    act.SendLease: Actor.send_lease,
+    act.Save: Actor.save,
+    act.Pull: Actor.pull,
+    act.Conclude: Actor.conclude,
+    act.StopPower: Actor.stop_power,
+    act.Release: Actor.release,
+    act.Alarm: Actor.alarm,
+    act.SetState: Actor.set_state,
+    act.Finish: Actor.finish,
+}

@@ -1,0 +1,49 @@
+"""What a pass works with: everything from outside comes in through here, so it can be swapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from costguard.remote.link import Link, LinkPlan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from zoneinfo import ZoneInfo
+
+    from costguard.daemon.clock import Clock
+    from costguard.providers.base import Provider
+    from costguard.store.database import Store
+    from costguard.store.ledger import Caps
+
+LinkFactory = Callable[[LinkPlan, Callable[[], None]], Link]
+
+
+class Notifier(Protocol):
+    """Where loud words go beside the database, which may be the very thing that has failed."""
+
+    def __call__(self, level: str, job: str, text: str) -> None:
+        """Say `text` at `level` (`info`, `warning`, `alarm`) about `job`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """The daemon's surroundings, wired once in `app`, otherwise in the simulator and the tests."""
+
+    store: Store
+    clock: Clock
+    provider: Callable[[str], Provider]
+    link: LinkFactory
+    notify: Notifier
+    caps: Callable[[], Caps]
+    zone: ZoneInfo
+    installation: str
+    client_key_path: Path
+    client_public_key: str
+
+    @property
+    def tag_prefix(self) -> str:
+        """The beginning of every tag of this installation's instances."""
+        return f"costguard-{self.installation}-"

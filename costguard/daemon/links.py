@@ -1,0 +1,139 @@
+"""The link to the agent: what it is to do over there, and what it has reported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from costguard.core.snapshot import LinkFacts
+from costguard.core.training import fold
+from costguard.remote.link import LinkPlan, SshTarget, Upload
+from costguard.store.models import Artifact, Instance, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from costguard.core.moment import Moment
+    from costguard.core.spec import JobSpec
+    from costguard.daemon.act import Actor
+    from costguard.daemon.memory import JobMemory
+    from costguard.providers.base import ProviderFacts
+
+HEARTBEAT_S = 1.0
+
+
+def ensure_link(actor: Actor) -> None:
+    """One link per instance boot: a new port or host key is a new boot, and a new link."""
+    memory, snap = actor.memory, actor.snap
+    ssh = memory.ssh
+    if ssh is None or snap.instance is None:
+        return
+    key = f"{snap.instance.id}:{snap.stage}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
+    if memory.link is not None and memory.link_key == key:
+        return
+    close_link(memory)
+    with actor.context.store.read() as session:
+        after_seq = session.get_one(Job, actor.job_id).last_seq
+        tag = session.get_one(Instance, snap.instance.id).tag
+    plan = LinkPlan(
+        target=SshTarget(
+            ssh.host, ssh.port, ssh.user, ssh.host_keys, actor.context.client_key_path
+        ),
+        job_dir=f"{ssh.work_dir}/costguard/{tag}/stage-{snap.stage}",
+        uploads=tuple(
+            Upload(Path(upload.local), upload.remote)
+            for upload in snap.spec.runs[snap.stage].uploads
+        ),
+        spec=agent_spec(snap.spec, snap.stage, actor.provider.facts, tag),
+        pull_to=artifacts_home(snap.spec),
+        after_seq=after_seq,
+    )
+    memory.link = actor.context.link(plan, actor.wake)
+    memory.link_key = key
+    memory.link_facts = LinkFacts(state="connecting", since=actor.now())
+    memory.link.start()
+
+
+def agent_spec(spec: JobSpec, stage: int, facts: ProviderFacts, tag: str) -> dict[str, Any]:
+    """What the agent is told: what to run, and what to do when its lease ends."""
+    run = spec.runs[stage]
+    return {
+        "run_id": f"{tag}/{stage}",
+        "argv": list(run.argv),
+        "cwd": ".",
+        "env": {},
+        "needs": list(run.needs),
+        "output_dir": run.output_dir,
+        "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
+        "save_grace_s": run.save_grace_ms / 1000,
+        "first_lease_s": 120,
+        "telemetry": {
+            "sample_s": 1,
+            "window_s": spec.telemetry_window_ms / 1000,
+            "heartbeat_s": HEARTBEAT_S,
+        },
+    }
+
+
+def artifacts_home(spec: JobSpec) -> Path:
+    """Where this job's artifacts come home to."""
+    return Path(spec.pull_to) / spec.name
+
+
+def close_link(memory: JobMemory) -> None:
+    """Let go of the link, if there is one; its threads end by themselves."""
+    if memory.link is not None:
+        memory.link.close()
+    memory.link, memory.link_key = None, ""
+    memory.link_facts = LinkFacts()
+    memory.pulling.clear()
+
+
+def drain(memory: JobMemory, now: Moment) -> list[dict[str, Any]]:
+    """Take what the link has received into memory; return the results of downloads."""
+    pulled: list[dict[str, Any]] = []
+    if memory.link is None:
+        return pulled
+    for message in memory.link.drain():
+        kind = message.get("t")
+        if kind == "link":
+            _note_link(memory, message, now)
+        elif kind == "pulled":
+            pulled.append(message)
+        elif kind == "upload":
+            memory.upload = message
+        elif kind in ("heartbeat", "replaced", "probe"):
+            _note_heard(memory, message, now)
+        else:
+            _note_heard(memory, message, now)
+            memory.unsaved.append(message)
+            memory.training = fold(memory.training, message)
+    return pulled
+
+
+def _note_link(memory: JobMemory, message: Mapping[str, Any], now: Moment) -> None:
+    state = str(message.get("state"))
+    detail = str(message.get("detail") or "")
+    facts = replace(memory.link_facts, state=state, detail=detail, since=now)
+    if state == "attached":
+        # A line that has just come up is heard; its heartbeats are numbered by the agent anew.
+        facts = replace(facts, heard=now, heartbeat=None, leased_heartbeat=None)
+    memory.link_facts = facts
+
+
+def _note_heard(memory: JobMemory, message: Mapping[str, Any], now: Moment) -> None:
+    facts = replace(memory.link_facts, heard=now)
+    if message.get("t") == "heartbeat":
+        received = message.get("received_boot_ms")
+        at = now if not isinstance(received, int) else now.plus_ms(received - now.boot_ms)
+        facts = replace(facts, heartbeat=message.get("n"), heartbeat_at=at)
+        memory.training = fold(memory.training, message)
+    memory.link_facts = facts
+
+
+def artifact_files(row: Artifact) -> list[dict[str, Any]]:
+    """The files of an artifact as its manifest lists them."""
+    files: list[dict[str, Any]] = json.loads(row.files_json)
+    return files

@@ -1,0 +1,226 @@
+"""Load: one short read transaction gives the snapshot that a decision is made on."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from costguard.core.calendar import month_of
+from costguard.core.lease import Interval, Lease
+from costguard.core.moment import Moment
+from costguard.core.power import Power, PowerRead
+from costguard.core.snapshot import ArtifactFacts, InstanceFacts, Platform, Snapshot
+from costguard.core.spec import JobSpec, spec_from_json
+from costguard.core.tariff import Tariff
+from costguard.core.training import fold
+from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
+from costguard.store.ledger import Caps, accounts, lease_remaining_micros
+from costguard.store.models import (
+    Artifact,
+    Instance,
+    Intent,
+    Job,
+    LeaseRow,
+    PowerInterval,
+    PowerReadRow,
+    Telemetry,
+)
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from sqlalchemy.orm import Session
+
+    from costguard.providers.base import ProviderFacts
+
+
+def job_spec(job: Job) -> JobSpec:
+    """The job as it was asked for."""
+    return spec_from_json(job.spec_json)
+
+
+def newest_instance(session: Session, job_id: int) -> Instance | None:
+    """The job's instance; the latest where a person asked for a new one."""
+    query = select(Instance).where(Instance.job_id == job_id).order_by(Instance.id.desc())
+    return session.scalars(query.limit(1)).first()
+
+
+def open_lease(session: Session, job_id: int) -> LeaseRow | None:
+    """The job's open lease."""
+    query = select(LeaseRow).where(LeaseRow.job_id == job_id, LeaseRow.state == "open")
+    return session.scalars(query).one_or_none()
+
+
+def open_interval(session: Session, instance_id: int, kind: str) -> PowerInterval | None:
+    """The instance's open power interval of that kind."""
+    query = select(PowerInterval).where(
+        PowerInterval.instance_id == instance_id,
+        PowerInterval.kind == kind,
+        PowerInterval.ended_ms.is_(None),
+    )
+    return session.scalars(query).one_or_none()
+
+
+def tariff_of(instance: Instance) -> Tariff:
+    """The billing rule last read for this instance."""
+    return Tariff(
+        instance.price_micros_per_hour, instance.quantum_s, instance.paused_micros_per_hour
+    )
+
+
+def rebuild_memory(session: Session, job: Job) -> JobMemory:
+    """A job's memory from the database alone, as it was before the daemon was last stopped."""
+    memory = JobMemory()
+    rows = select(Telemetry.data_json).where(
+        Telemetry.job_id == job.id, Telemetry.stage == job.stage
+    )
+    for text in session.scalars(rows.order_by(Telemetry.seq)):
+        memory.training = fold(memory.training, json.loads(text))
+    instance = newest_instance(session, job.id)
+    if instance is None:
+        return memory
+    memory.tariff = tariff_of(instance)
+    reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
+    latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(READS_KEPT)).all()
+    memory.reads = [
+        PowerRead(Power(row.power), Moment(row.begun_utc_ms, row.begun_boot_ms, row.boot_id))
+        for row in reversed(latest)
+    ]
+    memory.calls = Calls(
+        last=_moment(
+            instance.last_call_utc_ms, instance.last_call_boot_ms, instance.last_call_boot_id
+        ),
+        stop_calls=instance.stop_calls,
+        stop_accepted=instance.stop_accepted,
+        was_on=instance.was_on,
+    )
+    return memory
+
+
+def load_snapshot(
+    session: Session,
+    job: Job,
+    memory: JobMemory,
+    facts: ProviderFacts,
+    caps: Caps,
+    zone: ZoneInfo,
+    now: Moment,
+) -> Snapshot:
+    """The job as the database and this pass's memory have it."""
+    spec = job_spec(job)
+    instance = newest_instance(session, job.id)
+    lease_row = open_lease(session, job.id)
+    lease = None if lease_row is None else _lease(session, lease_row)
+    months = {month_of(now.utc_ms, zone), month_of(now.utc_ms + spec.lease_ms, zone)}
+    if lease_row is not None:
+        months.update(lease_row.months.split(","))
+    reason, verdict_at = (
+        job.pause_reason,
+        _moment(job.verdict_utc_ms, job.verdict_boot_ms, job.verdict_boot_id),
+    )
+    if reason is None and memory.verdict is not None:
+        reason, verdict_at = memory.verdict[0].reason, memory.verdict[1]
+    intents = select(Intent.kind).where(
+        Intent.job_id == job.id, Intent.state.in_(("open", "unclear"))
+    )
+    return Snapshot(
+        spec=spec,
+        platform=platform_of(facts),
+        state=job.state,
+        wish=job.wish,
+        pause_reason=reason,
+        verdict_at=verdict_at,
+        created=Moment(job.created_ms, 0, ""),
+        stage=job.stage,
+        tariff=memory.tariff if instance is None else tariff_of(instance),
+        instance=None if instance is None else _instance(session, instance, memory),
+        lease=lease,
+        armed_end=_armed_end(lease_row),
+        accounts=accounts(session, job, caps, tuple(sorted(months))),
+        link=memory.link_facts,
+        training=memory.training,
+        artifacts=_artifacts(session, job, memory),
+        retry_at_ms=job.retry_at_ms,
+        open_intents=frozenset(session.scalars(intents)),
+        has_ssh=memory.ssh is not None,
+        fresh_read=memory.fresh is not None,
+    )
+
+
+def platform_of(facts: ProviderFacts) -> Platform:
+    """The figures that decisions need of a platform."""
+    return Platform(
+        poll_interval_ms=facts.poll_interval_ms,
+        cache_age_ms=facts.cache_age_ms,
+        stop_latency_ms=facts.stop_latency_ms,
+        timer_min_lead_ms=facts.timer_min_lead_ms,
+        timer_lateness_ms=facts.timer_lateness_ms,
+    )
+
+
+def _moment(utc_ms: int | None, boot_ms: int | None, boot_id: str | None) -> Moment | None:
+    if utc_ms is None:
+        return None
+    return Moment(utc_ms, boot_ms or 0, boot_id or "")
+
+
+def _lease(session: Session, row: LeaseRow) -> Lease:
+    remaining = lease_remaining_micros(session, row.id)
+    return Lease(
+        id=row.id,
+        seq=row.seq,
+        started=Moment(row.started_utc_ms, row.started_boot_ms, row.boot_id),
+        end=Moment(row.end_utc_ms, row.end_boot_ms, row.boot_id),
+        reserved_micros=remaining,
+        consumed_micros=0,
+        final=row.final,
+    )
+
+
+def _armed_end(row: LeaseRow | None) -> Moment | None:
+    if row is None:
+        return None
+    lag_ms = row.end_utc_ms - row.armed_end_utc_ms
+    return Moment(row.armed_end_utc_ms, row.end_boot_ms - lag_ms, row.boot_id)
+
+
+def _instance(session: Session, row: Instance, memory: JobMemory) -> InstanceFacts:
+    interval = open_interval(session, row.id, "running")
+    started = row.started_call_ms
+    return InstanceFacts(
+        id=row.id,
+        provider_id=row.provider_id,
+        power=memory.reads[-1].power if memory.reads else Power(row.power),
+        reads=tuple(memory.reads),
+        last_call=memory.calls.last,
+        stop_calls=memory.calls.stop_calls,
+        stop_accepted=memory.calls.stop_accepted,
+        was_on=memory.calls.was_on,
+        started_call=None if started is None else Moment(started, 0, ""),
+        interval=None
+        if interval is None
+        else Interval(interval.id, interval.started_ms, interval.posted_micros),
+        absent=row.released_ms is not None
+        or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
+        stopped_seen=row.stopped_seen_ms is not None,
+    )
+
+
+def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactFacts, ...]:
+    query = select(Artifact).where(
+        Artifact.job_id == job.id, Artifact.stage == job.stage, Artifact.complete
+    )
+    return tuple(
+        ArtifactFacts(
+            id=row.id,
+            name=row.name,
+            kind=row.kind,
+            step=row.step,
+            pulled=row.pulled_ms is not None,
+            pulling=row.id in memory.pulling,
+            failed=row.id in memory.pull_failed,
+        )
+        for row in session.scalars(query)
+    )

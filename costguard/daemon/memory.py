@@ -1,0 +1,76 @@
+"""What the daemon holds of one job between passes: a cache of the database, and what it owes it.
+
+Everything here is rebuilt from the database after a restart. While the database cannot be
+written (disk full), it keeps what was seen, so that an instance is stopped all the same and the
+books are brought up to date later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from costguard.core.snapshot import LinkFacts, Snapshot, TrainingFacts, Verdict
+
+if TYPE_CHECKING:
+    from costguard.core.moment import Moment
+    from costguard.core.power import PowerRead
+    from costguard.core.tariff import Tariff
+    from costguard.providers.base import InstanceView, SshDetails
+    from costguard.remote.link import Link
+
+READS_KEPT = 8
+
+
+@dataclass
+class Calls:
+    """Our start and stop calls to the platform, as far as the proof of a stop needs them."""
+
+    last: Moment | None = None
+    stop_calls: int = 0
+    stop_accepted: bool = False
+    was_on: bool = False
+
+
+@dataclass
+class JobMemory:
+    """One job's memory; touched only by that job's own pass."""
+
+    training: TrainingFacts = field(default_factory=TrainingFacts)
+    reads: list[PowerRead] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
+    link: Link | None = None
+    link_facts: LinkFacts = field(default_factory=LinkFacts)
+    link_key: str = ""
+    ssh: SshDetails | None = None
+    tariff: Tariff | None = None
+    read_at: Moment | None = None
+    absent_since: Moment | None = None
+    fresh: InstanceView | None = None  # the platform's answer of this pass
+    asked: bool = False  # the platform was asked in this pass
+    unsaved: list[dict[str, Any]] = field(default_factory=list)  # messages not yet in the database
+    verdict: tuple[Verdict, Moment] | None = None  # given, and not yet in the database
+    pulling: set[int] = field(default_factory=set)
+    pull_failed: set[int] = field(default_factory=set)
+    snapshot: Snapshot | None = None  # the last one that could be loaded
+    resolving_since: Moment | None = None
+    store_alarmed: bool = False
+    upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
+
+    def take_read(self, view: InstanceView) -> None:
+        """Keep one answer of the platform."""
+        self.fresh = view
+        self.reads = [*self.reads, view.read][-READS_KEPT:]
+        self.ssh = view.ssh
+        self.tariff = view.tariff
+        self.absent_since = None
+        if view.read.is_charging and view.read.power.may_charge:
+            self.calls.was_on = True
+
+    def note_leased(self, heartbeat: int) -> None:
+        """This heartbeat was answered with a lease."""
+        self.link_facts = replace(self.link_facts, leased_heartbeat=heartbeat)
+
+    def note_stop_sent(self) -> None:
+        """The agent was asked to save and end the training."""
+        self.link_facts = replace(self.link_facts, stop_sent=True)

@@ -1,0 +1,199 @@
+"""A pass for one job: load, observe, record, decide, act. The only place where these meet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costguard.core import actions as act
+from costguard.core.decide import FINAL_STATES, decide
+from costguard.core.moment import Moment, elapsed_ms
+from costguard.core.power import Power, PowerRead
+from costguard.daemon.act import Actor, Halt, note_calls
+from costguard.daemon.links import artifacts_home, close_link, drain
+from costguard.daemon.load import job_spec, load_snapshot, newest_instance, rebuild_memory
+from costguard.daemon.memory import READS_KEPT, JobMemory
+from costguard.daemon.record import record_pass
+from costguard.providers.base import Absent, Provider, ProviderError
+from costguard.store.database import StoreUnavailable
+from costguard.store.events import add_event
+from costguard.store.models import Artifact, Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costguard.core.snapshot import Snapshot
+    from costguard.daemon.context import Context
+
+# Absent is unknown until it has been absent for so long (invariant I4).
+ABSENT_AFTER_MS = 600_000
+# What is finished is looked at rarely: someone may switch it on in the platform's own console.
+IDLE_POLL_MS = 60_000
+PULL_RETRIES = 2
+
+
+class JobPasses:
+    """The passes of one job, with the memory that they share. Never two at a time."""
+
+    def __init__(self, context: Context, job_id: int, wake: Callable[[], None]) -> None:
+        self.context = context
+        self.job_id = job_id
+        self.wake = wake
+        self._memory: JobMemory | None = None
+        self._name = f"job {job_id}"
+        self._failed_pulls: dict[int, int] = {}
+
+    def run(self) -> int:
+        """One pass; returns how many milliseconds from now the next is due at the latest."""
+        context = self.context
+        now = context.clock.now()
+        memory, provider = self._open()
+        snap = self._load(memory, provider, now)
+        self._observe(memory, provider, snap, now)
+        self._record(memory, provider, now)
+        snap = self._load(memory, provider, now)
+        memory.snapshot = snap
+        actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
+        if memory.verdict is not None:
+            actor.write_verdict()
+        self._act(actor, decide(snap, context.clock.now()))
+        return self._next_ms(snap, provider)
+
+    def close(self) -> None:
+        """Let go of the line to the agent; the agent and its lease go on without us."""
+        if self._memory is not None:
+            close_link(self._memory)
+
+    @property
+    def upload(self) -> dict[str, object] | None:
+        """How far the upload has come, for the screen."""
+        return None if self._memory is None else self._memory.upload
+
+    @property
+    def last_window(self) -> tuple[int | None, int | None]:
+        """GPU percent, and milliseconds since the agent was heard; None where unknown."""
+        memory = self._memory
+        if memory is None or memory.link_facts.heard is None:
+            return None, None
+        windows = memory.training.windows
+        gpu = windows[-1].gpu_percent_max if windows else None
+        return gpu, elapsed_ms(memory.link_facts.heard, self.context.clock.now())
+
+    # ------------------------------------------------------------------ load
+
+    def _open(self) -> tuple[JobMemory, Provider]:
+        with self.context.store.read() as session:
+            job = session.get_one(Job, self.job_id)
+            self._name = job.name
+            if self._memory is None:
+                self._memory = rebuild_memory(session, job)
+            instance = newest_instance(session, self.job_id)
+            name = job_spec(job).instance.provider if instance is None else instance.provider
+        return self._memory, self.context.provider(name)
+
+    def _load(self, memory: JobMemory, provider: Provider, now: Moment) -> Snapshot:
+        with self.context.store.read() as session:
+            job = session.get_one(Job, self.job_id)
+            caps = self.context.caps()
+            return load_snapshot(session, job, memory, provider.facts, caps, self.context.zone, now)
+
+    # ------------------------------------------------------------------ observe
+
+    def _observe(self, memory: JobMemory, provider: Provider, snap: Snapshot, now: Moment) -> None:
+        """Ask the platform when it is time to, and take what the link has pushed."""
+        memory.fresh, memory.asked = None, False
+        for message in drain(memory, now):
+            self._note_pulled(memory, message, now)
+        instance = snap.instance
+        if instance is None or instance.provider_id is None or snap.state == "released":
+            return
+        if memory.read_at is not None:
+            since_ms = elapsed_ms(memory.read_at, now)
+            if since_ms < self._poll_ms(snap, provider):
+                return
+        memory.read_at, memory.asked = now, True
+        try:
+            memory.take_read(provider.read(instance.provider_id, now))
+        except Absent:
+            self._note_absent(memory, now)
+        except ProviderError as error:
+            self.context.notify("warning", self._name, f"the platform did not answer: {error}")
+
+    def _poll_ms(self, snap: Snapshot, provider: Provider) -> int:
+        poll_ms = provider.facts.poll_interval_ms
+        return max(poll_ms, IDLE_POLL_MS) if snap.state in FINAL_STATES else poll_ms
+
+    def _note_absent(self, memory: JobMemory, now: Moment) -> None:
+        """An instance that is not there is unknown, and only after long absence released."""
+        memory.absent_since = memory.absent_since or now
+        gone = elapsed_ms(memory.absent_since, now) >= ABSENT_AFTER_MS
+        power = Power.RELEASED if gone else Power.UNKNOWN
+        memory.reads = [*memory.reads, PowerRead(power, now)][-READS_KEPT:]
+
+    def _note_pulled(self, memory: JobMemory, message: dict[str, object], now: Moment) -> None:
+        with self.context.store.write() as session:
+            home = artifacts_home(job_spec(session.get_one(Job, self.job_id)))
+            rows = [
+                row
+                for row in session.query(Artifact).where(Artifact.job_id == self.job_id)
+                if row.id in memory.pulling and row.name == message.get("name")
+            ]
+            for row in rows:
+                memory.pulling.discard(row.id)
+                if message.get("ok"):
+                    row.pulled_ms, row.path = now.utc_ms, str(home / row.name)
+                    text = f"{row.name} is home and verified"
+                    data = {"path": row.path}
+                    add_event(session, self.job_id, now.utc_ms, "pulled", text, data)
+                    continue
+                self._failed_pulls[row.id] = self._failed_pulls.get(row.id, 0) + 1
+                if self._failed_pulls[row.id] > PULL_RETRIES:
+                    memory.pull_failed.add(row.id)
+                text = f"{row.name} could not be brought home: {message.get('detail')}"
+                add_event(session, self.job_id, now.utc_ms, "pull_failed", text)
+                self.context.notify("warning", self._name, text)
+
+    # ------------------------------------------------------------------ record
+
+    def _record(self, memory: JobMemory, provider: Provider, now: Moment) -> None:
+        """Write what was seen; what cannot be written now is kept and written later."""
+        if not memory.unsaved and memory.fresh is None and not memory.asked:
+            return
+        try:
+            with self.context.store.write() as session:
+                job = session.get_one(Job, self.job_id)
+                poll_ms = provider.facts.poll_interval_ms
+                record_pass(session, job, memory, now, self.context.zone, poll_ms)
+                instance = newest_instance(session, self.job_id)
+                if instance is not None:
+                    note_calls(instance, memory.calls)
+                last_seq = job.last_seq
+        except StoreUnavailable as error:
+            if not memory.store_alarmed:
+                text = f"cannot be recorded, the instance is guarded all the same: {error}"
+                self.context.notify("alarm", self._name, text)
+            memory.store_alarmed = True
+            return
+        memory.store_alarmed = False
+        if memory.unsaved and memory.link is not None:
+            memory.link.send({"t": "ack", "seq": last_seq})
+        memory.unsaved.clear()
+
+    # ------------------------------------------------------------------ act
+
+    def _act(self, actor: Actor, actions: tuple[act.Action, ...]) -> None:
+        for action in actions:
+            try:
+                actor.perform(action)
+            except Halt:
+                return
+            except StoreUnavailable as error:
+                if isinstance(action, (act.SetState, act.EnsureLink)):
+                    continue  # what is shown can wait; what must be stopped cannot
+                self.context.notify("alarm", self._name, f"{type(action).__name__}: {error}")
+                return
+
+    def _next_ms(self, snap: Snapshot, provider: Provider) -> int:
+        """The next pass is due at the platform's poll; whatever happens earlier wakes the loop."""
+        if snap.instance is not None and snap.instance.provider_id is None:
+            return 500
+        return self._poll_ms(snap, provider)

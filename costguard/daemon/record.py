@@ -1,0 +1,326 @@
+"""Record: what was seen, and what it cost, in one transaction.
+
+Facts are always recorded, past a cap and without a lease too; only grants are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
+
+from costguard.core import meter
+from costguard.core.calendar import month_of
+from costguard.core.moment import Moment
+from costguard.core.money import yuan_text
+from costguard.core.tariff import Tariff, paused_micros
+from costguard.daemon.load import newest_instance, open_interval, open_lease
+from costguard.store.events import add_event
+from costguard.store.ledger import Place, adjust, charge
+from costguard.store.models import (
+    Artifact,
+    Instance,
+    Job,
+    LeaseRow,
+    PowerInterval,
+    PowerReadRow,
+    Telemetry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from zoneinfo import ZoneInfo
+
+    from sqlalchemy.orm import Session
+
+    from costguard.core.power import PowerRead
+    from costguard.daemon.memory import JobMemory
+    from costguard.providers.base import InstanceView
+
+# After this many missed polls without an answer the meter is taken to run on.
+ASSUME_AFTER_POLLS = 30
+POWER_READS_KEPT = 50
+
+
+def record_pass(
+    session: Session, job: Job, memory: JobMemory, now: Moment, zone: ZoneInfo, poll_ms: int
+) -> None:
+    """Everything that this pass has seen: messages of the agent, the power read, the charges."""
+    for message in memory.unsaved:
+        _record_message(session, job, message, now)
+    job.phase = memory.training.phase
+    instance = newest_instance(session, job.id)
+    if instance is None or instance.provider_id is None:
+        return
+    view = memory.fresh
+    if view is not None:
+        _record_read(session, instance, view, memory)
+    if view is not None or memory.asked:
+        read = None if view is None else view.read
+        _meter_running(session, job, instance, read, now, zone, poll_ms * ASSUME_AFTER_POLLS)
+        _meter_disk(session, job, instance, view, now, zone)
+
+
+def _record_message(session: Session, job: Job, message: Mapping[str, Any], now: Moment) -> None:
+    """One numbered record of the agent's journal: stored once, whatever is sent again."""
+    seq = message.get("seq")
+    if not isinstance(seq, int) or seq <= job.last_seq:
+        return
+    kind = str(message["t"])
+    text = json.dumps({k: v for k, v in message.items() if k != "received_boot_ms"})
+    session.execute(
+        insert(Telemetry)
+        .values(
+            job_id=job.id,
+            stage=job.stage,
+            seq=seq,
+            kind=kind,
+            at_ms=message.get("at_ms", now.utc_ms),
+            received_ms=now.utc_ms,
+            data_json=text,
+        )
+        .on_conflict_do_nothing()
+    )
+    job.last_seq = seq
+    if kind == "started":
+        job.launched_ms = message.get("at_ms", now.utc_ms)
+        add_event(session, job.id, now.utc_ms, "training_started", "training was started")
+    elif kind == "checkpoint":
+        _record_artifact(session, job, message, now)
+    elif kind == "exit":
+        job.exit_json = text
+        if message.get("artifact"):
+            _record_artifact(session, job, message["artifact"], now)
+        what = f"training ended: exit code {message.get('code')}, signal {message.get('signal')}"
+        add_event(session, job.id, now.utc_ms, "training_ended", what, {"seq": seq})
+
+
+def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: Moment) -> None:
+    name = str(found["name"])
+    query = select(Artifact).where(
+        Artifact.job_id == job.id, Artifact.stage == job.stage, Artifact.name == name
+    )
+    row = session.scalars(query).one_or_none()
+    files = json.dumps(found.get("files") or [])
+    if row is not None:
+        row.complete, row.files_json = bool(found.get("complete")), files
+        return
+    session.add(
+        Artifact(
+            job_id=job.id,
+            stage=job.stage,
+            name=name,
+            kind=str(found.get("kind", "checkpoint")),
+            step=int(found.get("step") or 0),
+            complete=bool(found.get("complete")),
+            files_json=files,
+            seen_ms=now.utc_ms,
+        )
+    )
+
+
+def _record_read(
+    session: Session, instance: Instance, view: InstanceView, memory: JobMemory
+) -> None:
+    read = view.read
+    instance.power = read.power.value
+    instance.was_on = memory.calls.was_on
+    instance.timer_at_ms = read.timer_at_ms
+    instance.created_ms = instance.created_ms or view.created_ms
+    instance.gpu = view.gpu or instance.gpu
+    if view.ssh is not None:
+        instance.host_key = "\n".join(view.ssh.host_keys)
+        instance.work_dir = view.ssh.work_dir
+    session.add(
+        PowerReadRow(
+            instance_id=instance.id,
+            power=read.power.value,
+            begun_utc_ms=read.begun.utc_ms,
+            begun_boot_ms=read.begun.boot_ms,
+            boot_id=read.begun.boot_id,
+        )
+    )
+    session.flush()
+    newest = select(PowerReadRow.id).where(PowerReadRow.instance_id == instance.id)
+    cut = session.scalars(
+        newest.order_by(PowerReadRow.id.desc()).offset(POWER_READS_KEPT).limit(1)
+    ).first()
+    if cut is not None:
+        session.query(PowerReadRow).where(
+            PowerReadRow.instance_id == instance.id, PowerReadRow.id <= cut
+        ).delete()
+    _record_price(session, instance, view)
+
+
+def _record_price(session: Session, instance: Instance, view: InstanceView) -> None:
+    price = view.tariff.price_micros_per_hour
+    if price == instance.price_micros_per_hour:
+        return
+    old = instance.price_micros_per_hour
+    add_event(
+        session,
+        instance.job_id,
+        view.read.begun.utc_ms,
+        "price_changed",
+        f"the price went from {yuan_text(old)} to {yuan_text(price)} yuan an hour",
+    )
+    instance.price_micros_per_hour = price
+
+
+def _meter_running(
+    session: Session,
+    job: Job,
+    instance: Instance,
+    read: PowerRead | None,
+    now: Moment,
+    zone: ZoneInfo,
+    assume_after_ms: int,
+) -> None:
+    """Charge what the latest read shows to have run; open and close power intervals."""
+    row = open_interval(session, instance.id, "running")
+    if row is not None and row.price_micros_per_hour != instance.price_micros_per_hour:
+        row = _split_at_price_change(session, job, instance, row, now, zone)
+    open_now = None if row is None else _metered(row)
+    earliest_ms = _earliest_start_ms(session, instance)
+    step = meter.step(open_now, read, now, earliest_ms, assume_after_ms)
+    if step.open_at_ms is not None and read is not None:
+        row = _open_interval(session, instance, "running", step.open_at_ms, read.begun)
+    if row is None:
+        return
+    if step.seen_to_ms is not None:
+        row.seen_to_ms = max(row.seen_to_ms, step.seen_to_ms)
+    if step.meter_to_ms is not None:
+        _charge_to(session, job, row, step.meter_to_ms, now, zone)
+    if step.close_at_ms is not None:
+        _close(session, job, row, step.close_at_ms, now, zone)
+
+
+def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
+    """Before when rent cannot have begun: our start call, or the last read or end that was off."""
+    last_end = select(PowerInterval.ended_ms).where(
+        PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
+    )
+    ended = session.scalars(last_end.order_by(PowerInterval.id.desc()).limit(1)).first()
+    bounds = [at for at in (instance.started_call_ms, ended) if at is not None]
+    return max(bounds) if bounds else None
+
+
+def _open_interval(
+    session: Session, instance: Instance, kind: str, started_ms: int, anchor: Moment
+) -> PowerInterval:
+    row = PowerInterval(
+        instance_id=instance.id,
+        job_id=instance.job_id,
+        kind=kind,
+        price_micros_per_hour=instance.price_micros_per_hour
+        if kind == "running"
+        else instance.paused_micros_per_hour,
+        quantum_s=instance.quantum_s if kind == "running" else 1,
+        started_ms=started_ms,
+        anchor_utc_ms=anchor.utc_ms,
+        anchor_boot_ms=anchor.boot_ms,
+        anchor_boot_id=anchor.boot_id,
+        seen_to_ms=anchor.utc_ms,
+        metered_to_ms=started_ms,
+        posted_micros=0,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def _metered(row: PowerInterval) -> meter.Metered:
+    return meter.Metered(
+        id=row.id,
+        started_ms=row.started_ms,
+        anchor=Moment(row.anchor_utc_ms, row.anchor_boot_ms, row.anchor_boot_id),
+        seen_to_ms=row.seen_to_ms,
+        metered_to_ms=row.metered_to_ms,
+        posted_micros=row.posted_micros,
+        tariff=Tariff(row.price_micros_per_hour, row.quantum_s),
+    )
+
+
+def _charge_to(
+    session: Session, job: Job, row: PowerInterval, to_ms: int, now: Moment, zone: ZoneInfo
+) -> None:
+    owed = meter.owed_micros(_metered(row), to_ms)
+    lease = open_lease(session, job.id)
+    place = Place(job.stage, job.phase or "setup")
+    month = month_of(to_ms, zone)
+    overrun = charge(session, job, row, lease, owed, to_ms, place, now.utc_ms, month)
+    if overrun:
+        _report_overrun(session, job, overrun, lease, now)
+
+
+def _report_overrun(
+    session: Session, job: Job, overrun: int, lease: LeaseRow | None, now: Moment
+) -> None:
+    why = "no lease was open" if lease is None else "the lease did not cover it"
+    text = f"{yuan_text(overrun)} yuan were charged that nothing had reserved: {why}"
+    add_event(session, job.id, now.utc_ms, "overrun", text, {"micros": overrun})
+
+
+def _close(
+    session: Session, job: Job, row: PowerInterval, ended_ms: int, now: Moment, zone: ZoneInfo
+) -> None:
+    """End the interval; what was charged beyond its true end by assumption is corrected."""
+    owed = meter.owed_micros(_metered(row), ended_ms)
+    if owed >= row.posted_micros:
+        _charge_to(session, job, row, ended_ms, now, zone)
+    else:
+        why = "the platform's stop was earlier than assumed while it did not answer"
+        adjust(session, job, row, owed, why, now.utc_ms, month_of(ended_ms, zone))
+    row.ended_ms = ended_ms
+
+
+def _split_at_price_change(
+    session: Session,
+    job: Job,
+    instance: Instance,
+    row: PowerInterval,
+    now: Moment,
+    zone: ZoneInfo,
+) -> PowerInterval:
+    """Close the interval under the old price and open one under the new.
+
+    The change happened at some time between two reads: a rise is taken to have come right after
+    the earlier one, a fall only now, so that the books are never the lower ones for long.
+    """
+    rise = instance.price_micros_per_hour > row.price_micros_per_hour
+    at_ms = row.seen_to_ms if rise else max(meter.reach_ms(_metered(row), now), row.seen_to_ms)
+    _close(session, job, row, at_ms, now, zone)
+    anchor = Moment(at_ms, now.boot_ms - max(now.utc_ms - at_ms, 0), now.boot_id)
+    return _open_interval(session, instance, "running", at_ms, anchor)
+
+
+def _meter_disk(
+    session: Session,
+    job: Job,
+    instance: Instance,
+    view: InstanceView | None,
+    now: Moment,
+    zone: ZoneInfo,
+) -> None:
+    """Charge the disk, from creation to release, against the part of the cap held for it."""
+    if instance.paused_micros_per_hour == 0 or view is None:
+        return
+    row = open_interval(session, instance.id, "disk")
+    if row is None:
+        since = instance.created_ms or view.read.begun.utc_ms
+        row = _open_interval(session, instance, "disk", since, view.read.begun)
+    to_ms = max(meter.reach_ms(_metered(row), view.read.begun), row.metered_to_ms)
+    tariff = Tariff(0, 1, row.price_micros_per_hour)
+    owed = paused_micros(tariff, to_ms - row.started_ms)
+    row.seen_to_ms = to_ms
+    place = Place(job.stage, "disk")
+    charge(session, job, row, None, owed, to_ms, place, now.utc_ms, month_of(to_ms, zone))
+
+
+def close_disk(session: Session, instance: Instance, at_ms: int) -> None:
+    """End the disk's interval once the instance was given back."""
+    row = open_interval(session, instance.id, "disk")
+    if row is not None:
+        row.ended_ms = max(at_ms, row.metered_to_ms)

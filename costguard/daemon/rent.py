@@ -1,0 +1,188 @@
+"""Renting: at most one instance for a job, whatever the create call comes to.
+
+1. The intent and the instance's row, with a tag of ours, are committed.
+2. The platform is called once.
+3. The outcome is recorded: rented, refused, or unclear.
+4. An unclear call is resolved by listing our tag, never by calling again blindly. A second
+   instance that the platform made of one call is stopped and reported.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from costguard.core.moment import Moment, elapsed_ms
+from costguard.daemon.load import newest_instance, open_lease
+from costguard.daemon.memory import Calls
+from costguard.providers.base import (
+    CreateRequest,
+    InstanceView,
+    NoCapacity,
+    ProviderError,
+    Refused,
+    Unclear,
+)
+from costguard.store.events import add_event
+from costguard.store.ledger import settle
+from costguard.store.models import Instance, Intent, Job
+
+if TYPE_CHECKING:
+    from costguard.daemon.act import Actor
+
+# How long a created instance may be missing from the platform's lists.
+VISIBLE_WITHIN_MS = 15_000
+CAPACITY_RETRY_MS = 30_000
+
+
+def create(actor: Actor, timer_after_ms: int) -> bool:
+    """Rent an instance under the lease just granted; whether the platform said yes."""
+    wish = actor.snap.spec.instance
+    tariff = actor.snap.tariff
+    assert tariff is not None, "a lease is priced before anything is rented"
+    sent = actor.now()
+    with actor.context.store.write() as session:
+        count = len(session.scalars(select(Intent.id).where(Intent.job_id == actor.job_id)).all())
+        tag = f"{actor.context.tag_prefix}{actor.job_id}-{count + 1}"
+        row = Instance(
+            job_id=actor.job_id,
+            provider=wish.provider,
+            tag=tag,
+            gpu=wish.gpu,
+            price_micros_per_hour=tariff.price_micros_per_hour,
+            quantum_s=tariff.quantum_s,
+            paused_micros_per_hour=tariff.paused_micros_per_hour,
+            last_call_utc_ms=sent.utc_ms,
+            last_call_boot_ms=sent.boot_ms,
+            last_call_boot_id=sent.boot_id,
+            started_call_ms=sent.utc_ms,
+        )
+        session.add(row)
+        session.add(
+            Intent(
+                job_id=actor.job_id,
+                kind="create",
+                key=f"create:{tag}",
+                state="open",
+                created_ms=sent.utc_ms,
+                detail="",
+            )
+        )
+    actor.memory.calls = Calls(last=sent)
+    actor.memory.reads = []
+    request = CreateRequest(
+        name=f"costguard-{actor.snap.spec.name}",
+        tag=tag,
+        gpu=wish.gpu,
+        gpu_count=wish.gpu_count,
+        image=wish.image,
+        region=wish.region,
+        ssh_public_key=actor.context.client_public_key,
+        stop_at_ms=sent.utc_ms + timer_after_ms,
+        max_price_micros_per_hour=wish.max_price_micros_per_hour,
+    )
+    try:
+        view = actor.provider.create(request, sent)
+    except Unclear as error:
+        actor.context.notify("warning", actor.snap.spec.name, f"create is unclear: {error}")
+        _close_intent(actor, tag, "unclear", str(error))
+        return False
+    except Refused as error:
+        _give_up(actor, tag, error)
+        return False
+    adopt(actor, tag, view)
+    return True
+
+
+def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
+    """Write down what was rented: from here on the instance is known by the platform's id."""
+    now = actor.now()
+    with actor.context.store.write() as session:
+        row = session.scalars(select(Instance).where(Instance.tag == tag)).one()
+        row.provider_id, row.power = view.id, view.read.power.value
+        row.gpu, row.created_ms = view.gpu, view.created_ms
+        row.price_micros_per_hour = view.tariff.price_micros_per_hour
+        row.quantum_s = view.tariff.quantum_s
+        row.paused_micros_per_hour = view.tariff.paused_micros_per_hour
+        row.timer_at_ms = view.read.timer_at_ms
+        intent = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).one()
+        intent.state, intent.closed_ms, intent.detail = "done", now.utc_ms, view.id
+        lease = open_lease(session, actor.job_id)
+        armed = view.read.timer_at_ms is not None and actor.provider.facts.arms_timer_at_create
+        if lease is not None and armed:
+            lease.armed_end_utc_ms = lease.end_utc_ms
+        add_event(session, actor.job_id, now.utc_ms, "rented", f"rented {view.gpu}: {view.id}")
+    actor.memory.read_at = None  # read it at once
+
+
+def resolve_create(actor: Actor) -> None:
+    """Find our tag on the platform: take it over, or learn that nothing was made."""
+    now = actor.now()
+    with actor.context.store.read() as session:
+        row = newest_instance(session, actor.job_id)
+    assert row is not None, "an unclear create has left a row"
+    try:
+        found = actor.provider.list_tagged(row.tag, now)
+    except ProviderError as error:
+        actor.context.notify("warning", actor.snap.spec.name, f"not listed yet: {error}")
+        actor.memory.resolving_since = None  # absence must be seen, not supposed
+        return
+    mine = sorted((view for view in found if view.tag == row.tag), key=lambda v: v.created_ms or 0)
+    if mine:
+        adopt(actor, row.tag, mine[0])
+        for double in mine[1:]:
+            _stop_double(actor, double)
+        return
+    since = actor.memory.resolving_since or now
+    actor.memory.resolving_since = since
+    if elapsed_ms(since, now) >= VISIBLE_WITHIN_MS:
+        _give_up(actor, row.tag, Refused("the platform never listed it: nothing was rented"))
+        actor.memory.resolving_since = None
+
+
+def _stop_double(actor: Actor, view: InstanceView) -> None:
+    text = f"the platform made a second instance of one call; stopping {view.id}"
+    actor.context.notify("alarm", actor.snap.spec.name, text)
+    try:
+        actor.provider.stop(view.id)
+    except ProviderError as error:
+        actor.context.notify("alarm", actor.snap.spec.name, f"its stop failed: {error}")
+    with actor.context.store.write() as session:
+        add_event(session, actor.job_id, actor.now().utc_ms, "duplicate", text, {"id": view.id})
+
+
+def _give_up(actor: Actor, tag: str, error: Refused) -> None:
+    """Nothing was rented: settle the lease, forget the row, and wait or end."""
+    now = actor.now()
+    short = isinstance(error, NoCapacity)
+    with actor.context.store.write() as session:
+        job = session.get_one(Job, actor.job_id)
+        row = session.scalars(select(Instance).where(Instance.tag == tag)).one()
+        session.delete(row)
+        intent = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).one()
+        intent.state, intent.closed_ms, intent.detail = "failed", now.utc_ms, str(error)
+        lease = open_lease(session, job.id)
+        if lease is not None:
+            settle(session, job, lease, now.utc_ms, actor.month(now))
+        job.retry_at_ms = now.utc_ms + CAPACITY_RETRY_MS if short else None
+        kind = "no_capacity" if short else "create_refused"
+        add_event(session, job.id, now.utc_ms, kind, str(error))
+        if not short:
+            _refuse(job, now, str(error))
+    level = "info" if short else "alarm"
+    actor.context.notify(level, actor.snap.spec.name, f"nothing rented: {error}")
+
+
+def _refuse(job: Job, now: Moment, why: str) -> None:
+    job.pause_reason = "platform"
+    job.verdict_text = why
+    job.verdict_json = "{}"
+    job.verdict_utc_ms, job.verdict_boot_ms = now.utc_ms, now.boot_ms
+    job.verdict_boot_id = now.boot_id
+
+
+def _close_intent(actor: Actor, tag: str, state: str, detail: str) -> None:
+    with actor.context.store.write() as session:
+        intent = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).one()
+        intent.state, intent.detail = state, detail

@@ -1,0 +1,252 @@
+"""From `[training]` to what is run on the instance: argument lists, uploads, needed packages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from costguard.core.spec import Run, Stage, UploadWish
+from costguard.lang import _
+from costguard.preflight import check_dataset, check_flags, require_file, trainer_root
+from costguard.tomlfile import TomlFile, nearest
+
+TRAINER_NEEDS = ("torch", "transformers", "peft", "bitsandbytes")
+
+# Keys of the trainer that this engine gives by itself, and where a person says them instead.
+GIVEN_BY_ENGINE = {"max_samples": "[[stages]] max_samples", "dataset_dir": "dataset"}
+
+OWN_KEY_SLIP = 0.8  # closer than any flag of the trainer is to a key of ours
+
+# Stands for a model that is not on this disk while the trainer judges the flags.
+MODEL_ELSEWHERE = "owner/model"
+
+
+def _relative_folder(name: str) -> str:
+    """`name` if it stays inside the job's folder on the instance."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts or name.startswith("~"):
+        raise ValueError(
+            _("{value} must be a folder inside the job's own, such as output").format(
+                value=repr(name)
+            )
+        )
+    return path.as_posix()
+
+
+class TrainingTable(BaseModel):
+    """`[training]`; the trainer's own flags are in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True, protected_namespaces=())
+
+    engine: Literal["trainer", "llamafactory", "command"] = "trainer"
+    model_name_or_path: str | None = None
+    model_source: Literal["modelscope", "huggingface", "path"] = "modelscope"
+    dataset: str | None = None
+    output_dir: Annotated[str, AfterValidator(_relative_folder)] = "output"
+    command: Annotated[list[str], Field(min_length=1)] | None = None
+    upload: list[str] = []
+
+
+def runs_for(
+    file: TomlFile,
+    table: TrainingTable,
+    stages: tuple[Stage, ...],
+    save_grace_ms: int,
+    *,
+    check_data: bool,
+) -> tuple[Run, ...]:
+    """One run for each stage; UserError for what cannot be run, or is not on this disk."""
+    if table.engine == "llamafactory":
+        raise file.error(
+            "not_in_this_version",
+            _('engine "llamafactory" is not in this version'),
+            ("training", "engine"),
+            _('take engine = "trainer", or engine = "command" with a command of your own'),
+        )
+    if table.engine == "command":
+        return (_command_run(file, table, save_grace_ms),)
+    return tuple(
+        _trainer_run(file, table, stage, save_grace_ms, check_data=check_data) for stage in stages
+    )
+
+
+def _command_run(file: TomlFile, table: TrainingTable, save_grace_ms: int) -> Run:
+    for key in table.model_extra or {}:
+        raise file.error(
+            "bad_job_file",
+            _("unknown key `{key}`").format(key=key),
+            ("training", key),
+            _('engine "command" knows: command, upload, dataset, output_dir'),
+        )
+    if table.command is None:
+        raise file.error(
+            "bad_job_file",
+            _("`{key}` is missing").format(key="command"),
+            ("training",),
+            'command = ["python3", "x.py"]',
+        )
+    uploads = list(_uploads(file, table))
+    if table.dataset is not None:
+        uploads.append(_upload(file, table.dataset, "dataset"))
+    return Run(
+        argv=tuple(table.command),
+        output_dir=table.output_dir,
+        needs=("torch",) if "{python}" in table.command else (),
+        uploads=_without_clashes(file, uploads),
+        save_grace_ms=save_grace_ms,
+    )
+
+
+def _trainer_run(
+    file: TomlFile, table: TrainingTable, stage: Stage, save_grace_ms: int, *, check_data: bool
+) -> Run:
+    _refuse_misplaced(file, table)
+    dataset = require_file(file, table.dataset, ("training", "dataset"))
+    model, model_uploads = _model(file, table)
+    flags = ["--output_dir", table.output_dir]
+    if stage.max_samples is not None:
+        flags += ["--max_samples", str(stage.max_samples)]
+    for flag, value in (table.model_extra or {}).items():
+        flags.append(f"--{flag}={_flag_text(file, flag, value)}")
+    model_here = model_uploads[0].local if model_uploads else model
+    if table.model_source == "path" and not model_uploads:
+        model_here = MODEL_ELSEWHERE
+    check_flags(
+        file,
+        ["--model_name_or_path", model_here, "--dataset", str(dataset), *flags],
+    )
+    if check_data:
+        check_dataset(dataset)
+    there = f"data/{dataset.name}"
+    return Run(
+        argv=(
+            *("{python}", "-m", "trainer", "train"),
+            *("--model_name_or_path", model, "--dataset", there),
+            *flags,
+        ),
+        output_dir=table.output_dir,
+        needs=TRAINER_NEEDS,
+        expects_adapter=True,
+        uploads=_without_clashes(
+            file,
+            [
+                *_trainer_sources(),
+                UploadWish(str(dataset), there),
+                *model_uploads,
+                *_uploads(file, table),
+            ],
+        ),
+        save_grace_ms=save_grace_ms,
+    )
+
+
+def _refuse_misplaced(file: TomlFile, table: TrainingTable) -> None:
+    """UserError for a key that is another engine's, or that this one gives by itself."""
+    if table.command is not None:
+        raise file.error(
+            "bad_job_file",
+            _('`command` is for engine = "command"'),
+            ("training", "command"),
+            _('add engine = "command", or leave `command` out'),
+        )
+    for key in table.model_extra or {}:
+        # The trainer judges the rest; a slip in one of our own keys it could not know.
+        meant = GIVEN_BY_ENGINE.get(key) or nearest(key, TrainingTable.model_fields, OWN_KEY_SLIP)
+        if meant:
+            raise file.error(
+                "bad_job_file",
+                _("unknown key `{key}`").format(key=key),
+                ("training", key),
+                _("did you mean {key}?").format(key=f"`{meant}`"),
+            )
+
+
+def _flag_text(file: TomlFile, flag: str, value: object) -> str:
+    """A TOML value as the trainer's command line takes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str | int | Decimal):
+        return str(value)
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    raise file.error(
+        "bad_job_file",
+        _("a flag takes text, a number, true or false, or a list of texts"),
+        ("training", flag),
+    )
+
+
+def _model(file: TomlFile, table: TrainingTable) -> tuple[str, list[UploadWish]]:
+    """What `--model_name_or_path` is to be, and what has to be uploaded for it."""
+    name, place = table.model_name_or_path, ("training", "model_name_or_path")
+    if not name:
+        raise file.error(
+            "bad_job_file",
+            _("`{key}` is missing").format(key="model_name_or_path"),
+            ("training",),
+            'model_name_or_path = "Qwen/Qwen2.5-7B-Instruct"',
+        )
+    if table.model_source != "path":
+        return name, []
+    local = file.path.parent / Path(name).expanduser()
+    if not local.exists():
+        return name, []  # a path on the instance
+    if not (local / "config.json").is_file():
+        raise file.error(
+            "bad_model",
+            _("this folder holds no model: there is no config.json in it"),
+            place,
+            str(local),
+        )
+    return "model", [UploadWish(str(local), "model")]
+
+
+def _trainer_sources() -> Iterator[UploadWish]:
+    """The trainer package, file by file: its sources alone, without examples and caches."""
+    root = trainer_root()
+    for path in sorted(root.rglob("*.py")):
+        inside = path.relative_to(root)
+        if inside.parts[0] != "examples":
+            yield UploadWish(str(path), f"trainer/{inside.as_posix()}")
+
+
+def _uploads(file: TomlFile, table: TrainingTable) -> Iterator[UploadWish]:
+    for name in table.upload:
+        yield _upload(file, name, "upload")
+
+
+def _upload(file: TomlFile, name: str, key: str) -> UploadWish:
+    """A local path under the same relative name there; one from elsewhere under its last part."""
+    given = Path(name).expanduser()
+    local = file.path.parent / given
+    if not name or not local.exists():
+        raise file.error(
+            "missing_upload",
+            _("{path} does not exist").format(path=local),
+            ("training", key),
+            _("paths are relative to the job file"),
+        )
+    outside = given.is_absolute() or ".." in given.parts or not given.parts
+    remote = local.resolve().name if outside else given.as_posix()
+    return UploadWish(str(local), remote)
+
+
+def _without_clashes(file: TomlFile, uploads: list[UploadWish]) -> tuple[UploadWish, ...]:
+    """The uploads, each once; UserError where two different ones would land in one place."""
+    by_remote: dict[str, UploadWish] = {}
+    for upload in uploads:
+        other = by_remote.setdefault(upload.remote, upload)
+        if Path(other.local).resolve() != Path(upload.local).resolve():
+            raise file.error(
+                "bad_job_file",
+                _("{one} and {other} would both become {remote} on the instance").format(
+                    one=other.local, other=upload.local, remote=upload.remote
+                ),
+                ("training", "upload"),
+                _("rename one of them"),
+            )
+    return tuple(by_remote.values())

@@ -1,0 +1,183 @@
+"""What is looked at on this disk before anything is rented: the data set, judged by the trainer.
+
+The trainer is a program of its own, so that its judgement here and there is the same one: a
+subprocess and a JSON document are the border.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import costguard
+from costguard.errors import EXIT_INTERNAL, UserError
+from costguard.lang import _
+from costguard.tomlfile import TomlFile
+
+CHECK_SCHEMA = "costguard.datacheck/1"
+CHECK_TIMEOUT_S = 900
+EXIT_DATA = 65
+ERRORS_SHOWN_MAX = 3
+
+# The trainer's own parser is asked, so that its flags are written down in one place alone.
+FLAGS_PROBE = """
+import json, sys
+from trainer.exits import Refusal
+from trainer.flags import parse_train
+try:
+    parse_train(sys.argv[1:])
+except Refusal as refusal:
+    print(json.dumps({"what": refusal.what, "where": refusal.where, "hint": refusal.hint}))
+"""
+
+_FLAG = re.compile(r"--(\w+)")
+
+
+def trainer_root() -> Path:
+    """The folder of the trainer package that came with this costguard.
+
+    Its neighbour, not whatever `import trainer` would find: a folder of that name where the
+    person happens to stand must not be what is uploaded.
+    """
+    root = Path(costguard.__file__).resolve().parent.parent / "trainer"
+    if not (root / "__main__.py").is_file():
+        raise UserError(
+            "no_trainer",
+            _("the trainer package is not installed beside costguard"),
+            str(root),
+            _("install costguard anew"),
+            EXIT_INTERNAL,
+        )
+    return root
+
+
+def trainer_command(*arguments: str) -> tuple[list[str], Path]:
+    """The command line of the trainer here, and the folder to run it in."""
+    return [sys.executable, "-m", "trainer", *arguments], trainer_root().parent
+
+
+def require_file(file: TomlFile, name: str | None, place: tuple[str, ...]) -> Path:
+    """The absolute path of a file that the job file names; UserError if it is none, or empty."""
+    hint = _("paths are relative to the job file")
+    if not name:
+        raise file.error(
+            "missing_dataset", _("`{key}` is missing").format(key=place[-1]), place[:1], _("add it")
+        )
+    path = (file.path.parent / Path(name).expanduser()).absolute()
+    what = None
+    if not path.exists():
+        what = _("{path} does not exist")
+    elif not path.is_file():
+        what = _("{path} is not a file")
+    elif path.stat().st_size == 0:
+        what = _("{path} is empty")
+    if what:
+        raise file.error("missing_dataset", what.format(path=path), place, hint)
+    return path
+
+
+def check_flags(file: TomlFile, flags: list[str]) -> None:
+    """Nothing if the trainer takes these flags; UserError at the key that it refuses."""
+    done = _run([sys.executable, "-c", FLAGS_PROBE, *flags])
+    if done.returncode != 0:
+        raise _checker_failed(file.path, _last_line(done))
+    if not done.stdout.strip():
+        return
+    refusal = json.loads(done.stdout)
+    what, where, hint = (str(refusal[key]) for key in ("what", "where", "hint"))
+    named = _FLAG.search(what) or _FLAG.search(where)
+    if named is None and where in flags:  # it names a value: the flag stands before it
+        named = _FLAG.search(flags[flags.index(where) - 1])
+    place = ("training", named[1]) if named else ("training",)
+    if named and what.startswith("unknown flag"):
+        what = _("unknown key `{key}`").format(key=named[1])
+    if "--help" in hint:
+        hint = _("every key: python -m trainer train --help")
+    else:
+        hint = _FLAG.sub(r"`\1`", hint)
+    told = re.sub(r"^argument \S+ ", "", what)
+    raise file.error("bad_job_file", _FLAG.sub(r"`\1`", told), place, hint)
+
+
+def check_dataset(path: Path) -> None:
+    """Nothing if the trainer's check passes the data set; UserError with its findings if not."""
+    done = _run([sys.executable, "-m", "trainer", "check", str(path), "--json"])
+    report = _json_object(done.stdout)
+    if "error" in report:
+        refused = report["error"]
+        raise UserError(
+            "bad_dataset",
+            _("the data set was refused: {what}").format(what=refused["what"]),
+            str(path),
+            str(refused["hint"]),
+        )
+    if report.get("schema") != CHECK_SCHEMA or done.returncode not in {0, EXIT_DATA}:
+        raise _checker_failed(path, _last_line(done))
+    if done.returncode == EXIT_DATA:
+        raise _bad_data(path, report)
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """The trainer's process, ended; run beside its package, so that this is the one it finds."""
+    try:
+        return subprocess.run(
+            command,
+            cwd=trainer_root().parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            timeout=CHECK_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _checker_failed(Path(command[-1]), _("it took too long")) from error
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+
+
+def _bad_data(path: Path, report: dict[str, Any]) -> UserError:
+    errors = report["errors"] or [{"what": _("there is no row in it"), "hint": ""}]
+    shown = "; ".join(
+        _("line {line}").format(line=item["line"]) + f": {item['what']}"
+        if item.get("line")
+        else str(item["what"])
+        for item in errors[:ERRORS_SHOWN_MAX]
+    )
+    more = int(report.get("error_count", len(errors))) - min(len(errors), ERRORS_SHOWN_MAX)
+    if more > 0:
+        shown += "; " + _("and {count} more").format(count=more)
+    line = f":{errors[0]['line']}" if errors[0].get("line") else ""
+    hint = str(errors[0].get("hint") or _("mend it"))
+    return UserError(
+        "bad_dataset",
+        _("the data set was refused: {what}").format(what=shown),
+        f"{path}{line}",
+        hint + " (" + _("all of it: costguard data check {path}").format(path=path) + ")",
+    )
+
+
+def _checker_failed(path: Path, why: str) -> UserError:
+    return UserError(
+        "check_failed",
+        _("the data set could not be checked: {why}").format(why=why),
+        str(path),
+        _("see what `python -m trainer check` says about it"),
+    )

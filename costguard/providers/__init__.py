@@ -1,0 +1,31 @@
+"""Rental platforms: one file each behind the Protocol in `base`, registered by one line here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costguard.errors import UserError
+from costguard.providers.local import LocalProvider
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from costguard.providers.base import Provider
+
+REGISTRY: Mapping[str, Callable[[Mapping[str, Any]], Provider]] = {
+    "local": LocalProvider.from_settings,
+}
+
+
+def open_provider(name: str, settings: Mapping[str, Any]) -> Provider:
+    """The adapter registered under `name`, set up from its table in the config."""
+    try:
+        make = REGISTRY[name]
+    except KeyError:
+        raise UserError(
+            "unknown_provider",
+            f"there is no provider {name!r} in this version",
+            "[instance] provider",
+            f"one of: {', '.join(sorted(REGISTRY))}",
+        ) from None
+    return make(settings)

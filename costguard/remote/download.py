@@ -1,0 +1,214 @@
+"""Artifacts from the instance: resumed where they broke off, and named once they are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+
+from costguard.remote.digest import BLOCK_BYTES, sha256_of
+from costguard.remote.ssh import UnreachableError, open_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+CHANNEL_TIMEOUT_S = 30.0
+HEADER_BYTES_MAX = 64 * 1024
+
+
+@dataclass(frozen=True)
+class WantedFile:
+    """One file of an artifact, as its manifest describes it."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+class DownloadError(Exception):
+    """A download that failed for a reason other than the connection; `code` names the reason."""
+
+    def __init__(self, code: str, what: str) -> None:
+        super().__init__(what)
+        self.code = code
+
+
+def wanted_files(files: Iterable[Mapping[str, Any]]) -> list[WantedFile]:
+    """The files of an artifact, checked: no path may leave its directory.
+
+    Raises DownloadError (`bad_name`): what an instance says is not believed here.
+    """
+    wanted = []
+    for entry in files:
+        path, size, sha256 = entry.get("path"), entry.get("size"), entry.get("sha256")
+        parts = PurePosixPath(path).parts if isinstance(path, str) else ()
+        if not parts or ".." in parts or parts[0] == "/" or "\0" in str(path):
+            raise DownloadError("bad_name", f"the artifact names the file {path!r}")
+        if not isinstance(size, int) or not isinstance(sha256, str):
+            raise DownloadError("bad_name", f"the artifact gives no size or sha256 for {path!r}")
+        if len(sha256) != 64 or not all(char in "0123456789abcdef" for char in sha256):
+            raise DownloadError("bad_name", f"{path!r} has the sha256 {sha256[:80]!r}")
+        wanted.append(WantedFile(str(PurePosixPath(*parts)), size, sha256))
+    if not wanted:
+        raise DownloadError("bad_name", "the artifact names no file")
+    return wanted
+
+
+def download(
+    client: paramiko.SSHClient,
+    agent: Sequence[str],
+    remote_dir: str,
+    files: Sequence[WantedFile],
+    target: Path,
+) -> int:
+    """Brings an artifact home; returns how many bytes travelled.
+
+    1. What is at `target` already, complete, is left alone.
+    2. Each file is fetched into `.NAME.partial` beside `target`, from where the last attempt
+       stopped, and counts only once its sha256 is right.
+    3. The directory gets its name when every file has matched; an older one of that name is
+       replaced in the same moment.
+
+    Raises DownloadError (`bad_hash`, `remote_missing`, `local_disk`), UnreachableError.
+    """
+    if all(_matches(target / file.path, file) for file in files):
+        return 0
+    staging = target.with_name(f".{target.name}.partial")
+    tree = staging / "tree"
+    try:
+        tree.mkdir(parents=True, exist_ok=True)
+        lacking = [file for file in files if not _matches(tree / file.path, file)]
+        count = _fetch(client, agent, remote_dir, lacking, staging) if lacking else 0
+        _put_in_place(tree, files, target)
+        shutil.rmtree(staging)
+    except OSError as error:
+        raise DownloadError("local_disk", f"{staging}: {error}") from error
+    return count
+
+
+def _matches(path: Path, file: WantedFile) -> bool:
+    try:
+        return path.stat().st_size == file.size and sha256_of(path) == file.sha256
+    except OSError:
+        return False
+
+
+def _fetch(
+    client: paramiko.SSHClient,
+    agent: Sequence[str],
+    remote_dir: str,
+    files: Sequence[WantedFile],
+    staging: Path,
+) -> int:
+    """Fetches what is lacking of each file, over one channel; returns the bytes that came."""
+    parts = [_part(staging, file) for file in files]
+    offsets = [part.stat().st_size if part.exists() else 0 for part in parts]
+    order = json.dumps([[file.path, at] for file, at in zip(files, offsets, strict=True)])
+    count = 0
+    with contextlib.closing(
+        _ask(client, [*agent, "send", f"--dir={remote_dir}"], order)
+    ) as channel:
+        try:
+            stream = channel.makefile("rb", BLOCK_BYTES)
+            for file, part in zip(files, parts, strict=True):
+                count += _take_one(stream, file, part)
+                _accept(part, file, staging / "tree" / file.path)
+        except (EOFError, paramiko.SSHException, TimeoutError) as error:
+            raise UnreachableError(f"download: {type(error).__name__}: {error}") from error
+    return count
+
+
+def _ask(client: paramiko.SSHClient, argv: Sequence[str], order: str) -> paramiko.Channel:
+    try:
+        channel = open_channel(client, CHANNEL_TIMEOUT_S)
+        channel.exec_command(shlex.join(argv))
+        channel.sendall(order.encode())
+        channel.shutdown_write()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise UnreachableError(f"download: {type(error).__name__}: {error}") from error
+    return channel
+
+
+def _part(staging: Path, file: WantedFile) -> Path:
+    """Named by path and content: one version's rest is never joined to another's start."""
+    name = hashlib.sha256(f"{file.path}\0{file.sha256}".encode()).hexdigest()
+    part = staging / f"{name[:32]}.part"
+    if part.exists() and part.stat().st_size > file.size:
+        part.unlink()
+    return part
+
+
+def _take_one(stream: Any, file: WantedFile, part: Path) -> int:
+    left = _announced(stream.readline(HEADER_BYTES_MAX), file)
+    held = part.stat().st_size if part.exists() else 0
+    if held + left != file.size:
+        what = f"{file.path!r} has {held + left} bytes, its manifest says {file.size}"
+        raise DownloadError("bad_hash", what)
+    count = 0
+    with part.open("ab") as target:
+        while left:
+            block = stream.read(min(left, BLOCK_BYTES))
+            if not block:
+                raise EOFError("the stream ended in the middle of a file")
+            target.write(block)
+            left -= len(block)
+            count += len(block)
+        target.flush()
+        os.fsync(target.fileno())
+    return count
+
+
+def _announced(header: bytes, file: WantedFile) -> int:
+    if not header.endswith(b"\n"):
+        raise EOFError("the stream ended before its time")
+    try:
+        told = json.loads(header)
+        if told["path"] == file.path and "error" not in told:
+            return int(told["bytes"])
+    except (ValueError, KeyError, TypeError):
+        told = header.decode("utf-8", "replace")
+    raise DownloadError("remote_missing", f"{file.path!r}: the instance says {told}")
+
+
+def _accept(part: Path, file: WantedFile, target: Path) -> None:
+    if not _matches(part, file):
+        part.unlink()
+        raise DownloadError("bad_hash", f"{file.path!r} is not what its manifest says")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(target)
+
+
+def _put_in_place(tree: Path, files: Sequence[WantedFile], target: Path) -> None:
+    _remove_strangers(tree, {file.path for file in files})
+    for directory, _, _ in os.walk(tree):
+        _sync_directory(Path(directory))
+    older = target.with_name(f".{target.name}.older")
+    shutil.rmtree(older, ignore_errors=True)
+    if target.exists():
+        target.rename(older)
+    tree.rename(target)
+    _sync_directory(target.parent)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def _remove_strangers(tree: Path, wanted: set[str]) -> None:
+    """Removes what an attempt at an earlier version of the artifact has left."""
+    for path in [path for path in tree.rglob("*") if path.is_file()]:
+        if path.relative_to(tree).as_posix() not in wanted:
+            path.unlink()
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""Making an instance ready: a Python, the agent, the order, the uploads, and the start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from costguard.remote.bundle import build_agent
+from costguard.remote.ssh import RefusedError, RemoteFailedError, run
+from costguard.remote.upload import (
+    Upload,
+    list_files,
+    make_directories,
+    remote_hashes,
+    send_bytes,
+    send_files,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import paramiko
+
+AGENT_NAME = "agent.pyz"
+SPEC_NAME = "spec.json"
+PROBE_TIMEOUT_S = 180.0
+START_TIMEOUT_S = 120.0
+DISK_MARGIN_BYTES = 64 * 1024 * 1024
+MIB = 1024 * 1024
+FIND_PYTHON = """
+for python in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 \
+    /opt/conda/bin/python3 "$HOME/miniconda3/bin/python3" "$HOME/anaconda3/bin/python3"
+do
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+    then command -v "$python"; exit 0
+    fi
+done
+exit 1
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to stand on the instance: `directory` is absolute, or relative to the log-in."""
+
+    directory: str
+    uploads: tuple[Upload, ...]
+    spec: Mapping[str, Any]
+
+    @property
+    def shell_directory(self) -> str:
+        """The directory as an argument that cannot be taken for an option."""
+        return self.directory if self.directory.startswith("/") else f"./{self.directory}"
+
+
+def prepare(
+    client: paramiko.SSHClient, job: Job, emit: Callable[[dict[str, Any]], None]
+) -> tuple[str, ...]:
+    """Brings the instance to where the agent can be started; returns the agent's command line.
+
+    1. Find a Python that is new enough.
+    2. Upload the agent and the order, unless they are there.
+    3. Look at the machine (`probe` message): modules, disk.
+    4. Upload what is missing (`upload` messages).
+
+    What is done already is skipped, so it can be repeated after a lost connection. Raises
+    RefusedError (`no_python`, `missing_modules`, `disk_full`, `upload_impossible`),
+    RemoteFailedError, UnreachableError.
+    """
+    directory = job.shell_directory
+    agent = (find_python(client), f"{directory}/{AGENT_NAME}")
+    files = list_files(job.uploads)
+    make_directories(client, [directory])
+    bundle = build_agent()
+    names = [AGENT_NAME, SPEC_NAME, *(file.remote for file in files)]
+    try:
+        there = remote_hashes(client, agent, directory, names)
+    except RemoteFailedError:  # no agent there yet, or a broken one
+        send_bytes(client, bundle, f"{directory}/{AGENT_NAME}")
+        there = remote_hashes(client, agent, directory, names)
+    order = json.dumps(dict(job.spec), sort_keys=True).encode()
+    for name, content in ((AGENT_NAME, bundle), (SPEC_NAME, order)):
+        if there[name] != hashlib.sha256(content).hexdigest():
+            send_bytes(client, content, f"{directory}/{name}")
+    missing = [file for file in files if there[file.remote] != file.sha256]
+    found = probe(client, agent, directory)
+    emit({"t": "probe", **found})
+    _refuse_what_cannot_work(found, sum(file.size for file in missing))
+    if missing:
+        send_files(client, directory, missing, lambda done, total: emit(_uploaded(done, total)))
+    return agent
+
+
+def find_python(client: paramiko.SSHClient) -> str:
+    """A Python of 3.10 or newer on the instance; raises RefusedError (`no_python`)."""
+    done = run(client, ["sh", "-c", FIND_PYTHON])
+    path = done.stdout.decode("utf-8", "replace").strip()
+    if done.status != 0 or not path:
+        raise RefusedError("the instance has no Python of 3.10 or newer", "no_python")
+    return path
+
+
+def probe(client: paramiko.SSHClient, agent: Sequence[str], directory: str) -> dict[str, Any]:
+    """What the machine offers, as `agent.pyz probe` reports it."""
+    argv = [*agent, "probe", f"--dir={directory}"]
+    return _answer(run(client, argv, timeout_s=PROBE_TIMEOUT_S).stdout, "probe")
+
+
+def start_agent(client: paramiko.SSHClient, agent: Sequence[str], directory: str) -> dict[str, Any]:
+    """Has the agent running in `directory`; its answer says whether it was `already`.
+
+    Raises RefusedError with the agent's own code when it cannot carry out the order.
+    """
+    argv = [*agent, "start", f"--dir={directory}"]
+    return _answer(run(client, argv, timeout_s=START_TIMEOUT_S).stdout, "start")
+
+
+def _answer(stdout: bytes, what: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(stdout)
+    except ValueError as error:
+        said = stdout[-300:].decode("utf-8", "replace")
+        raise RemoteFailedError(f"agent.pyz {what} said no JSON: {said!r}") from error
+    if not isinstance(answer, dict):
+        raise RemoteFailedError(f"agent.pyz {what} said {answer!r}")
+    refusal = answer.get("error")
+    if isinstance(refusal, dict):
+        raise RefusedError(str(refusal.get("what")), str(refusal.get("code")))
+    return answer
+
+
+def _refuse_what_cannot_work(found: Mapping[str, Any], upload_bytes: int) -> None:
+    missing = found["needs"]["missing"]
+    if missing:
+        what = f"no Python on the instance can import: {', '.join(missing)}"
+        raise RefusedError(what, "missing_modules")
+    free = found["disk_free_mib"] * MIB
+    if upload_bytes + DISK_MARGIN_BYTES > free:
+        what = f"{upload_bytes // MIB} MiB to upload, {free // MIB} MiB free on the instance"
+        raise RefusedError(what, "disk_full")
+
+
+def _uploaded(done: int, total: int) -> dict[str, Any]:
+    return {"t": "upload", "done_bytes": done, "total_bytes": total}

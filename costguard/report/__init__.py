@@ -1,0 +1,1 @@
+"""The documents that a person and a script read: made from the ledger and stored observations."""

@@ -1,0 +1,174 @@
+"""`report`: spend to date. Every figure is a sum over the ledger or a stored reading of a bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from costguard.core.calendar import day_of
+from costguard.core.money import yuan_text
+from costguard.report.figures import hours_text, time_text
+from costguard.report.status import latest
+from costguard.store.ledger import pending_micros, posted_micros
+from costguard.store.models import Instance, Job, LedgerEntry, PowerInterval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from zoneinfo import ZoneInfo
+
+    from sqlalchemy.orm import Session
+
+REPORT_SCHEMA = "costguard.report/1"
+IDLE_REASONS = ("idle", "stalled", "blind")
+
+
+@dataclass
+class Row:
+    """One line of the report while it is being added up."""
+
+    job: str | None
+    stage: int | None
+    phase: str | None
+    provider: str | None
+    instance: str | None
+    gpu: str | None
+    day: str | None
+    price_micros: int
+    duration_ms: int = 0
+    amount_micros: int = 0
+
+
+@dataclass
+class Sums:
+    """The totals while they are being added up."""
+
+    posted: int = 0
+    overrun: int = 0
+    idle: int = 0
+    running_ms: int = 0
+    rows: dict[tuple[object, ...], Row] = field(default_factory=dict)
+
+
+def report_document(
+    session: Session, now_ms: int, zone: ZoneInfo, by: str | None = None
+) -> dict[str, Any]:
+    """The spend-to-date report over every job of this home, rows grouped by `by` if given."""
+    jobs = {job.id: job for job in session.scalars(select(Job))}
+    sums = _add_up(session, jobs, zone, by)
+    instances = session.scalars(select(Instance)).all()
+    confirmed = sum(row.bill_micros or 0 for row in instances)
+    caps = sum(job.cap_micros for job in jobs.values())
+    holds = sum(job.hold_micros for job in jobs.values())
+    posted, pending = posted_micros(session), pending_micros(session)
+    spent = _spent_micros(session, instances)
+    totals = {
+        "billed_hours": hours_text(sums.running_ms),
+        "spent_yuan": yuan_text(spent),
+        "reserved_yuan": yuan_text(pending),
+        "cap_yuan": yuan_text(caps),
+        "left_yuan": yuan_text(caps - spent - pending - holds),
+        "worst_case_yuan": yuan_text(spent + pending + holds),
+        "idle_yuan": yuan_text(sums.idle),
+        "estimated_yuan": yuan_text(posted),
+        "confirmed_yuan": yuan_text(confirmed),
+        "drift_yuan": yuan_text(_drift_micros(session, instances)),
+        "overrun_yuan": yuan_text(sums.overrun),
+    }
+    return {
+        "schema": REPORT_SCHEMA,
+        "as_of": time_text(now_ms),
+        "currency": "CNY",
+        "totals": totals,
+        "rows": [_row_json(row, by) for row in sums.rows.values()],
+    }
+
+
+def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | None) -> Sums:
+    sums = Sums()
+    last_steps: dict[int, int | None] = {}
+    query = (
+        select(LedgerEntry, PowerInterval, Instance)
+        .join(PowerInterval, LedgerEntry.interval_id == PowerInterval.id)
+        .join(Instance, PowerInterval.instance_id == Instance.id)
+        .where(LedgerEntry.kind.in_(("charge", "adjust")))
+        .order_by(LedgerEntry.id)
+    )
+    for entry, interval, instance in session.execute(query):
+        job = jobs[entry.job_id]
+        duration_ms = max((entry.to_ms or 0) - (entry.from_ms or 0), 0)
+        row = Row(
+            job=job.name,
+            stage=entry.stage,
+            phase=entry.phase,
+            provider=instance.provider,
+            instance=instance.provider_id,
+            gpu=instance.gpu,
+            day=day_of(entry.to_ms or entry.at_ms, zone),
+            price_micros=interval.price_micros_per_hour,
+        )
+        kept = sums.rows.setdefault(_key(row, by), row)
+        kept.duration_ms += duration_ms
+        kept.amount_micros += entry.amount_micros
+        if interval.kind == "running":
+            sums.running_ms += duration_ms
+            if entry.kind == "charge":
+                sums.overrun += entry.amount_micros - entry.covered_micros
+        if job.pause_reason in IDLE_REASONS:
+            if job.id not in last_steps:
+                last_steps[job.id] = _last_step_ms(session, job)
+            last_ms = last_steps[job.id]
+            if last_ms is not None and (entry.to_ms or 0) > last_ms:
+                sums.idle += entry.amount_micros
+    return sums
+
+
+def _last_step_ms(session: Session, job: Job) -> int | None:
+    """When the job's last step was logged (UTC ms): what was paid after it taught nothing."""
+    rows = latest(session, job, "progress", 1)
+    return int(rows[-1]["at_ms"]) if rows else None
+
+
+def _key(row: Row, by: str | None) -> tuple[object, ...]:
+    """What makes two ledger entries share a row; the price is always part of it."""
+    if by is None:
+        return (row.job, row.stage, row.phase, row.instance, row.price_micros)
+    for name in ("job", "stage", "phase", "provider", "instance", "gpu", "day"):
+        if name != by:
+            setattr(row, name, None)
+    return (getattr(row, by), row.price_micros)
+
+
+def _spent_micros(session: Session, instances: Sequence[Instance]) -> int:
+    """max(estimated, confirmed), instance by instance: a bill that lags must not hide spending."""
+    return sum(max(_posted_for(session, row), row.bill_micros or 0) for row in instances)
+
+
+def _drift_micros(session: Session, instances: Sequence[Instance]) -> int:
+    """Confirmed less estimated, over the instances whose bill has been read."""
+    return sum(
+        row.bill_micros - _posted_for(session, row)
+        for row in instances
+        if row.bill_micros is not None
+    )
+
+
+def _posted_for(session: Session, instance: Instance) -> int:
+    own = select(PowerInterval.id).where(PowerInterval.instance_id == instance.id)
+    return posted_micros(session, LedgerEntry.interval_id.in_(own))
+
+
+def _row_json(row: Row, by: str | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"day": row.day} if by == "day" else {}
+    return shown | {
+        "job": row.job,
+        "stage": row.stage,
+        "phase": row.phase,
+        "provider": row.provider,
+        "instance": row.instance,
+        "gpu": row.gpu,
+        "hours": hours_text(row.duration_ms),
+        "price_yuan_per_hour": yuan_text(row.price_micros),
+        "subtotal_yuan": yuan_text(row.amount_micros),
+    }

@@ -1,0 +1,217 @@
+"""`status`: one row a job, from what the daemon last wrote down."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
+
+from costguard.core.guards import median_step_ms
+from costguard.core.money import yuan_text
+from costguard.core.snapshot import Step
+from costguard.core.spec import JobSpec, spec_from_json
+from costguard.core.tariff import Tariff, paid_until_ms, running_micros
+from costguard.report.figures import time_text
+from costguard.store.ledger import pending_micros, posted_micros
+from costguard.store.models import (
+    Artifact,
+    Instance,
+    Job,
+    LeaseRow,
+    LedgerEntry,
+    PowerInterval,
+    Telemetry,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+STATUS_SCHEMA = "costguard.status/1"
+CADENCE_ROWS = 50
+LIVE_STATES = ("training", "saving", "preparing", "provisioning", "pausing")
+
+
+def status_document(
+    session: Session, now_ms: int, daemon_pid: int | None, job_name: str | None = None
+) -> dict[str, Any]:
+    """The status of one job, or of all, newest first."""
+    query = select(Job).order_by(Job.id.desc())
+    if job_name is not None:
+        query = query.where(Job.name == job_name).limit(1)
+    jobs = session.scalars(query).all()
+    return {
+        "schema": STATUS_SCHEMA,
+        "as_of": time_text(now_ms),
+        "daemon": {"running": daemon_pid is not None, "pid": daemon_pid},
+        "jobs": [job_row(session, job, now_ms, daemon_runs=daemon_pid is not None) for job in jobs],
+    }
+
+
+def job_row(session: Session, job: Job, now_ms: int, *, daemon_runs: bool) -> dict[str, Any]:
+    """One job as `status` shows it."""
+    spec = spec_from_json(job.spec_json)
+    instances = select(Instance).where(Instance.job_id == job.id).order_by(Instance.id.desc())
+    instance = session.scalars(instances.limit(1)).first()
+    leases = select(LeaseRow).where(LeaseRow.job_id == job.id, LeaseRow.state == "open")
+    lease = session.scalars(leases).first()
+    progress = latest(session, job, "progress", CADENCE_ROWS)
+    last = progress[-1] if progress else {}
+    eta_ms = _eta_ms(progress) if job.state == "training" else None
+    posted = posted_micros(session, LedgerEntry.job_id == job.id)
+    pending = pending_micros(session, LedgerEntry.job_id == job.id)
+    return {
+        "job": job.name,
+        "state": job.state,
+        "breach": job.breach,
+        "pause_reason": job.pause_reason,
+        "stage": job.stage,
+        "phase": job.phase,
+        "step": last.get("step"),
+        "total_steps": last.get("total_steps"),
+        "loss": last.get("loss"),
+        "eta_s": None if eta_ms is None else eta_ms // 1000,
+        "forecast_yuan": _forecast(instance, posted, eta_ms),
+        "instance": _instance(session, instance),
+        "budget": {
+            "cap_yuan": yuan_text(job.cap_micros),
+            "spent_yuan": yuan_text(max(posted, _confirmed_micros(instance))),
+            "reserved_yuan": yuan_text(pending),
+            "left_yuan": yuan_text(job.cap_micros - posted - pending - job.hold_micros),
+            "worst_case_yuan": yuan_text(posted + pending + job.hold_micros),
+        },
+        "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
+        "enforcers": _enforcers(spec, instance, lease, job, now_ms, daemon_runs=daemon_runs),
+        "telemetry": _telemetry(session, job, now_ms),
+        "last_checkpoint": _last_checkpoint(session, job, now_ms),
+    }
+
+
+def latest(session: Session, job: Job, kind: str, count: int) -> list[dict[str, Any]]:
+    """The newest `count` journal records of a kind in the job's present stage, oldest first."""
+    query = select(Telemetry.data_json).where(
+        Telemetry.job_id == job.id, Telemetry.stage == job.stage, Telemetry.kind == kind
+    )
+    texts = session.scalars(query.order_by(Telemetry.seq.desc()).limit(count)).all()
+    return [json.loads(text) for text in reversed(texts)]
+
+
+def _eta_ms(progress: Sequence[dict[str, Any]]) -> int | None:
+    """Time to the last step by the cadence of this session; None before there is one."""
+    last = progress[-1] if progress else {}
+    total, done = last.get("total_steps"), last.get("step")
+    if not isinstance(total, int) or not isinstance(done, int):
+        return None
+    steps = tuple(
+        Step(row["step"], row["boot_ms"], None)
+        for row in progress
+        if isinstance(row.get("step"), int)
+    )
+    gap_ms = median_step_ms(steps)
+    gained = steps[-1].step - steps[0].step
+    if gap_ms is None or gained <= 0:
+        return None
+    steps_per_row = max(gained // max(len(steps) - 1, 1), 1)
+    return (total - done) * gap_ms // steps_per_row
+
+
+def _forecast(instance: Instance | None, posted: int, eta_ms: int | None) -> str | None:
+    if instance is None or eta_ms is None:
+        return None
+    tariff = Tariff(instance.price_micros_per_hour, instance.quantum_s)
+    return yuan_text(posted + running_micros(tariff, eta_ms))
+
+
+def _confirmed_micros(instance: Instance | None) -> int:
+    return 0 if instance is None else instance.bill_micros or 0
+
+
+def _instance(session: Session, row: Instance | None) -> dict[str, Any] | None:
+    if row is None:
+        return None
+    query = select(PowerInterval).where(
+        PowerInterval.instance_id == row.id,
+        PowerInterval.kind == "running",
+        PowerInterval.ended_ms.is_(None),
+    )
+    interval = session.scalars(query).first()
+    paid_until = None
+    if interval is not None:
+        tariff = Tariff(interval.price_micros_per_hour, interval.quantum_s)
+        paid_until = paid_until_ms(tariff, interval.started_ms, interval.metered_to_ms)
+    return {
+        "id": row.provider_id,
+        "provider": row.provider,
+        "power": "released" if row.released_ms is not None else row.power,
+        "gpu": row.gpu,
+        "price_yuan_per_hour": yuan_text(row.price_micros_per_hour),
+        "paid_until": time_text(paid_until),
+    }
+
+
+def _enforcers(
+    spec: JobSpec,
+    instance: Instance | None,
+    lease: LeaseRow | None,
+    job: Job,
+    now_ms: int,
+    *,
+    daemon_runs: bool,
+) -> list[dict[str, Any]]:
+    """Who stops the machine at the lease's end, until when, and whether that was proven."""
+    runs = instance is not None and lease is not None and instance.released_ms is None
+    timer = instance.timer_at_ms if instance is not None and runs else None
+    armed_until = lease.armed_end_utc_ms if lease is not None and runs else None
+    leased = job.launched_ms is not None and job.exit_json is None and runs
+    return [
+        {
+            "kind": "daemon",
+            "armed": daemon_runs and runs,
+            "until": time_text(armed_until),
+            "proven": True,
+        },
+        {
+            "kind": "platform_timer",
+            "armed": timer is not None and timer > now_ms,
+            "until": time_text(timer),
+            "proven": timer is not None,  # it was read back from the platform
+        },
+        {
+            "kind": "agent",
+            "armed": leased,
+            "until": time_text(armed_until) if leased else None,
+            "proven": spec.instance.provider == "local",
+        },
+    ]
+
+
+def _telemetry(session: Session, job: Job, now_ms: int) -> dict[str, Any]:
+    query = select(Telemetry.received_ms).where(Telemetry.job_id == job.id)
+    received = session.scalars(query.order_by(Telemetry.received_ms.desc()).limit(1)).first()
+    windows = latest(session, job, "gpu", 1)
+    cards = windows[-1].get("cards") or [] if windows else []
+    utils = [card["util_mean"] for card in cards if card.get("util_mean") is not None]
+    used = [
+        100 * card["mem_used_mib"] / card["mem_total_mib"]
+        for card in cards
+        if card.get("mem_used_mib") is not None and card.get("mem_total_mib")
+    ]
+    return {
+        "age_s": None if received is None else max(now_ms - received, 0) // 1000,
+        "gpu_util_percent": round(max(utils)) if utils else None,
+        "gpu_memory_percent": round(max(used)) if used else None,
+    }
+
+
+def _last_checkpoint(session: Session, job: Job, now_ms: int) -> dict[str, Any] | None:
+    query = select(Artifact).where(Artifact.job_id == job.id, Artifact.stage == job.stage)
+    row = session.scalars(query.order_by(Artifact.step.desc(), Artifact.id.desc()).limit(1)).first()
+    if row is None:
+        return None
+    return {
+        "step": row.step,
+        "complete": row.complete,
+        "age_s": max(now_ms - row.seen_ms, 0) // 1000,
+    }

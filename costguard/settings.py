@@ -1,0 +1,219 @@
+"""`config.toml` as costguard understands it, and where the secrets that it names come from.
+
+A missing file means the defaults. Secrets are files or variables beside it, never values in it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from costguard import paths
+from costguard.core.money import parse_yuan
+from costguard.errors import UserError
+from costguard.lang import _
+from costguard.tomlfile import TomlFile, nearest, read_toml, validated
+
+PROVIDERS_HERE = ("local",)
+PROVIDERS_LATER = (
+    "compshare",
+    "autodl",
+    "chenyu",
+    "xiangongyun",
+    "runpod",
+    "vast",
+    "aws",
+    "ssh",
+)
+PROVIDERS = PROVIDERS_HERE + PROVIDERS_LATER
+
+# Free provider keys that would put a secret into a file that people show to each other.
+SECRET_KEYS = ("token", "password", "secret", "api_key", "access_key", "private_key", "public_key")
+SECRET_MAX_BYTES = 64 * 1024
+
+
+def yuan_micros(value: object) -> int:
+    """Micro-yuan of a TOML value; MoneyError shows the value as it was written."""
+    return parse_yuan(str(value) if isinstance(value, Decimal) else value)
+
+
+Yuan = Annotated[int, BeforeValidator(yuan_micros)]
+"""Micro-yuan, written as a number or text of yuan."""
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            _("{name} is no time zone, such as Asia/Shanghai").format(name=repr(name))
+        ) from None
+    return name
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Budgets(_Table):
+    """Caps beyond single jobs: the calendar month's and those of projects, in micro-yuan."""
+
+    month_micros: Yuan | None = Field(default=None, alias="month_yuan")
+    projects: dict[str, Yuan] = {}
+
+
+class ProviderSettings(BaseModel):
+    """One platform's table; what an adapter needs beyond these is in `model_extra`."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    base_url: str | None = None
+    token_file: str | None = None
+    poll_interval_s: Annotated[Decimal, Field(gt=0, strict=False)] | None = None
+
+
+class SshBox(_Table):
+    """Any machine with SSH, as `[providers.ssh.<box>]` describes it."""
+
+    ssh: str
+    password_file: str | None = None
+    key_file: str | None = None
+    host_key: str | None = None
+    price_micros_per_hour: Yuan | None = Field(default=None, alias="price_yuan_per_hour")
+    billing: Literal["second", "minute", "hour"] = "second"
+    power_state_command: str | None = None
+    pause_command: str | None = None
+    resume_command: str | None = None
+    in_guest_stop_command: str | None = None
+
+
+class _ConfigFile(_Table):
+    timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
+    lang: Literal["zh", "en"] | None = None
+    budgets: Budgets = Budgets()
+    providers: dict[str, ProviderSettings] = {}
+    ssh: dict[str, SshBox] = Field(default={}, alias="providers.ssh")
+
+
+class Settings(BaseModel):
+    """Everything that a home's config says; paths in it are relative to that home."""
+
+    model_config = ConfigDict(frozen=True)
+
+    home: Path
+    timezone: str
+    lang: str | None
+    budgets: Budgets
+    providers: Mapping[str, ProviderSettings]
+    ssh_boxes: Mapping[str, SshBox]
+
+    def provider(self, name: str) -> ProviderSettings:
+        """The table of one platform; an empty one where the config has none."""
+        return self.providers.get(name, ProviderSettings())
+
+    def token(self, provider: str) -> SecretStr | None:
+        """The platform's token, or None where there is none; UserError if it is not kept private.
+
+        Looked for as a systemd credential, then in the table's `token_file` (by default
+        `<provider>.token`), then in COSTGUARD_<PROVIDER>_TOKEN.
+        """
+        file_name = self.provider(provider).token_file or f"{provider}.token"
+        return read_secret(self.home, file_name, f"COSTGUARD_{provider.upper()}_TOKEN")
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """The settings of `home`, by default the current one; UserError says what is wrong in them."""
+    place = home or paths.home()
+    path = place / "config.toml"
+    file = read_toml(path, "bad_config") if path.exists() else TomlFile(path, "", {})
+    data = dict(file.data)
+    tables = data.get("providers", {})
+    if isinstance(tables, dict):
+        _check_providers(file, tables)
+        data["providers"] = {name: table for name, table in tables.items() if name != "ssh"}
+        data["providers.ssh"] = tables.get("ssh", {})
+    config = validated(_ConfigFile, file, data, "bad_config")
+    return Settings(
+        home=place,
+        timezone=config.timezone,
+        lang=config.lang,
+        budgets=config.budgets,
+        providers=config.providers,
+        ssh_boxes=config.ssh,
+    )
+
+
+def read_secret(home: Path, file_name: str, variable: str) -> SecretStr | None:
+    """The first secret found: systemd credential, private file, environment; None if nowhere.
+
+    Raises UserError for a file that other accounts may read, and for an empty one.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials:
+        credential = Path(credentials) / Path(file_name).name
+        if credential.is_file():
+            return _secret_in(credential)  # systemd keeps these private by itself
+    path = home / Path(file_name).expanduser()
+    if path.exists():
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & paths.OTHERS_MASK:
+            raise UserError(
+                "secret_not_private",
+                _("other accounts may read this secret (mode {mode})").format(mode=f"{mode:04o}"),
+                str(path),
+                f"chmod 600 {path}",
+            )
+        return _secret_in(path)
+    value = os.environ.get(variable, "").strip()
+    return SecretStr(value) if value else None
+
+
+def _secret_in(path: Path) -> SecretStr:
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(SECRET_MAX_BYTES).decode("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            "secret_unreadable",
+            _("this secret cannot be read: {why}").format(why=type(error).__name__),
+            str(path),
+            _("put the token alone into it, as text"),
+        ) from error
+    if not text:
+        raise UserError(
+            "secret_empty",
+            _("this secret file is empty"),
+            str(path),
+            _("put the token alone into it, as text"),
+        )
+    return SecretStr(text)
+
+
+def _check_providers(file: TomlFile, tables: Mapping[str, Any]) -> None:
+    """UserError for a platform nobody knows, and for a secret written into the config itself."""
+    for name, table in tables.items():
+        if name not in PROVIDERS:
+            near = nearest(name, PROVIDERS)
+            raise file.error(
+                "bad_config",
+                _("unknown provider `{name}`").format(name=name),
+                ("providers", name),
+                _("did you mean {key}?").format(key=f"`{near}`")
+                if near
+                else _("known: {names}").format(names=", ".join(PROVIDERS)),
+            )
+        for key in table if isinstance(table, dict) and name != "ssh" else ():
+            if key in SECRET_KEYS:
+                raise file.error(
+                    "secret_in_config",
+                    _("a secret does not belong into this file"),
+                    ("providers", name, key),
+                    _('put it alone into a file with mode 0600 and name that: token_file = "…"'),
+                )

@@ -1,0 +1,122 @@
+"""One SQLite file, opened so that what was committed survives a power cut.
+
+WAL with synchronous=FULL: in WAL the cheaper NORMAL may lose the last commits when the power
+fails, and a ledger at a few writes a second has no use for that saving. Writers take the write
+lock at BEGIN (`BEGIN IMMEDIATE`), because a check followed by an insert must be one transaction;
+Python's sqlite3 by itself would begin only at the insert.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, IntegrityError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
+
+from costguard.errors import CostguardError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BUSY_TIMEOUT_MS = 5_000
+
+
+class StoreUnavailable(CostguardError):
+    """The database could not be read or written: disk full, locked, read-only or damaged."""
+
+
+def engine_for(path: Path, *, read_only: bool = False) -> Engine:
+    """An engine on the file at `path` with costguard's settings on every connection.
+
+    Read-only engines never create the file and never write, whoever asks.
+    """
+    mode = "ro" if read_only else "rwc"
+
+    def connect() -> sqlite3.Connection:
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        connection = sqlite3.connect(
+            uri,
+            uri=True,
+            isolation_level=None,  # transactions are begun by the hook below, and only there
+            check_same_thread=False,
+            timeout=BUSY_TIMEOUT_MS / 1000,
+        )
+        cursor = connection.cursor()
+        if not read_only:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            cursor.execute("PRAGMA synchronous=FULL")
+            # The log keeps the size of its largest checkpoint otherwise, for ever.
+            cursor.execute("PRAGMA journal_size_limit=4194304")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=QueuePool)
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+class Store:
+    """The daemon's way to the database: one writer at a time, readers beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer = engine_for(path)
+        self._reader = engine_for(path, read_only=True)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A session in one immediate transaction: all of it is committed, or nothing.
+
+        Raises StoreUnavailable when the database cannot take it.
+        """
+        with (
+            self._lock,
+            _translated(),
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A read-only session on one consistent state."""
+        with _translated(), Session(self._reader) as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        """Close every connection; the WAL is folded into the file by the last one."""
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+@contextmanager
+def read_only_session(path: Path) -> Iterator[Session]:
+    """A session for the command line to read with when no daemon runs."""
+    engine = engine_for(path, read_only=True)
+    try:
+        with _translated(), Session(engine) as session, session.begin():
+            yield session
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except IntegrityError:
+        raise  # a broken rule of the schema is a bug of ours, not a fault of the disk
+    except DatabaseError as error:
+        raise StoreUnavailable(f"the database said: {error.orig or error}") from error

@@ -1,0 +1,337 @@
+"""The books: every function here appends entries inside the caller's transaction.
+
+Invariants held here, whoever calls: no grant leaves posted + pending + F above a cap (I1), no
+second is charged twice (unique keys and one cumulative figure per interval), nothing is changed
+afterwards (I5: the database's triggers refuse it), and the entries form a hash chain.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import func, select
+
+from costguard.core.lease import Account
+from costguard.core.money import yuan_text
+from costguard.errors import CostguardError
+from costguard.store.models import Job, LeaseRow, LedgerEntry, PowerInterval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+GENESIS = "0" * 64
+HASHED_FIELDS = (
+    "at_ms",
+    "job_id",
+    "project",
+    "month",
+    "kind",
+    "amount_micros",
+    "covered_micros",
+    "lease_id",
+    "interval_id",
+    "from_ms",
+    "to_ms",
+    "stage",
+    "phase",
+    "key",
+    "note",
+    "previous_hash",
+)
+
+
+class DoesNotFit(CostguardError):
+    """A grant would leave a scope above its cap; nothing was reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """The caps beside the job's own: `None` where none is set."""
+
+    month_micros: int | None = None
+    project_micros: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a charge belongs on the report."""
+
+    stage: int | None
+    phase: str | None
+
+
+def accounts(
+    session: Session, job: Job, caps: Caps, months: tuple[str, ...]
+) -> tuple[Account, ...]:
+    """The job's, the project's and each touched month's account, as of this transaction."""
+    found = [
+        Account(
+            scope=f"job {job.name}",
+            cap_micros=job.cap_micros,
+            posted_micros=posted_micros(session, LedgerEntry.job_id == job.id),
+            pending_micros=pending_micros(session, LedgerEntry.job_id == job.id),
+            hold_micros=job.hold_micros,
+        )
+    ]
+    project_cap = (caps.project_micros or {}).get(job.project)
+    if project_cap is not None:
+        where = LedgerEntry.project == job.project
+        hold = select(func.coalesce(func.sum(Job.hold_micros), 0)).where(Job.project == job.project)
+        found.append(
+            Account(
+                scope=f"project {job.project}",
+                cap_micros=project_cap,
+                posted_micros=posted_micros(session, where),
+                pending_micros=pending_micros(session, where),
+                hold_micros=session.scalar(hold) or 0,
+            )
+        )
+    if caps.month_micros is not None:
+        hold = select(func.coalesce(func.sum(Job.hold_micros), 0))
+        found.extend(
+            Account(
+                scope=f"month {month}",
+                cap_micros=caps.month_micros,
+                posted_micros=posted_micros(session, LedgerEntry.month == month),
+                pending_micros=_month_pending_micros(session, month),
+                hold_micros=session.scalar(hold) or 0,
+            )
+            for month in months
+        )
+    return tuple(found)
+
+
+def posted_micros(session: Session, *where: object) -> int:
+    """What was charged, corrections included."""
+    query = select(func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(
+        LedgerEntry.kind.in_(("charge", "adjust")),
+        *where,  # type: ignore[arg-type]  # column expressions, which SQLAlchemy types loosely
+    )
+    return session.scalar(query) or 0
+
+
+def pending_micros(session: Session, *where: object) -> int:
+    """What is reserved and neither charged nor settled: reserved - consumed - settled."""
+    total = 0
+    for kind, amount, covered in session.execute(
+        select(
+            LedgerEntry.kind,
+            func.sum(LedgerEntry.amount_micros),
+            func.sum(LedgerEntry.covered_micros),
+        )
+        .where(*where)  # type: ignore[arg-type]  # as above
+        .group_by(LedgerEntry.kind)
+    ):
+        if kind == "reserve":
+            total += amount
+        elif kind == "settle":
+            total -= amount
+        elif kind == "charge":
+            total -= covered
+    return total
+
+
+def _month_pending_micros(session: Session, month: str) -> int:
+    """Pending of the open leases that may touch `month`: one that crosses counts in both."""
+    leases = session.scalars(select(LeaseRow).where(LeaseRow.state == "open")).all()
+    touching = [lease.id for lease in leases if month in lease.months.split(",")]
+    return pending_micros(session, LedgerEntry.lease_id.in_(touching)) if touching else 0
+
+
+def lease_remaining_micros(session: Session, lease_id: int) -> int:
+    """What a lease still holds."""
+    return pending_micros(session, LedgerEntry.lease_id == lease_id)
+
+
+def reserve(
+    session: Session,
+    job: Job,
+    lease: LeaseRow,
+    increment_micros: int,
+    caps: Caps,
+    at_ms: int,
+    month: str,
+) -> None:
+    """Promise `increment_micros` more to `lease`, or raise DoesNotFit: invariant I1 is here."""
+    assert increment_micros >= 0, "a reservation is never taken back, it is settled"
+    for account in accounts(session, job, caps, tuple(lease.months.split(","))):
+        left = account.left_micros
+        if left is not None and increment_micros > left:
+            raise DoesNotFit(
+                f"{account.scope}: cap {yuan_text(account.cap_micros or 0)}, "
+                f"spent {yuan_text(account.posted_micros)}, "
+                f"reserved {yuan_text(account.pending_micros)}, "
+                f"disk {yuan_text(account.hold_micros)}, "
+                f"left {yuan_text(left)} < {yuan_text(increment_micros)} yuan"
+            )
+    _append(
+        session,
+        job,
+        kind="reserve",
+        at_ms=at_ms,
+        month=month,
+        amount_micros=increment_micros,
+        lease_id=lease.id,
+        to_ms=lease.end_utc_ms,
+        key=f"reserve:{lease.id}:{lease.seq}",
+        note=f"lease {lease.seq} to its end plus {lease.latency_ms} ms",
+    )
+
+
+def charge(
+    session: Session,
+    job: Job,
+    interval: PowerInterval,
+    lease: LeaseRow | None,
+    owed_micros: int,
+    to_ms: int,
+    place: Place,
+    at_ms: int,
+    month: str,
+) -> int:
+    """Bring what is posted for `interval` up to `owed_micros`; return the overrun in micro-yuan.
+
+    The charge consumes the open lease's reservation in the same transaction; what the lease does
+    not cover is charged all the same, and is the overrun. Facts are always recorded, past a cap
+    too. Does nothing when nothing more is owed.
+    """
+    amount = owed_micros - interval.posted_micros
+    if amount <= 0:
+        interval.metered_to_ms = max(interval.metered_to_ms, to_ms)
+        return 0
+    covered = 0
+    if interval.kind == "disk":
+        job.hold_micros = max(job.hold_micros - amount, 0)
+        covered = 0
+    elif lease is not None and lease.state == "open":
+        covered = min(amount, lease_remaining_micros(session, lease.id))
+    _append(
+        session,
+        job,
+        kind="charge",
+        at_ms=at_ms,
+        month=month,
+        amount_micros=amount,
+        covered_micros=covered,
+        lease_id=lease.id if lease is not None and covered else None,
+        interval_id=interval.id,
+        from_ms=interval.metered_to_ms,
+        to_ms=to_ms,
+        stage=place.stage,
+        phase=place.phase,
+        key=f"charge:{interval.id}:{owed_micros}",
+        note=interval.kind,
+    )
+    interval.posted_micros = owed_micros
+    interval.metered_to_ms = max(interval.metered_to_ms, to_ms)
+    return 0 if interval.kind == "disk" else amount - covered
+
+
+def adjust(
+    session: Session,
+    job: Job,
+    interval: PowerInterval,
+    owed_micros: int,
+    why: str,
+    at_ms: int,
+    month: str,
+) -> None:
+    """Correct what is posted for `interval` to `owed_micros`, saying why."""
+    amount = owed_micros - interval.posted_micros
+    if amount == 0:
+        return
+    _append(
+        session,
+        job,
+        kind="adjust",
+        at_ms=at_ms,
+        month=month,
+        amount_micros=amount,
+        interval_id=interval.id,
+        key=f"adjust:{interval.id}:{at_ms}:{owed_micros}",
+        note=why,
+    )
+    interval.posted_micros = owed_micros
+
+
+def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) -> None:
+    """Give back what `lease` did not use, and close it. Only a proven stop may call this (I4)."""
+    rest = lease_remaining_micros(session, lease.id)
+    assert rest >= 0, "a lease cannot have been charged beyond its reservation"
+    _append(
+        session,
+        job,
+        kind="settle",
+        at_ms=at_ms,
+        month=month,
+        amount_micros=rest,
+        lease_id=lease.id,
+        key=f"settle:{lease.id}",
+        note="the meter was seen stopped",
+    )
+    lease.state = "settled"
+
+
+def _append(
+    session: Session,
+    job: Job,
+    *,
+    kind: str,
+    at_ms: int,
+    month: str,
+    amount_micros: int,
+    key: str,
+    note: str,
+    covered_micros: int = 0,
+    lease_id: int | None = None,
+    interval_id: int | None = None,
+    from_ms: int | None = None,
+    to_ms: int | None = None,
+    stage: int | None = None,
+    phase: str | None = None,
+) -> None:
+    last = session.scalar(select(LedgerEntry.hash).order_by(LedgerEntry.id.desc()).limit(1))
+    entry = LedgerEntry(
+        at_ms=at_ms,
+        job_id=job.id,
+        project=job.project,
+        month=month,
+        kind=kind,
+        amount_micros=amount_micros,
+        covered_micros=covered_micros,
+        lease_id=lease_id,
+        interval_id=interval_id,
+        from_ms=from_ms,
+        to_ms=to_ms,
+        stage=stage,
+        phase=phase,
+        key=key,
+        note=note,
+        previous_hash=last or GENESIS,
+    )
+    entry.hash = entry_hash(entry)
+    session.add(entry)
+    session.flush()
+
+
+def entry_hash(entry: LedgerEntry) -> str:
+    """The entry's link in the chain: SHA-256 over the previous hash and every field."""
+    fields = {name: getattr(entry, name) for name in HASHED_FIELDS}
+    text = json.dumps(fields, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def broken_links(session: Session) -> list[int]:
+    """Ids of the entries whose hash or link to the one before does not hold; empty when clean."""
+    broken: list[int] = []
+    previous = GENESIS
+    for entry in session.scalars(select(LedgerEntry).order_by(LedgerEntry.id)):
+        if entry.previous_hash != previous or entry.hash != entry_hash(entry):
+            broken.append(entry.id)
+        previous = entry.hash
+    return broken

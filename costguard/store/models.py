@@ -1,0 +1,254 @@
+"""The tables. Times are UTC milliseconds, money is micro-yuan, JSON is text.
+
+`*_boot_ms` stands beside `*_utc_ms` where a duration will be counted, with the boot it belongs to.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, ForeignKey, MetaData
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Every table carries named constraints, so that migrations can name them too."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class Meta(Base):
+    """Single facts about this home, such as its installation id."""
+
+    __tablename__ = "meta"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class Job(Base):
+    """One thing asked for. `version` is the compare-and-set counter of guarded updates."""
+
+    __tablename__ = "jobs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(default=0)
+    name: Mapped[str] = mapped_column(index=True)
+    project: Mapped[str] = mapped_column(index=True)
+    spec_json: Mapped[str]
+    submit_key: Mapped[str] = mapped_column(unique=True)
+    created_ms: Mapped[int]
+    state: Mapped[str] = mapped_column(default="queued")
+    wish: Mapped[str] = mapped_column(default="run")  # run, pause, release
+    pause_reason: Mapped[str | None]
+    breach: Mapped[bool] = mapped_column(default=False)
+    cap_micros: Mapped[int]
+    hold_micros: Mapped[int] = mapped_column(default=0)
+    stage: Mapped[int] = mapped_column(default=0)
+    phase: Mapped[str | None]
+    launched_ms: Mapped[int | None]  # the agent said that training was started
+    exit_json: Mapped[str | None]  # the agent's exit record, once there is one
+    verdict_text: Mapped[str | None]
+    verdict_json: Mapped[str | None]
+    verdict_utc_ms: Mapped[int | None]
+    verdict_boot_ms: Mapped[int | None]
+    verdict_boot_id: Mapped[str | None]
+    last_seq: Mapped[int] = mapped_column(default=0)  # newest journal record stored
+    retry_at_ms: Mapped[int | None]
+    closed_ms: Mapped[int | None]
+
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  (SQLAlchemy's own form)
+
+
+class Instance(Base):
+    """One rented machine, as far as this home knows."""
+
+    __tablename__ = "instances"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    provider: Mapped[str]
+    provider_id: Mapped[str | None]
+    tag: Mapped[str] = mapped_column(unique=True)
+    gpu: Mapped[str | None]
+    price_micros_per_hour: Mapped[int]
+    quantum_s: Mapped[int]
+    paused_micros_per_hour: Mapped[int] = mapped_column(default=0)
+    power: Mapped[str] = mapped_column(default="unknown")
+    host_key: Mapped[str | None]
+    last_call_utc_ms: Mapped[int | None]  # the last start or stop call, when it was sent
+    last_call_boot_ms: Mapped[int | None]
+    last_call_boot_id: Mapped[str | None]
+    stop_calls: Mapped[int] = mapped_column(default=0)  # since the last start
+    stop_accepted: Mapped[bool] = mapped_column(default=False)  # the last stop call
+    was_on: Mapped[bool] = mapped_column(default=False)  # seen running since the last start
+    started_call_ms: Mapped[int | None]
+    created_ms: Mapped[int | None]
+    work_dir: Mapped[str | None]
+    timer_at_ms: Mapped[int | None]  # as read back
+    absent_since_ms: Mapped[int | None]
+    stopped_seen_ms: Mapped[int | None]  # I4 held at this time
+    released_ms: Mapped[int | None]
+    bill_micros: Mapped[int | None]
+    bill_read_ms: Mapped[int | None]
+
+
+class PowerReadRow(Base):
+    """The latest power reads of an instance; a short tail is kept for the proof of a stop."""
+
+    __tablename__ = "power_reads"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
+    power: Mapped[str]
+    begun_utc_ms: Mapped[int]
+    begun_boot_ms: Mapped[int]
+    boot_id: Mapped[str]
+
+
+class PowerInterval(Base):
+    """A stretch of time under one price: what the meter turns into charges.
+
+    `kind` is `running` or `disk`. A price change closes one interval and opens the next.
+    """
+
+    __tablename__ = "power_intervals"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str]  # running, disk
+    price_micros_per_hour: Mapped[int]
+    quantum_s: Mapped[int]
+    started_ms: Mapped[int]
+    anchor_utc_ms: Mapped[int]  # when the read that opened it began
+    anchor_boot_ms: Mapped[int]
+    anchor_boot_id: Mapped[str]
+    seen_to_ms: Mapped[int]  # the last read that showed it on
+    metered_to_ms: Mapped[int]
+    ended_ms: Mapped[int | None]
+    posted_micros: Mapped[int] = mapped_column(default=0)
+
+
+class LeaseRow(Base):
+    """Running time whose price is reserved; renewed in place, each renewal a ledger entry."""
+
+    __tablename__ = "leases"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    seq: Mapped[int]
+    state: Mapped[str]  # open, settled
+    started_utc_ms: Mapped[int]
+    started_boot_ms: Mapped[int]
+    end_utc_ms: Mapped[int]
+    end_boot_ms: Mapped[int]
+    armed_end_utc_ms: Mapped[int]  # how far every enforcer has been told; never beyond the end
+    boot_id: Mapped[str]
+    latency_ms: Mapped[int]  # L, as reserved
+    months: Mapped[str]  # the budget months it may touch, comma-separated
+    final: Mapped[bool]
+
+
+class LedgerEntry(Base):
+    """One line of the books: never changed, never deleted (the database's triggers see to it).
+
+    kind        amount_micros                      covered_micros
+    reserve     what is promised to a lease        0
+    charge      what was metered                   the part that its lease covered
+    settle      what a lease did not use           0
+    adjust      a correction, with its reason      0
+    """
+
+    __tablename__ = "ledger"
+    __table_args__ = (
+        CheckConstraint("kind IN ('reserve', 'charge', 'settle', 'adjust')", name="kind"),
+        CheckConstraint("amount_micros >= 0 OR kind = 'adjust'", name="sign"),
+        CheckConstraint("covered_micros BETWEEN 0 AND max(amount_micros, 0)", name="covered"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at_ms: Mapped[int]
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    project: Mapped[str] = mapped_column(index=True)
+    month: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str]
+    amount_micros: Mapped[int]
+    covered_micros: Mapped[int]
+    lease_id: Mapped[int | None] = mapped_column(ForeignKey("leases.id"), index=True)
+    interval_id: Mapped[int | None] = mapped_column(ForeignKey("power_intervals.id"), index=True)
+    from_ms: Mapped[int | None]
+    to_ms: Mapped[int | None]
+    stage: Mapped[int | None]
+    phase: Mapped[str | None]
+    key: Mapped[str] = mapped_column(unique=True)
+    note: Mapped[str]
+    previous_hash: Mapped[str]
+    hash: Mapped[str] = mapped_column(unique=True)
+
+
+class Intent(Base):
+    """An outside effect that is about to be asked for, was asked for, or is unclear."""
+
+    __tablename__ = "intents"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str]  # create, start, stop, release, arm
+    key: Mapped[str] = mapped_column(unique=True)
+    state: Mapped[str]  # open, done, failed, unclear
+    created_ms: Mapped[int]
+    closed_ms: Mapped[int | None]
+    detail: Mapped[str]
+
+
+class Command(Base):
+    """What a person told the daemon to do; the same key is never carried out twice."""
+
+    __tablename__ = "commands"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    do: Mapped[str]
+    args_json: Mapped[str]
+    created_ms: Mapped[int]
+    result_json: Mapped[str]
+
+
+class Event(Base):
+    """Something a person may want to read: state changes, verdicts, alarms."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    at_ms: Mapped[int]
+    kind: Mapped[str] = mapped_column(index=True)
+    text: Mapped[str]
+    data_json: Mapped[str]
+
+
+class Telemetry(Base):
+    """The agent's journal as it arrived, by its own numbers: nothing twice, nothing missing."""
+
+    __tablename__ = "telemetry"
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    stage: Mapped[int] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(index=True)
+    at_ms: Mapped[int]
+    received_ms: Mapped[int]
+    data_json: Mapped[str]
+
+
+class Artifact(Base):
+    """A checkpoint or adapter that exists on the instance, and whether it is home."""
+
+    __tablename__ = "artifacts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    stage: Mapped[int]
+    name: Mapped[str]
+    kind: Mapped[str]
+    step: Mapped[int]
+    complete: Mapped[bool]
+    files_json: Mapped[str]
+    seen_ms: Mapped[int]
+    pulled_ms: Mapped[int | None]
+    path: Mapped[str | None]

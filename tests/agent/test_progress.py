@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from costguard.agent.progress import ProgressWatcher, parse_progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def log_line(**fields: Any) -> str:
+    """A line as LLaMA-Factory writes it."""
+    usual = {"current_steps": 3, "total_steps": 9, "loss": 1.5, "elapsed_time": "0:01:02"}
+    return json.dumps({**usual, **fields}) + "\n"
+
+
+def test_llamafactorys_line_is_understood() -> None:
+    """`current_steps` is the step; times stay the strings they were."""
+    fields = parse_progress(log_line(remaining_time="1 day, 2:03:04", throughput="12.5").encode())
+    assert fields is not None
+    assert (fields["step"], fields["total_steps"], fields["loss"]) == (3, 9, 1.5)
+    assert fields["remaining_time"] == "1 day, 2:03:04"
+    assert fields["throughput"] == "12.5"
+    assert fields["eval_loss"] is None
+    assert fields["nonfinite"] == []
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_diverged_loss_is_null_and_named(value: str) -> None:
+    """Null for JSON's sake, yet told apart from a line without a loss."""
+    line = log_line().replace("1.5", value).encode()
+    fields = parse_progress(line)
+    assert fields is not None
+    assert fields["loss"] is None
+    assert fields["nonfinite"] == ["loss"]
+
+
+def test_a_last_line_without_a_loss_is_progress() -> None:
+    """As the trainer's closing line is."""
+    line = b'{"current_steps": 9, "total_steps": 9, "epoch": 3.0}'
+    fields = parse_progress(line)
+    assert fields is not None
+    assert fields["loss"] is None
+    assert fields["nonfinite"] == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"rubbish", b"[1]", b'"x"', b'{"loss": 1}', b'{"current_steps": "3"}', b"\xff\n"]
+)
+def test_what_is_no_progress_is_left_out(line: bytes) -> None:
+    """A torn or foreign line says nothing, and stops nothing."""
+    assert parse_progress(line) is None
+
+
+def test_a_line_cannot_pose_as_a_record() -> None:
+    """Our own keys are not taken from the trainer."""
+    fields = parse_progress(log_line(seq=99, t="exit", at_ms=1).encode())
+    assert fields is not None
+    assert not {"seq", "t", "at_ms"} & fields.keys()
+
+
+def test_the_first_progress_means_train(tmp_path: Path) -> None:
+    """Where nothing else tells the phase."""
+    watcher = ProgressWatcher(tmp_path, 0, None)
+    (tmp_path / "trainer_log.jsonl").write_text(log_line() + log_line(current_steps=4))
+    kinds = [(kind, fields.get("phase"), fields.get("step")) for kind, fields in watcher.poll()]
+    assert kinds == [("phase", "train", None), ("progress", None, 3), ("progress", None, 4)]
+
+
+def test_the_trainers_own_phase_wins(tmp_path: Path) -> None:
+    """`status.json` is told when it changes, with its plain fields, and outlasts progress lines."""
+    watcher = ProgressWatcher(tmp_path, 0, None)
+    status = tmp_path / "status.json"
+    status.write_text(json.dumps({"phase": "download", "done_bytes": 5, "nested": {}}))
+    assert watcher.poll() == [("phase", {"phase": "download", "status": {"done_bytes": 5}})]
+    (tmp_path / "trainer_log.jsonl").write_text(log_line())
+    assert [kind for kind, _ in watcher.poll()] == ["progress"]
+    status.write_text('{"phase": "eval')
+    assert watcher.poll() == []
+    status.write_text('{"phase": "evaluate"}')
+    assert [fields["phase"] for _, fields in watcher.poll()] == ["evaluate"]
+
+
+def test_an_earlier_runs_files_are_not_this_runs(tmp_path: Path) -> None:
+    """A status and a log that lay there before say nothing of now."""
+    (tmp_path / "status.json").write_text('{"phase": "done"}')
+    log = tmp_path / "trainer_log.jsonl"
+    log.write_text(log_line())
+    watcher = ProgressWatcher(tmp_path, log.stat().st_size, None)
+    assert watcher.poll() == []
+    with log.open("a") as file:
+        file.write(log_line(current_steps=1))
+    assert [fields.get("step") for _, fields in watcher.poll()] == [None, 1]
+
+
+def test_each_line_knows_where_it_ends(tmp_path: Path) -> None:
+    """So that an agent that was restarted between two lines repeats neither."""
+    lines = [log_line(current_steps=number) for number in range(3)]
+    (tmp_path / "trainer_log.jsonl").write_text("".join(lines))
+    first = ProgressWatcher(tmp_path, 0, "train").poll()
+    resumed = ProgressWatcher(tmp_path, first[0][1]["offset"], "train").poll()
+    assert [fields["step"] for _, fields in resumed] == [1, 2]

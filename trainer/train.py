@@ -1,0 +1,229 @@
+"""One QLoRA run, from the data file to the adapter: the loop is our own, and reads top to bottom.
+
+Imports nothing heavy by itself: a stop request is answered from the first moment on.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainer import model as models, state
+from trainer.exits import CRASHED, DIVERGED, FINISHED, SAVE_FAILED, SAVED_ON_REQUEST, Refusal
+from trainer.loss import pad_batch, supervised_loss_sum
+from trainer.progress import Pace, Status, clock_text, say, warn
+from trainer.sampler import step_samples, steps_per_epoch
+from trainer.schedule import learning_rate
+from trainer.session import Session, claim, prepare
+from trainer.stop import FINAL_SAVE_GRACE_S, StopRequests
+
+if TYPE_CHECKING:
+    from trainer.config import Config
+
+AfterStep = Callable[[int], None]
+
+
+def run(config: Config, after_step: AfterStep | None = None) -> int:
+    """The exit code of a whole run; `output_dir` then holds what `trainer/README.md` lists.
+
+    `after_step(step)` is called after each optimizer step, 1 being the first. Catches SIGTERM and
+    SIGINT while it runs (see `stop.py`), so the main thread must call it.
+    """
+    for notice in config.notices:
+        warn(notice)
+    with StopRequests() as stop:
+        try:
+            with claim(config.output_dir):
+                return _run_told(config, stop, after_step)
+        except Refusal as refusal:
+            warn(refusal.text())
+            return refusal.exit_code
+
+
+def _run_told(config: Config, stop: StopRequests, after_step: AfterStep | None) -> int:
+    """_run, with its end told in status.json, however it ends."""
+    status = Status(config.output_dir)
+    told_stop = {"phase": "stopped", "exit_code": SAVED_ON_REQUEST, "detail": "on request"}
+    stop.before_exit = functools.partial(status.update, **told_stop)
+    status.update(phase="load")
+    try:
+        session = prepare(config, stop, status)
+        code = _train(session, after_step)
+        if code == FINISHED:
+            code = _finish(session)
+    except Refusal as refusal:
+        status.update(phase="failed", exit_code=refusal.exit_code, detail=refusal.text())
+        raise
+    except BaseException as error:
+        status.update(phase="failed", exit_code=CRASHED, detail=f"{type(error).__name__}: {error}")
+        raise
+    phase = {FINISHED: "done", SAVED_ON_REQUEST: "stopped"}.get(code, "failed")
+    status.update(phase=phase, exit_code=code, eta_s=0.0 if code == FINISHED else None)
+    return code
+
+
+def _train(session: Session, after_step: AfterStep | None) -> int:
+    """Step to the end: FINISHED, SAVED_ON_REQUEST, SAVE_FAILED or DIVERGED.
+
+    On the first two the last step is in a checkpoint.
+    """
+    config, progress = session.config, session.progress
+    with session.stop.deferred():
+        session.pace = Pace()
+        last_save_s = time.monotonic()
+        _tell(session, phase="train")
+        while progress.step < session.total_steps:
+            rate = _rate(session)
+            loss, tokens = _optimizer_step(session, rate)
+            if not math.isfinite(loss):
+                _log_line(session, loss, rate, progress.step + 1)
+                warn(f"step {progress.step + 1}: the loss or its gradient is not a finite number")
+                session.status.update(detail="the loss or its gradient is not a finite number")
+                return DIVERGED
+            progress.step += 1
+            session.pace.step_done(tokens)
+            _account(session, loss, rate)
+            if after_step:
+                after_step(progress.step)
+            last = progress.step == session.total_steps
+            requested = session.stop.requested
+            by_time = 0 < config.save_interval_s <= time.monotonic() - last_save_s
+            if last or requested or by_time or progress.step % config.save_steps == 0:
+                saved = _save(session)
+                last_save_s = time.monotonic()
+                if (last or requested) and not saved:
+                    return SAVE_FAILED
+                if requested and not last:
+                    return SAVED_ON_REQUEST
+    return FINISHED
+
+
+def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
+    """(loss, tokens read) of one optimizer step; a loss that is not finite changes no weight.
+
+    loss = sum over the supervised tokens of all micro-batches / their number, so that it does not
+    depend on how the step's samples are cut into micro-batches.
+    """
+    import torch
+
+    config = session.config
+    indices = step_samples(
+        session.progress.step, len(session.samples), config.samples_per_step, config.seed
+    )
+    samples = [session.samples[index] for index in indices]
+    supervised = sum(sample.supervised() for sample in samples)
+    size = config.per_device_train_batch_size
+    loss = 0.0
+    for start in range(0, len(samples), size):
+        batch = pad_batch(samples[start : start + size], session.pad_id, session.device)
+        with models.autocast(session.device):
+            part = supervised_loss_sum(session.model, batch) / supervised
+        part.backward()
+        loss += part.item()
+    parameters = models.trainable(session.model)
+    gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    if math.isfinite(loss) and not math.isfinite(gradient_norm.item()):
+        loss = math.nan
+    if math.isfinite(loss):
+        for group in session.optimizer.param_groups:
+            group["lr"] = rate
+        session.optimizer.step()
+    session.optimizer.zero_grad(set_to_none=True)
+    return loss, sum(len(sample.token_ids) for sample in samples)
+
+
+def _account(session: Session, loss: float, rate: float) -> None:
+    """Add the step's loss to the interval's mean; log that when the interval ends."""
+    progress, every = session.progress, session.config.logging_steps
+    progress.loss_sum += loss
+    progress.loss_steps += 1
+    _tell(session, loss=loss)
+    if progress.step % every == 0 or progress.step == session.total_steps:
+        _log_line(session, progress.loss_sum / progress.loss_steps, rate, progress.step)
+        progress.loss_sum, progress.loss_steps = 0.0, 0
+
+
+def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
+    total, pace = session.total_steps, session.pace
+    eta_s, tokens_per_s = pace.eta_s(total - step), pace.tokens_per_s()
+    epoch = step / steps_per_epoch(len(session.samples), session.config.samples_per_step)
+    remaining = None if eta_s is None else clock_text(eta_s)
+    session.log.append(
+        {
+            "current_steps": step,
+            "total_steps": total,
+            "loss": loss,
+            "lr": rate,
+            "epoch": round(epoch, 4),
+            "percentage": round(100 * step / total, 2),
+            "elapsed_time": clock_text(pace.elapsed_s()),
+            "remaining_time": remaining,
+            "throughput": None if tokens_per_s is None else round(tokens_per_s, 2),
+            "phase": session.status.phase,
+            "session_tokens_per_s": None if tokens_per_s is None else round(tokens_per_s, 2),
+            "peak_memory_gib": round(_peak_memory_gib(session.device), 3),
+        }
+    )
+    say(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
+
+
+def _tell(session: Session, **fields: Any) -> None:
+    step, pace = session.progress.step, session.pace
+    eta_s, tokens_per_s = pace.eta_s(session.total_steps - step), pace.tokens_per_s()
+    session.status.update(step=step, eta_s=eta_s, tokens_per_s=tokens_per_s, **fields)
+
+
+def _save(session: Session) -> bool:
+    """Whether a checkpoint of this step is on the disk now. A failure loses only this save."""
+    session.status.update(phase="save")
+    facts = {"semantics": session.semantics, "execution": session.execution}
+    files = state.pack(session.model, session.optimizer, session.progress, facts)
+    try:
+        checkpoint = session.checkpoints.save(session.progress.step, files)
+    except OSError as error:
+        text = f"checkpoint-{session.progress.step} could not be saved: {error}"
+        warn(text)
+        _tell(session, phase="train", detail=text)
+        return False
+    _tell(session, phase="train", detail=None, last_checkpoint=checkpoint.as_json())
+    return True
+
+
+def _finish(session: Session) -> int:
+    """Write `adapter/` from the last step's checkpoint. FINISHED or SAVE_FAILED."""
+    with session.stop.deferred(FINAL_SAVE_GRACE_S):
+        session.status.update(phase="save")
+        try:
+            path = session.checkpoints.save_adapter(session.total_steps)
+        except OSError as error:
+            warn(f"the adapter could not be saved: {error}: free the disk and run the same again")
+            session.status.update(detail=f"the adapter could not be saved: {error}")
+            return SAVE_FAILED
+    say(f"done: {path}")
+    return FINISHED
+
+
+def _rate(session: Session) -> float:
+    return learning_rate(
+        session.progress.step,
+        peak=session.config.learning_rate,
+        scheduler=session.config.lr_scheduler_type,
+        warmup_steps=session.config.warmup_steps,
+        total_steps=session.total_steps,
+    )
+
+
+def _peak_memory_gib(device: Any) -> float:
+    """The most memory so far: of the card as torch reserved it, or of this process on a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        reserved: int = torch.cuda.max_memory_reserved()
+        return reserved / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
