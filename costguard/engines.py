@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -13,6 +12,9 @@ from costguard.core.spec import Run, Stage, UploadWish
 from costguard.lang import _
 from costguard.preflight import check_dataset, check_flags, require_file, trainer_root
 from costguard.tomlfile import TomlFile, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TRAINER_NEEDS = ("torch", "transformers", "peft", "bitsandbytes")
 

@@ -12,12 +12,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import costguard
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.lang import _
-from costguard.tomlfile import TomlFile
+
+if TYPE_CHECKING:
+    from costguard.tomlfile import TomlFile
 
 CHECK_SCHEMA = "costguard.datacheck/1"
 CHECK_TIMEOUT_S = 900

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003  (pydantic evaluates the annotation)
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal

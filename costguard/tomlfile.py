@@ -8,10 +8,8 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from costguard.errors import UserError
@@ -25,6 +23,9 @@ else:
     from tomli import TOMLDecodeError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
     from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from costguard.errors import UserError
 from costguard.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def refusal(home: Path, text: str) -> UserError:
@@ -100,7 +103,7 @@ in_guest_stop_command = "/usr/bin/shutdown"
         ("lang = 5", "is none of", "line 1", ""),
         ("[providers.local]\npoll_interval_s = 0", "greater than 0", "line 2", ""),
         ("a = 1\nb = = 2", "not TOML", "line 2", "quotes"),
-        ("a = 'x", "not TOML", "line 1", "quotes"),
+        ("a = 'x", "end of document", "config.toml", "quotes"),
     ],
 )
 def test_a_mistake_is_one_message_with_its_line(

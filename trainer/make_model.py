@@ -223,7 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, help="the directory to make")
     parser.add_argument("--data", type=Path, required=True, help="trains the tokenizer")
     parser.add_argument("--hidden", type=int, default=256, help="a multiple of 64")
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--intermediate", type=int, default=704, help="a multiple of 64")
     parser.add_argument("--vocab_size", type=int, default=512)
     parser.add_argument("--max_positions", type=int, default=2048)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from costguard.cli.follow import screen_of_console
 from costguard.cli.words import micros, money, phase_word, state_word, step_parts
 from costguard.lang import _
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from rich.console import Console
 
 SETUP_BEHIND = {
     "queued": 0,

@@ -10,14 +10,17 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from costguard.cli.text import never_crash_on_encoding
 from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 EXIT_INTERRUPTED = 130
-EXIT_PIPE_CLOSED = 141  # as a shell shows a process that SIGPIPE ended
+EXIT_PIPE_CLOSED = 1  # as Typer has it
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from costguard.cli.client import ask
 from costguard.cli.text import Screen, print_lines, screen_of
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import _
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 WATCH_INTERVAL_S = 1.0
 LOGS_INTERVAL_S = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.cli.acting import note
@@ -19,6 +18,8 @@ from costguard.errors import EXIT_REFUSED, UserError
 from costguard.lang import _
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from costguard.cli.follow import Final
     from costguard.core.spec import JobSpec
 

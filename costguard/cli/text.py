@@ -6,9 +6,11 @@ import os
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COLUMNS_DEFAULT = 80
 COLUMNS_MIN = 40
@@ -80,6 +82,8 @@ def never_crash_on_encoding(*streams: TextIO) -> None:
 
 def width(text: str) -> int:
     """Columns that `text` takes in a terminal: two for a Chinese character, none for an accent."""
+    if text.isascii() and text.isprintable():
+        return len(text)
     return sum(_char_width(char) for char in text)
 
 
@@ -113,7 +117,7 @@ def wrap(text: str, columns: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column; where a table is too wide, `optional` ones go and then `elastic` ones shrink."""
+    """One column; in a table too wide `optional` ones go, the last first, then `elastic` shrink."""
 
     title: str
     right: bool = False
@@ -126,9 +130,9 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: Scre
     cells = [[screen.safe(cell) for cell in row] for row in ([c.title for c in columns], *rows)]
     widths = [max(width(row[index]) for row in cells) for index in range(len(columns))]
     excess = sum(widths) + len(GAP) * (len(columns) - 1) - screen.columns
-    spare = next((index for index, column in enumerate(columns) if column.optional), None)
-    if excess > 0 and spare is not None:
-        kept = [index for index in range(len(columns)) if index != spare]
+    spare = [index for index, column in enumerate(columns) if column.optional]
+    if excess > 0 and spare:
+        kept = [index for index in range(len(columns)) if index != spare[-1]]
         fewer = [[row[index] for index in kept] for row in rows]
         return table([columns[index] for index in kept], fewer, screen)
     while excess > 0:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from costguard.cli.text import Screen
 from costguard.core.money import MICROS_PER_YUAN, yuan_screen
 from costguard.lang import _
+
+if TYPE_CHECKING:
+    from costguard.cli.text import Screen
 
 Document = Mapping[str, Any]
 

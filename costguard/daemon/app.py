@@ -63,6 +63,7 @@ class Daemon:
         self.embedded = Embedded(home / "localcloud")
         self._providers: dict[str, Provider] = {}
         self._ended = threading.Event()
+        self._config_changed_ns: int | None = None
         key_path = home / "client_key"
         self.context = Context(
             store=self.store,
@@ -115,6 +116,15 @@ class Daemon:
         return self._providers[name]
 
     def _caps(self) -> Caps:
+        """The config's caps, read anew at each grant: a cap lowered at night counts at once."""
+        config = self.settings.home / "config.toml"
+        changed_ns = config.stat().st_mtime_ns if config.exists() else None
+        if changed_ns != self._config_changed_ns:
+            self._config_changed_ns = changed_ns
+            try:
+                self.settings = load_settings(self.settings.home)
+            except UserError as error:
+                notify_log("alarm", "config.toml", f"kept as it was before: {error}")
         budgets = self.settings.budgets
         return Caps(budgets.month_micros, budgets.projects)
 

@@ -40,7 +40,7 @@ class Embedded:
         """The adapter for the platform as it is up now."""
         with self._lock:
             if not self._is_up():
-                self._start()
+                self._start(settings)
             endpoint = endpoint_settings(self._directory)
             if endpoint is None:
                 raise _not_started(self._directory, "it left no endpoint file")
@@ -75,11 +75,14 @@ class Embedded:
             return None
         return pid if _is_locked(self._directory / "lock") else None
 
-    def _start(self) -> None:
+    def _start(self, settings: Mapping[str, Any]) -> None:
+        """Start it, on the port that the config names, if it names one."""
+        options = ["--exit-when-idle-s", str(EXIT_WHEN_IDLE_S)]
+        for key in ("port", "quantum_s", "disk_price"):
+            if key in settings:
+                options += [f"--{key.replace('_', '-')}", str(settings[key])]
         try:
-            self._running = launch.start(
-                self._directory, "--exit-when-idle-s", str(EXIT_WHEN_IDLE_S)
-            )
+            self._running = launch.start(self._directory, *options)
         except launch.LaunchError as error:
             raise _not_started(self._directory, str(error)) from error
 

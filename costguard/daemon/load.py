@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
@@ -149,6 +150,38 @@ def load_snapshot(
     )
 
 
+def overlay(snap: Snapshot, memory: JobMemory) -> Snapshot:
+    """An older snapshot with what memory has seen since: enough to go on guarding, and to stop."""
+    instance = snap.instance
+    if instance is not None:
+        instance = replace(instance, **_seen(memory, instance.power))
+    reason, verdict_at = snap.pause_reason, snap.verdict_at
+    if reason is None and memory.verdict is not None:
+        reason, verdict_at = memory.verdict[0].reason, memory.verdict[1]
+    return replace(
+        snap,
+        instance=instance,
+        pause_reason=reason,
+        verdict_at=verdict_at,
+        link=memory.link_facts,
+        training=memory.training,
+        has_ssh=memory.ssh is not None,
+        fresh_read=memory.fresh is not None,
+    )
+
+
+def _seen(memory: JobMemory, power: Power) -> dict[str, Any]:
+    """The parts of the instance's facts that memory has fresher than the database."""
+    return {
+        "power": memory.reads[-1].power if memory.reads else power,
+        "reads": tuple(memory.reads),
+        "last_call": memory.calls.last,
+        "stop_calls": memory.calls.stop_calls,
+        "stop_accepted": memory.calls.stop_accepted,
+        "was_on": memory.calls.was_on,
+    }
+
+
 def platform_of(facts: ProviderFacts) -> Platform:
     """The figures that decisions need of a platform."""
     return Platform(
@@ -192,12 +225,7 @@ def _instance(session: Session, row: Instance, memory: JobMemory) -> InstanceFac
     return InstanceFacts(
         id=row.id,
         provider_id=row.provider_id,
-        power=memory.reads[-1].power if memory.reads else Power(row.power),
-        reads=tuple(memory.reads),
-        last_call=memory.calls.last,
-        stop_calls=memory.calls.stop_calls,
-        stop_accepted=memory.calls.stop_accepted,
-        was_on=memory.calls.was_on,
+        **_seen(memory, Power(row.power)),
         started_call=None if started is None else Moment(started, 0, ""),
         interval=None
         if interval is None

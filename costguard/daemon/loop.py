@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from costguard.core.moment import Moment, ms_until
 from costguard.daemon.passes import JobPasses
+from costguard.store.database import StoreUnavailable
 from costguard.store.models import Job
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ class Loop:
 
     def _take_due(self) -> list[int]:
         now = self._context.clock.now()
-        with self._context.store.read() as session:
-            live = set(session.scalars(select(Job.id).where(Job.state != "released")))
+        live = self._live_jobs()
         with self._lock:
             for job_id in live - self._passes.keys():
                 self._passes[job_id] = JobPasses(self._context, job_id, self._waker(job_id))
@@ -89,6 +89,15 @@ class Loop:
             self._busy.update(due)
             self._woken.difference_update(due)
             return due
+
+    def _live_jobs(self) -> set[int]:
+        """Every job that may still cost something; those known already while nothing can be read."""
+        try:
+            with self._context.store.read() as session:
+                return set(session.scalars(select(Job.id).where(Job.state != "released")))
+        except StoreUnavailable as error:
+            self._context.notify("alarm", "all jobs", f"the database cannot be read: {error}")
+            return set(self._passes)
 
     def _wait_ms(self) -> int:
         now = self._context.clock.now()

@@ -47,6 +47,7 @@ class JobMemory:
     read_at: Moment | None = None
     absent_since: Moment | None = None
     fresh: InstanceView | None = None  # the platform's answer of this pass
+    gone: PowerRead | None = None  # this pass found it absent, and for long enough to believe it
     asked: bool = False  # the platform was asked in this pass
     unsaved: list[dict[str, Any]] = field(default_factory=list)  # messages not yet in the database
     verdict: tuple[Verdict, Moment] | None = None  # given, and not yet in the database
@@ -54,6 +55,7 @@ class JobMemory:
     pull_failed: set[int] = field(default_factory=set)
     snapshot: Snapshot | None = None  # the last one that could be loaded
     resolving_since: Moment | None = None
+    pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select
 
 from costguard.core import actions as act
 from costguard.core.decide import FINAL_STATES, decide
@@ -10,7 +12,13 @@ from costguard.core.moment import Moment, elapsed_ms
 from costguard.core.power import Power, PowerRead
 from costguard.daemon.act import Actor, Halt, note_calls
 from costguard.daemon.links import artifacts_home, close_link, drain
-from costguard.daemon.load import job_spec, load_snapshot, newest_instance, rebuild_memory
+from costguard.daemon.load import (
+    job_spec,
+    load_snapshot,
+    newest_instance,
+    overlay,
+    rebuild_memory,
+)
 from costguard.daemon.memory import READS_KEPT, JobMemory
 from costguard.daemon.record import record_pass
 from costguard.providers.base import Absent, Provider, ProviderError
@@ -19,7 +27,9 @@ from costguard.store.events import add_event
 from costguard.store.models import Artifact, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy.orm import Session
 
     from costguard.core.snapshot import Snapshot
     from costguard.daemon.context import Context
@@ -40,6 +50,7 @@ class JobPasses:
         self.wake = wake
         self._memory: JobMemory | None = None
         self._name = f"job {job_id}"
+        self._provider_name = ""
         self._failed_pulls: dict[int, int] = {}
 
     def run(self) -> int:
@@ -51,10 +62,8 @@ class JobPasses:
         self._observe(memory, provider, snap, now)
         self._record(memory, provider, now)
         snap = self._load(memory, provider, now)
-        memory.snapshot = snap
         actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
-        if memory.verdict is not None:
-            actor.write_verdict()
+        actor.write_verdict()
         self._act(actor, decide(snap, context.clock.now()))
         return self._next_ms(snap, provider)
 
@@ -81,28 +90,35 @@ class JobPasses:
     # ------------------------------------------------------------------ load
 
     def _open(self) -> tuple[JobMemory, Provider]:
-        with self.context.store.read() as session:
-            job = session.get_one(Job, self.job_id)
-            self._name = job.name
-            if self._memory is None:
+        """The memory, rebuilt at the first pass, and the platform's adapter."""
+        if self._memory is None:
+            with self.context.store.read() as session:
+                job = session.get_one(Job, self.job_id)
+                self._name = job.name
+                self._provider_name = job_spec(job).instance.provider
                 self._memory = rebuild_memory(session, job)
-            instance = newest_instance(session, self.job_id)
-            name = job_spec(job).instance.provider if instance is None else instance.provider
-        return self._memory, self.context.provider(name)
+        return self._memory, self.context.provider(self._provider_name)
 
     def _load(self, memory: JobMemory, provider: Provider, now: Moment) -> Snapshot:
-        with self.context.store.read() as session:
-            job = session.get_one(Job, self.job_id)
-            caps = self.context.caps()
-            return load_snapshot(session, job, memory, provider.facts, caps, self.context.zone, now)
+        """The job as the database has it; as it was, with what was seen since, if that fails."""
+        try:
+            with self.context.store.read() as session:
+                job = session.get_one(Job, self.job_id)
+                caps, zone = self.context.caps(), self.context.zone
+                snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
+        except StoreUnavailable:
+            if memory.snapshot is None:
+                raise
+            snap = overlay(memory.snapshot, memory)
+        memory.snapshot = snap
+        return snap
 
     # ------------------------------------------------------------------ observe
 
     def _observe(self, memory: JobMemory, provider: Provider, snap: Snapshot, now: Moment) -> None:
         """Ask the platform when it is time to, and take what the link has pushed."""
-        memory.fresh, memory.asked = None, False
-        for message in drain(memory, now):
-            self._note_pulled(memory, message, now)
+        memory.fresh, memory.gone, memory.asked = None, None, False
+        memory.pulled += drain(memory, now)
         instance = snap.instance
         if instance is None or instance.provider_id is None or snap.state == "released":
             return
@@ -125,44 +141,24 @@ class JobPasses:
     def _note_absent(self, memory: JobMemory, now: Moment) -> None:
         """An instance that is not there is unknown, and only after long absence released."""
         memory.absent_since = memory.absent_since or now
-        gone = elapsed_ms(memory.absent_since, now) >= ABSENT_AFTER_MS
-        power = Power.RELEASED if gone else Power.UNKNOWN
-        memory.reads = [*memory.reads, PowerRead(power, now)][-READS_KEPT:]
-
-    def _note_pulled(self, memory: JobMemory, message: dict[str, object], now: Moment) -> None:
-        with self.context.store.write() as session:
-            home = artifacts_home(job_spec(session.get_one(Job, self.job_id)))
-            rows = [
-                row
-                for row in session.query(Artifact).where(Artifact.job_id == self.job_id)
-                if row.id in memory.pulling and row.name == message.get("name")
-            ]
-            for row in rows:
-                memory.pulling.discard(row.id)
-                if message.get("ok"):
-                    row.pulled_ms, row.path = now.utc_ms, str(home / row.name)
-                    text = f"{row.name} is home and verified"
-                    data = {"path": row.path}
-                    add_event(session, self.job_id, now.utc_ms, "pulled", text, data)
-                    continue
-                self._failed_pulls[row.id] = self._failed_pulls.get(row.id, 0) + 1
-                if self._failed_pulls[row.id] > PULL_RETRIES:
-                    memory.pull_failed.add(row.id)
-                text = f"{row.name} could not be brought home: {message.get('detail')}"
-                add_event(session, self.job_id, now.utc_ms, "pull_failed", text)
-                self.context.notify("warning", self._name, text)
+        read = PowerRead(Power.UNKNOWN, now)
+        if elapsed_ms(memory.absent_since, now) >= ABSENT_AFTER_MS:
+            read = memory.gone = PowerRead(Power.RELEASED, now, charging=False)
+        memory.reads = [*memory.reads, read][-READS_KEPT:]
 
     # ------------------------------------------------------------------ record
 
     def _record(self, memory: JobMemory, provider: Provider, now: Moment) -> None:
         """Write what was seen; what cannot be written now is kept and written later."""
-        if not memory.unsaved and memory.fresh is None and not memory.asked:
+        if not (memory.unsaved or memory.pulled or memory.asked):
             return
         try:
             with self.context.store.write() as session:
                 job = session.get_one(Job, self.job_id)
                 poll_ms = provider.facts.poll_interval_ms
                 record_pass(session, job, memory, now, self.context.zone, poll_ms)
+                for message in memory.pulled:
+                    self._record_pulled(session, job, memory, message, now)
                 instance = newest_instance(session, self.job_id)
                 if instance is not None:
                     note_calls(instance, memory.calls)
@@ -177,6 +173,33 @@ class JobPasses:
         if memory.unsaved and memory.link is not None:
             memory.link.send({"t": "ack", "seq": last_seq})
         memory.unsaved.clear()
+        memory.pulled.clear()
+
+    def _record_pulled(
+        self,
+        session: Session,
+        job: Job,
+        memory: JobMemory,
+        message: Mapping[str, Any],
+        now: Moment,
+    ) -> None:
+        """The end of a download: the artifact is home, or will be tried again a few times."""
+        query = select(Artifact).where(Artifact.job_id == job.id, Artifact.stage == job.stage)
+        name = message.get("name")
+        for row in session.scalars(query.where(Artifact.name == name)):
+            memory.pulling.discard(row.id)
+            if message.get("ok"):
+                row.pulled_ms = now.utc_ms
+                row.path = str(artifacts_home(job_spec(job)) / row.name)
+                text = f"{row.name} is home and verified"
+                add_event(session, job.id, now.utc_ms, "pulled", text, {"path": row.path})
+                continue
+            failures = self._failed_pulls[row.id] = self._failed_pulls.get(row.id, 0) + 1
+            if failures > PULL_RETRIES:
+                memory.pull_failed.add(row.id)
+            text = f"{row.name} could not be brought home: {message.get('detail')}"
+            add_event(session, job.id, now.utc_ms, "pull_failed", text)
+            self.context.notify("warning", self._name, text)
 
     # ------------------------------------------------------------------ act
 

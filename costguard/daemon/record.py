@@ -58,7 +58,9 @@ def record_pass(
     if view is not None:
         _record_read(session, instance, view, memory)
     if view is not None or memory.asked:
-        read = None if view is None else view.read
+        read = memory.gone if view is None else view.read
+        if memory.gone is not None:
+            instance.power = memory.gone.power.value
         _meter_running(session, job, instance, read, now, zone, poll_ms * ASSUME_AFTER_POLLS)
         _meter_disk(session, job, instance, view, now, zone)
 

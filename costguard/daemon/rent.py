@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 # How long a created instance may be missing from the platform's lists.
 VISIBLE_WITHIN_MS = 15_000
 CAPACITY_RETRY_MS = 30_000
+UNLISTED_RETRY_MS = 5_000
 
 
 def create(actor: Actor, timer_after_ms: int) -> bool:
@@ -89,7 +90,7 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         _close_intent(actor, tag, "unclear", str(error))
         return False
     except Refused as error:
-        _give_up(actor, tag, error)
+        _give_up(actor, tag, error, CAPACITY_RETRY_MS if isinstance(error, NoCapacity) else None)
         return False
     adopt(actor, tag, view)
     return True
@@ -137,7 +138,8 @@ def resolve_create(actor: Actor) -> None:
     since = actor.memory.resolving_since or now
     actor.memory.resolving_since = since
     if elapsed_ms(since, now) >= VISIBLE_WITHIN_MS:
-        _give_up(actor, row.tag, Refused("the platform never listed it: nothing was rented"))
+        gone = Refused("the platform never listed it: nothing was rented")
+        _give_up(actor, row.tag, gone, again_ms=UNLISTED_RETRY_MS)
         actor.memory.resolving_since = None
 
 
@@ -152,10 +154,9 @@ def _stop_double(actor: Actor, view: InstanceView) -> None:
         add_event(session, actor.job_id, actor.now().utc_ms, "duplicate", text, {"id": view.id})
 
 
-def _give_up(actor: Actor, tag: str, error: Refused) -> None:
-    """Nothing was rented: settle the lease, forget the row, and wait or end."""
+def _give_up(actor: Actor, tag: str, error: Refused, again_ms: int | None) -> None:
+    """Nothing was rented: settle the lease, forget the row; try `again_ms` later, or end."""
     now = actor.now()
-    short = isinstance(error, NoCapacity)
     with actor.context.store.write() as session:
         job = session.get_one(Job, actor.job_id)
         row = session.scalars(select(Instance).where(Instance.tag == tag)).one()
@@ -165,12 +166,12 @@ def _give_up(actor: Actor, tag: str, error: Refused) -> None:
         lease = open_lease(session, job.id)
         if lease is not None:
             settle(session, job, lease, now.utc_ms, actor.month(now))
-        job.retry_at_ms = now.utc_ms + CAPACITY_RETRY_MS if short else None
-        kind = "no_capacity" if short else "create_refused"
+        job.retry_at_ms = None if again_ms is None else now.utc_ms + again_ms
+        kind = "no_capacity" if isinstance(error, NoCapacity) else "create_refused"
         add_event(session, job.id, now.utc_ms, kind, str(error))
-        if not short:
+        if again_ms is None:
             _refuse(job, now, str(error))
-    level = "info" if short else "alarm"
+    level = "alarm" if again_ms is None else "info"
     actor.context.notify(level, actor.snap.spec.name, f"nothing rented: {error}")
 
 

@@ -69,9 +69,9 @@ class Platform:
         )
         serving.start()
         self._announce()
-        while not self.ended.wait(IDLE_CHECK_S if self.options.exit_when_idle_s else None):
-            if self._is_idle():
-                break
+        check_s = None if self.options.exit_when_idle_s is None else IDLE_CHECK_S
+        while not self.ended.wait(check_s) and not self._is_idle():
+            pass
         self._endpoint_file.unlink(missing_ok=True)
         self.server.closing.set()
         self.server.shutdown()

@@ -62,7 +62,7 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Dropped(Exception):  # noqa: N818 - an outcome, not an error
+class Dropped(Exception):
     """The connection is to be closed without an answer."""
 
 

@@ -59,7 +59,7 @@ class DiskHandle(paramiko.SFTPHandle):
         """Write all of `data`: at `offset`, or at the end where the file was opened to append."""
         view = memoryview(data)
         while view:
-            if self._appends:
+            if self._appends:  # Linux ignores pwrite's offset then; other systems do not
                 written = os.write(self._descriptor, view)
             else:
                 written = os.pwrite(self._descriptor, view, offset)

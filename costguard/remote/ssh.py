@@ -300,7 +300,10 @@ def _collect(channel: paramiko.Channel, deadline: float, name: str) -> Completed
             break
     while channel.recv_stderr_ready():
         stderr += channel.recv_stderr(65536)[: OUTPUT_BYTES_MAX - len(stderr)]
-    return Completed(channel.recv_exit_status(), bytes(stdout), bytes(stderr))
+    status = channel.recv_exit_status()
+    if status < 0 and not channel.eof_received:
+        raise EOFError("the command was cut off")
+    return Completed(status, bytes(stdout), bytes(stderr))
 
 
 logging.getLogger(LOG_CHANNEL).addHandler(logging.NullHandler())

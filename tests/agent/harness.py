@@ -269,10 +269,10 @@ class Desk:
         assert self.journal.flush(wait_s=5)
 
     def until(self, true: Callable[[], bool]) -> None:
-        """Steps, with the clock all but standing still, until `true()`."""
+        """Steps, with the clock standing still, until `true()`."""
 
         def look() -> bool:
-            self.clock.now_ms += 1
+            self.supervisor._poll_due_ms = 0  # looks at the files although no time has passed
             self.step()
             return true()
 
@@ -283,12 +283,19 @@ class Desk:
         lines = (self.directory / "journal.jsonl").read_bytes().splitlines()
         return [record for record in map(json.loads, lines) if record["t"] == kind]
 
+    def guest_stops(self) -> list[subprocess.Popen[bytes]]:
+        """The power-offs that have not been seen to return."""
+        guest_stop = self.supervisor._guest_stop
+        return [] if guest_stop is None else [process for _, process in guest_stop._processes]
+
     def end(self) -> None:
         """Kills what is left of the training, and shows that nothing remains."""
         self.training.kill()
         for pid in self.pids:
             if lives(pid):
                 os.kill(pid, signal.SIGKILL)
+        for process in self.guest_stops():
+            process.wait(5)
         wait_until(lambda: self.training.collect() is not None or not self.training.running, "end")
         wait_until(lambda: not any(map(lives, self.pids)), "the end of everything")
         self.journal.close()

@@ -34,7 +34,12 @@ def make(output: Path, name: str, entries: list[Any], files: dict[str, bytes]) -
 def settle(watcher: ArtifactWatcher) -> list[dict[str, Any]]:
     """Polls until everything seen is verified; returns what was told."""
     told = watcher.poll()
-    wait_until(lambda: told.extend(watcher.poll()) or watcher.idle, "the verification")
+
+    def look() -> bool:
+        told.extend(watcher.poll())
+        return watcher.idle
+
+    wait_until(look, "the verification")
     return told
 
 
@@ -43,9 +48,14 @@ def test_a_complete_checkpoint_is_told_once(
 ) -> None:
     """With step, files and the manifest itself; and it is hashed once however often polled."""
     make(tmp_path, "checkpoint-7", [entry("a/b.bin")], {"a/b.bin": b"weights"})
-    hashed = []
+    hashed: list[Path] = []
     real = artifacts.sha256_of
-    monkeypatch.setattr(artifacts, "sha256_of", lambda path: (hashed.append(path), real(path))[1])
+
+    def counted(path: Path) -> str:
+        hashed.append(path)
+        return real(path)
+
+    monkeypatch.setattr(artifacts, "sha256_of", counted)
     watcher = ArtifactWatcher(tmp_path, {}, lambda: None)
     (told,) = settle(watcher)
     assert (told["name"], told["kind"], told["step"]) == ("checkpoint-7", "checkpoint", 7)

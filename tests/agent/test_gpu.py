@@ -26,7 +26,6 @@ class FakeNvml:
 
     NVMLError = NvmlError
     NVML_TEMPERATURE_GPU = 0
-    nvmlMemory_v2 = 2  # noqa: N815  pynvml's own name
 
     def __init__(self, cards: int = 1) -> None:
         self.cards = cards
@@ -42,6 +41,8 @@ class FakeNvml:
             return answers.get(name)
 
         util = self.utils.pop(0) if len(self.utils) > 1 and "Utiliz" in name else self.utils[0]
+        if name == "nvmlMemory_v2":
+            return 2
         answers = {
             "nvmlDeviceGetCount": self.cards,
             "nvmlSystemGetDriverVersion": "550.54",

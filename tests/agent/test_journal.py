@@ -33,7 +33,7 @@ def open_journal(tmp_path: Path) -> Iterator[Callable[[], Journal]]:
 
 def numbers(journal: Journal, after: int = 0) -> list[int]:
     """The numbers of everything that can be sent."""
-    found = []
+    found: list[int] = []
     while True:
         data, last = journal.read_after(after, 200)
         if not data:
@@ -90,7 +90,7 @@ def test_nothing_is_sent_before_it_is_synced(
         synced.set()
         assert may_end.wait(10)
 
-    monkeypatch.setattr(journal_module.os, "fsync", slow)
+    monkeypatch.setattr(os, "fsync", slow)
     journal.append("note", {})
     journal.flush()
     assert synced.wait(5)
@@ -104,9 +104,14 @@ def test_one_tick_is_one_sync(
 ) -> None:
     """Twenty records that are flushed together cost one sync."""
     journal = open_journal()
-    syncs = []
+    syncs: list[int] = []
     real = os.fsync
-    monkeypatch.setattr(journal_module.os, "fsync", lambda fd: (syncs.append(fd), real(fd)))
+
+    def counted(descriptor: int) -> None:
+        syncs.append(descriptor)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", counted)
     fill(journal, 20)
     assert len(syncs) == 1
 
@@ -124,12 +129,12 @@ def test_a_full_disk_is_survived_in_memory(
             return real(descriptor, bytes(data)[:5], offset)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_module.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     monkeypatch.setattr(journal_module, "RETRY_S", 0.01)
     fill(journal, 2)
     assert not journal.ok
     assert numbers(journal) == [1, 2, 3, 4]
-    monkeypatch.setattr(journal_module.os, "pwrite", real)
+    monkeypatch.setattr(os, "pwrite", real)
     wait_until(lambda: journal.ok, "the disk's recovery")
     fill(journal, 1)
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()
@@ -145,7 +150,7 @@ def test_a_full_disk_does_not_fill_the_memory(
     def full(_descriptor: int, _data: Any, _offset: int) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(journal_module.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     monkeypatch.setattr(journal_module, "UNSAVED_BYTES", 2000)
     journal.append("exit", {"code": 0})
     for _ in range(50):

@@ -131,9 +131,10 @@ def test_a_wrong_order_is_refused_at_the_start(job: Job) -> None:
     assert "argv" in answer["error"]["what"]
     (job.directory / "spec.json").unlink()
     assert "is not there" in job.start()["error"]["what"]
-    assert "No such file" in json.loads(job.command("start", "--dir=/no/where").stdout)["error"][
-        "what"
-    ]
+    assert (
+        "No such file"
+        in json.loads(job.command("start", "--dir=/no/where").stdout)["error"]["what"]
+    )
 
 
 def test_the_directory_may_lie_deep(job: Job, tmp_path: Path) -> None:

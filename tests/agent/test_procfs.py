@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-
-import pytest
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from costguard.agent import procfs
 from costguard.agent.procfs import Process
 from tests.agent.harness import wait_until
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def row(pid: int, parent: int, session: int, state: str = "S") -> Process:
@@ -42,13 +45,13 @@ def test_this_process_is_found_with_its_figures() -> None:
     )
 
 
-def test_a_name_with_parentheses_is_no_trap(tmp_path: pytest.TempPathFactory) -> None:
+def test_a_name_with_parentheses_is_no_trap() -> None:
     """proc(5): the second field may itself hold spaces and parentheses."""
     rename = "open('/proc/self/comm', 'w').write('a) R 1 (b'); input()"
     child = subprocess.Popen([sys.executable, "-c", rename], stdin=subprocess.PIPE)
     try:
         path = f"/proc/{child.pid}/comm"
-        wait_until(lambda: ")" in procfs.Path(path).read_text(), "the new name")
+        wait_until(lambda: ")" in Path(path).read_text(), "the new name")
         found = procfs.find_process(child.pid)
         assert found is not None
         assert found.parent == os.getpid()
@@ -75,8 +78,8 @@ def test_ps_stands_in_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) ->
     """The same rows from `ps`."""
     output = f"{os.getpid()} 1 {os.getpid()} Ss 2048 0:02.00 Mon Nov 23 10:00:00 2026\n"
     done = subprocess.CompletedProcess(procfs.PS, 0, output.encode(), b"")
-    monkeypatch.setattr(procfs, "PROC", procfs.Path("/nowhere"))
-    monkeypatch.setattr(procfs.subprocess, "run", lambda *_a, **_k: done)
+    monkeypatch.setattr(procfs, "PROC", Path("/nowhere"))
+    monkeypatch.setattr(subprocess, "run", lambda *_a, **_k: done)
     found = procfs.find_process(os.getpid())
     assert found is not None
     assert (found.cpu_s, found.rss_bytes, found.state) == (2.0, 2048 * 1024, "S")

@@ -110,9 +110,7 @@ def test_a_reader_that_hangs_holds_up_nothing(job: Job) -> None:
         hung.connect("agent.sock")
     hung.sendall(b'{"t":"attach","after":0}\n')
     reader.wait_for("replaced")
-    wait_until(
-        lambda: '"t":"exit"' in (job.directory / "journal.jsonl").read_text(), "the exit"
-    )
+    wait_until(lambda: '"t":"exit"' in (job.directory / "journal.jsonl").read_text(), "the exit")
     later = job.attach()
     later.wait_for("exit", code=0)
     assert [record["step"] for record in later.of("progress")] == list(range(1, 31))

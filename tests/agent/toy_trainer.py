@@ -57,7 +57,10 @@ def leave_children() -> None:
     """One sleeper in this group, one in a session of its own with its parent gone."""
     sleep = [sys.executable, "-c", "import time; time.sleep(300)"]
     inside = subprocess.Popen(sleep)
-    flee = f"import subprocess as s; print(s.Popen({sleep!r}, start_new_session=True).pid)"
+    flee = (
+        "import subprocess as s; "
+        f"print(s.Popen({sleep!r}, start_new_session=True, stdout=s.DEVNULL).pid)"
+    )
     fled = subprocess.run([sys.executable, "-c", flee], stdout=subprocess.PIPE, check=True)
     (OUTPUT / "children").write_text(f"{inside.pid} {fled.stdout.decode().strip()}")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -77,6 +78,14 @@ def test_descendant_without_the_marker_is_found(spawn: Callable[..., tuple[int, 
     poll(lambda: processes.of_instance("i-clear") == {parent, int(child)})
     assert processes.kill_instance("i-clear", parent, timeout_s=10) == set()
     assert not is_alive(int(child))
+
+
+def test_stranger_is_never_signalled(spawn: Callable[..., tuple[int, str]]) -> None:
+    """A process id that has gone to somebody else since it was found is checked once more."""
+    stranger, _ = spawn("i-stranger", SLEEP)
+    processes._signal("i-gone", stranger, signal.SIGKILL)
+    processes._signal("i-gone", 2**22 + 1, signal.SIGKILL)
+    assert is_alive(stranger)
 
 
 def test_root_that_is_kept_lives_on(spawn: Callable[..., tuple[int, str]]) -> None:

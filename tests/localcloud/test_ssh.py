@@ -99,6 +99,12 @@ def test_closing_the_channel_ends_nothing(connection: paramiko.SSHClient) -> Non
     poll(lambda: is_alive(pid))
 
 
+def test_command_has_a_session_of_its_own(connection: paramiko.SSHClient) -> None:
+    """A command leads its own session and group, so that a signal to its group is for it alone."""
+    _, output, _ = execute(connection, "echo $$; cut -d' ' -f5,6 /proc/$$/stat")
+    assert len(set(output.split())) == 1
+
+
 def test_exit_status_does_not_wait_for_the_background(connection: paramiko.SSHClient) -> None:
     """A child that holds the output open delays the channel's end, not the exit status."""
     _, stdout, _ = connection.exec_command("sleep 600 & echo $!; exit 3")

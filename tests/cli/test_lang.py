@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import ast
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+import costguard
+from costguard import lang
+
+PACKAGE = Path(costguard.__file__).parent
+
+
+def messages() -> set[str]:
+    """Every text that some module of ours puts through `_`."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "_"
+            ):
+                (text,) = node.args
+                assert isinstance(text, ast.Constant), f"{path}:{node.lineno}: not a plain text"
+                found.add(str(text.value))
+    return found
+
+
+def test_every_message_has_its_chinese_and_none_is_left_over() -> None:
+    """The catalogue and the code hold the same messages."""
+    assert lang.catalogue("zh").keys() == messages()
+
+
+def test_translations_keep_the_blanks_to_fill_in() -> None:
+    """A {name} that is lost or misspelt would hide a figure or crash."""
+    import string
+
+    def fields(text: str) -> set[str | None]:
+        return {field for _literal, field, _spec, _conv in string.Formatter().parse(text)} - {None}
+
+    assert all(fields(english) == fields(zh) for english, zh in lang.catalogue("zh").items())
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({"LC_ALL": "zh_CN.UTF-8"}, "zh"),
+        ({"LC_ALL": "", "LC_MESSAGES": "zh_CN.UTF-8", "LANG": "en_US"}, "zh"),
+        ({"LC_ALL": "C", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LC_ALL": "", "LC_MESSAGES": "", "LANG": ""}, "en"),
+    ],
+)
+def test_the_locale_chooses(
+    environment: dict[str, str], language: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first locale variable that is set decides."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert lang.select() == language
+
+
+def test_the_config_goes_before_the_locale_and_the_option_before_both(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--lang, then the config, then the locale."""
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    (home / "config.toml").write_text('lang = "zh"')
+    assert lang.select() == "zh"
+    assert lang._("paused") == "已暂停"
+    assert lang.select("en") == "en"
+    assert lang._("paused") == "paused"
+
+
+def test_a_broken_config_does_not_hide_the_message_about_it(home: Path) -> None:
+    """The language falls back; what is wrong is said by whoever needs the config."""
+    (home / "config.toml").write_text("lang = ")
+    assert lang.select() == "en"
+
+
+def test_a_terminal_without_chinese_gets_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Question marks help nobody."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    assert lang.select("zh") == "en"

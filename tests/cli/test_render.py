@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from costguard import lang
+from costguard.cli.render import budget_lines, explain_lines, status_lines
+from costguard.cli.spend import report_csv, report_lines
+from costguard.cli.text import Screen, width
+from costguard.cli.words import duration, money
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+SCREEN = Screen()
+
+ONE_JOB = """\
+daemon running (pid 4242)                                    2025-03-01 12:00:00
+
+kefu  training
+  progress      stage 0   phase train   step 120/375   loss 1.8321   ETA 20m34s
+  money         spent ¥3.21 of ¥80.00   reserved ¥3.75   left ¥71.21
+                worst case ¥6.96   forecast ¥12.40
+  instance      i-3f2a9b on local   RTX 3090   running   ¥15.00/h
+                paid until 2025-03-01 12:01:00
+  lease         until 2025-03-01 12:15:00
+  stopped by    daemon (armed, proven)   platform timer (NOT armed)
+  telemetry     3s ago   GPU 92 %   GPU memory 78 %
+  checkpoint    step 100   complete   42s ago"""
+
+
+def test_one_job_at_80_columns(docs: SimpleNamespace) -> None:
+    """Everything that the status has about a job, on one screen."""
+    assert status_lines(docs.status(docs.job()), SCREEN) == ONE_JOB.splitlines()
+
+
+def test_several_jobs_in_chinese(docs: SimpleNamespace) -> None:
+    """A table that lines up, and a breach said in full below it."""
+    lang.select("zh")
+    long = docs.ended("paused", "budget", job="客服模型微调第二轮用更长的名字", breach=True)
+    lines = status_lines(docs.status(long, docs.job(), running=False), SCREEN)
+    assert all(width(line) <= 80 for line in lines)
+    ends = [width(line) for line in lines[2:5]]
+    assert len(set(ends)) == 1
+    assert lines[0].startswith("守护进程没有运行")
+    assert "已暂停 (预算)" in lines[3]
+    assert lines[5] == "客服模型微调第二轮用更长的名字: 已超预算"
+
+
+def test_a_job_that_has_nothing_yet(docs: SimpleNamespace) -> None:
+    """What is not known is left out; nothing is made up in its place."""
+    row = docs.job(
+        state="queued",
+        phase=None,
+        step=None,
+        total_steps=None,
+        loss=None,
+        eta_s=None,
+        forecast_yuan=None,
+        instance=None,
+        lease_expires_at=None,
+        enforcers=[],
+        telemetry={"age_s": None, "gpu_util_percent": None, "gpu_memory_percent": None},
+        last_checkpoint=None,
+    )
+    lines = status_lines(docs.status(row), SCREEN)
+    assert [line.split()[0] for line in lines[2:]] == ["kefu", "progress", "money", "worst"]
+
+
+def test_no_jobs(docs: SimpleNamespace) -> None:
+    """An empty home says what to do next."""
+    assert status_lines(docs.status(), SCREEN)[-1] == "no jobs yet: costguard run JOB.toml"
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk", "ascii", "latin-1"])
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_screen_fits_and_has_its_sums(
+    docs: SimpleNamespace, columns: int, encoding: str, language: str
+) -> None:
+    """No line is wider than the terminal, and each shows money by the sign that it has."""
+    lang.select(language)
+    screen = Screen(columns=columns, encoding=encoding)
+    rows = [docs.job(), docs.ended("paused", "idle", job="客服" * 20)]
+    for lines in (
+        status_lines(docs.status(rows[0]), screen),
+        status_lines(docs.status(*rows), screen),
+        explain_lines(docs.explain(), screen),
+        report_lines(docs.report(), screen),
+    ):
+        assert max(width(line) for line in lines) <= columns
+        assert any(screen.yuan in line for line in lines)
+
+
+def test_the_report_at_80_columns(docs: SimpleNamespace) -> None:
+    """Rows with right-hand sums; totals under them; the instance gives way to the sums."""
+    lines = report_lines(docs.report(), SCREEN)
+    assert lines[0].split() == [
+        "JOB", "STAGE", "PHASE", "PROVIDER", "GPU", "HOURS", "PRICE/H", "SUBTOTAL"
+    ]  # fmt: skip
+    assert lines[1].endswith("RTX 3090  0.1631   ¥15.00      ¥2.45")
+    assert lines[2].endswith("¥1,152.45")
+    assert "spent                           ¥3.21" in lines
+    assert "  drift                      -¥0.0021" in lines
+
+
+def test_the_csv_has_the_documents_own_figures(docs: SimpleNamespace) -> None:
+    """Nothing is rounded on the way to a spreadsheet."""
+    head, first, second = report_csv(docs.report()).splitlines()
+    assert head == "job,stage,phase,provider,instance,gpu,hours,price_yuan_per_hour,subtotal_yuan"
+    assert first == "kefu,0,train,local,i-3f2a9b,RTX 3090,0.163100,15.00,2.4465"
+    assert second.startswith("客服模型微调第二轮用更长的名字,")
+
+
+def test_an_empty_report(docs: SimpleNamespace) -> None:
+    """Nothing spent is said; the CSV still has its heading."""
+    empty = docs.report() | {"rows": []}
+    assert report_lines(empty, SCREEN, totals=False) == ["nothing was spent yet"]
+    assert report_csv(empty).startswith("job,stage,")
+
+
+def test_explain_shows_evidence_in_units(docs: SimpleNamespace) -> None:
+    """Micro-yuan become yuan, milliseconds time; the proof of the stop is there."""
+    text = "\n".join(explain_lines(docs.explain(), SCREEN))
+    assert "2025-03-01 11:58:00  idle\n  quiet for 300 s in the training phase" in text
+    assert "    cap ¥80.00\n    quiet 5m01s" in text
+    assert "the meter has stopped: confirmed at 2025-03-01 11:58:22" in text
+    assert "next          look at the log: `costguard logs kefu`" in text
+
+
+def test_a_stop_that_was_not_seen_is_not_called_one(docs: SimpleNamespace) -> None:
+    """Without a confirmation the word stopped is not said of the meter."""
+    text = "\n".join(explain_lines(docs.explain(confirmed=False), SCREEN))
+    assert "not confirmed" in text
+    assert "the meter has stopped" not in text
+
+
+def test_caps(docs: SimpleNamespace) -> None:
+    """Every cap with what is left under it, in its scope."""
+    item = {"scope": "month", "name": "2026-11", "cap_yuan": "500.00", "spent_yuan": "3.21",
+            "reserved_yuan": "0.00", "left_yuan": "-1.50"}  # fmt: skip
+    lines = budget_lines({"budgets": [item]}, SCREEN)
+    assert lines[1].split() == ["month", "2026-11", "¥500.00", "¥3.21", "¥0.00", "-¥1.50"]
+    assert budget_lines({"budgets": []}, SCREEN) == ["no caps are set"]
+
+
+@pytest.mark.parametrize(
+    ("yuan", "shown"),
+    [("0.35", "¥0.35"), ("1152.4465", "¥1,152.45"), ("0.0083", "¥0.0083"), ("-0.00002", "¥0.00"),
+     ("-0.0021", "-¥0.0021"), (None, "-"), ("0.00", "¥0.00")],
+)  # fmt: skip
+def test_sums_as_a_person_reads_them(yuan: str | None, shown: str) -> None:
+    """To the fen, four decimals under a fen, no minus before a zero."""
+    assert money(yuan, SCREEN) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m00s"), (3_725, "1h02m"), (90_000, "1d01h"), (None, "-")],
+)
+def test_durations_as_a_person_reads_them(seconds: float | None, shown: str) -> None:
+    """Two units at most."""
+    assert duration(seconds) == shown
