@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from costguard import preflight
+from costguard import engines, preflight
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.errors import UserError
 from costguard.jobfile import check_name, load_job, parse_duration_ms
@@ -109,6 +109,16 @@ def test_what_the_trainer_needs_is_uploaded(folder: Path) -> None:
     assert all(Path(local).is_file() for local in remote.values())
 
 
+def test_the_trainers_examples_stay_here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be uploaded on paid time, and nothing over there reads them."""
+    (folder / "trainer" / "examples").mkdir(parents=True)
+    (folder / "trainer" / "__main__.py").write_text("")
+    (folder / "trainer" / "examples" / "make.py").write_text("")
+    monkeypatch.setattr(engines, "trainer_root", lambda: folder / "trainer")
+    run = load_job(folder / "job.toml").runs[0]
+    assert [upload.remote for upload in run.uploads] == ["trainer/__main__.py", "data/train.jsonl"]
+
+
 def test_the_spec_survives_its_own_json(folder: Path) -> None:
     """What is sent to the daemon is what was loaded."""
     spec = load_job(folder / "job.toml")
@@ -178,6 +188,7 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "what", "where", "hint"),
     [
+        ('name = "kefu"', 'nmae = "kefu"', "unknown key `nmae`", "line 3, [job] nmae", "`name`"),
         ("gpu =", "gpo =", "unknown key `gpo`", "line 8, [instance] gpo", "`gpu`"),
         ("project =", "gpu =", "unknown key `gpu`", "[job] gpu", "under [instance]"),
         ("[guards]", "[gards]", "unknown key `gards`", "line 19, [gards]", "`guards`"),
@@ -280,6 +291,7 @@ def test_a_checker_that_breaks_is_not_taken_for_a_pass(
     """Without a judgement there is no job."""
     broken = tmp_path / "package" / "trainer"
     broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("")
     (broken / "__main__.py").write_text("raise SystemExit('no such luck')")
     monkeypatch.setattr(preflight, "trainer_root", lambda: broken)
     with pytest.raises(UserError, match="no such luck") as caught:

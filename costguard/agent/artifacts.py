@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent.digest import sha256_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -20,7 +22,6 @@ MANIFEST = "manifest.json"
 ADAPTER = "adapter"
 CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 MANIFEST_BYTES = 4 * 1024 * 1024
-BLOCK_BYTES = 1024 * 1024
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -50,15 +51,6 @@ def list_artifacts(output: Path) -> list[Found]:
                 identity = f"{status.st_ino}:{status.st_mtime_ns}"
                 found.append((status.st_mtime_ns, Found(name, identity)))
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
-
-
-def sha256_of(path: Path) -> str:
-    """The hex sha256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def verify(output: Path, found: Found) -> dict[str, Any] | None:

@@ -7,11 +7,10 @@ import errno
 import fcntl
 import json
 import os
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from costguard.agent.server import SOCKET_NAME
+from costguard.agent.endpoint import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,17 +60,6 @@ def ask_agent(kind: str) -> dict[str, Any] | None:
                 return answer if isinstance(answer, dict) else None
         time.sleep(POLL_S)
     return None
-
-
-def connect() -> socket.socket:
-    """A connection to the agent of the current directory; raises OSError when there is none."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(SOCKET_NAME)
-    except OSError:
-        sock.close()
-        raise
-    return sock
 
 
 def detach(serve: Callable[[Callable[[dict[str, Any]], None]], None]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from costguard.agent.artifacts import sha256_of
 from costguard.agent.gpu import MIB, GpuSampler
 from costguard.agent.interpreters import find_python
 
@@ -59,15 +58,3 @@ def cards() -> dict[str, Any]:
     window = sampler.window()
     sampler.close()
     return {"nvml": state, "cards": window["cards"]}
-
-
-def hashes(directory: Path, names: Sequence[str]) -> dict[str, dict[str, Any] | None]:
-    """Size and sha256 of each file below `directory`; None for one that cannot be read."""
-    return {name: _hash(directory / name) for name in names}
-
-
-def _hash(path: Path) -> dict[str, Any] | None:
-    try:
-        return {"size": path.stat().st_size, "sha256": sha256_of(path)}
-    except OSError:
-        return None

@@ -9,12 +9,12 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent.endpoint import SOCKET_NAME
 from costguard.agent.journal import Journal, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-SOCKET_NAME = "agent.sock"
 CONNECTIONS_MAX = 8
 LINE_BYTES = 64 * 1024
 OUT_BYTES = 64 * 1024
@@ -217,7 +217,6 @@ def _refuse(name: str) -> None:
 
 
 def _listen() -> socket.socket:
-    """A socket in the current directory: a full path could be longer than a socket's may be."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         Path(SOCKET_NAME).unlink(missing_ok=True)  # we hold the lock, so it is nobody's

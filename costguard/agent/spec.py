@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+SPEC_NAME = "spec.json"
+
 PYTHON = "{python}"
 """Stands in `argv` for the interpreter that has every module of `needs`."""
 

@@ -183,7 +183,7 @@ class Training:
     def _wait_for_child(self, pid: int) -> None:
         if hasattr(os, "waitid"):
             seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-            assert seen is not None  # noqa: S101  without WNOHANG it waits
+            assert seen is not None
             exited = seen.si_code == os.CLD_EXITED
             code, number = (seen.si_status, None) if exited else (None, seen.si_status)
         else:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 from costguard.core.snapshot import Exit, Step, TrainingFacts, Verdict
 from costguard.core.spec import GuardLimits
@@ -56,15 +57,15 @@ def judge_training(
 
 def judge_exit(facts: TrainingFacts, end: Exit, *, expects_adapter: bool) -> Verdict:
     """`finished` on exit 0 with a verified artifact, else `failed` or `diverged`."""
-    evidence = {
+    evidence: dict[str, Any] = {
         "exit_code": end.code,
         "signal": end.signal,
         "artifact_complete": end.artifact_complete,
         "steps": facts.steps[-1].step if facts.steps else 0,
-        "log_tail": list(end.log_tail[-5:]),
     }
     if end.code == 0 and (end.artifact_complete or not expects_adapter):
         return Verdict("finished", "training ended with exit code 0", evidence, save=False)
+    evidence["log_tail"] = list(end.log_tail[-5:])
     if end.code == 0:
         return Verdict("failed", "exit code 0, but no verified adapter", evidence, save=False)
     if end.code == EXIT_DIVERGED:

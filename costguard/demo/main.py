@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import costguard.demo
 from costguard.cli.client import ask, ask_daemon
 from costguard.demo.scenarios import CRASH_AT_STEP, Scenario, job_file, scenario_named
-from costguard.demo.stage import Interrupted, Stage, stage, terminable
+from costguard.demo.stage import Interrupted, Stage, require_trainer, stage, terminable
 from costguard.demo.verdict import Outcome, judge, money_lines
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.jobfile import load_job
@@ -39,6 +39,7 @@ def run_demo(scenario: str, *, as_json: bool = False, keep_home: Path | None = N
     from rich.console import Console
 
     story = scenario_named(scenario)
+    require_trainer()
     console = Console(stderr=as_json, highlight=False)
     started = time.monotonic()
     try:
@@ -79,6 +80,9 @@ def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
         console.print(line, markup=False, soft_wrap=True)
     for line in money_lines(outcome):
         console.print(line, markup=False, soft_wrap=True)
+    if artifacts.exists():
+        home = artifacts.relative_to(Path.cwd())
+        console.print(f"brought home: {home}/{spec.name}/", markup=False, soft_wrap=True)
     return outcome
 
 

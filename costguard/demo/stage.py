@@ -115,7 +115,6 @@ class Stage:
 @contextlib.contextmanager
 def stage(keep_home: Path | None) -> Iterator[Stage]:
     """A stage that is taken down whatever happens on it, signals included."""
-    require_trainer()
     home = _new_home(keep_home)
     before = os.environ.get("COSTGUARD_HOME")
     os.environ["COSTGUARD_HOME"] = str(home)

@@ -12,6 +12,7 @@ from costguard.cli.client import ask
 from costguard.core.money import parse_yuan, yuan_text
 from costguard.core.tariff import Tariff, running_micros
 from costguard.store.database import read_only_session
+from costguard.store.ledger import broken_links
 from costguard.store.models import Job, Telemetry
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Outcome:
     stopped_seen: bool
     instances_left: int
     instances_made: int
+    create_calls: int
+    broken_entries: int
     power_intervals: int
     loss_first: float | None
     loss_last: float | None
@@ -63,6 +66,8 @@ class Outcome:
             and self.stopped_seen
             and self.instances_left == 0
             and self.instances_made == 1
+            and self.create_calls == 1
+            and self.broken_entries == 0
             and self.books_match
             and self.within_cap
         )
@@ -79,6 +84,8 @@ class Outcome:
             "stopped_seen": self.stopped_seen,
             "instances_left": self.instances_left,
             "instances_made": self.instances_made,
+            "create_calls": self.create_calls,
+            "broken_entries": self.broken_entries,
             "power_intervals": self.power_intervals,
             "loss_first": self.loss_first,
             "loss_last": self.loss_last,
@@ -107,6 +114,8 @@ def judge(story: Scenario, job: str, on: Stage) -> Outcome:
         stopped_seen=explained["stop"]["confirmed_at"] is not None,
         instances_left=sum(1 for one in truth["instances"] if one["charging"]),
         instances_made=len(truth["instances"]),
+        create_calls=int(truth["requests"].get("create", 0)),
+        broken_entries=_broken_entries(on),
         power_intervals=intervals,
         loss_first=losses[0] if losses else None,
         loss_last=losses[-1] if losses else None,
@@ -125,6 +134,12 @@ def _bill(on: Stage, truth: dict[str, Any]) -> tuple[int, int, int]:
                 quantum = Tariff(parse_yuan(line["price_yuan_per_hour"]), line["quantum_s"])
                 tolerance += running_micros(quantum, 1)
     return total, intervals, tolerance
+
+
+def _broken_entries(on: Stage) -> int:
+    """How many ledger entries break the hash chain: none, unless the books were tampered with."""
+    with read_only_session(on.home / "costguard.db") as session:
+        return len(broken_links(session))
 
 
 def _losses(job: str, on: Stage) -> list[float]:
@@ -146,12 +161,15 @@ def money_lines(outcome: Outcome) -> list[str]:
     if not outcome.books_match:
         sign = f"DOES NOT AGREE within {outcome.tolerance_yuan}"
     cap = "held" if outcome.within_cap else "BROKEN"
+    chain = "whole" if outcome.broken_entries == 0 else f"BROKEN at {outcome.broken_entries}"
     lines = [
         "",
         f"platform's own bill  {outcome.platform_bill_yuan:>12} yuan",
         f"costguard's ledger   {outcome.spent_yuan:>12} yuan   {sign}",
         f"cap                  {outcome.cap_yuan:>12} yuan   {cap}",
-        f"instances rented: {outcome.instances_made}, still charged: {outcome.instances_left}",
+        f"instances rented   {outcome.instances_made:>12} by {outcome.create_calls} call(s)",
+        f"still charged      {outcome.instances_left:>12}",
+        f"ledger chain       {chain:>12}",
     ]
     if outcome.loss_first is not None and outcome.loss_last is not None:
         lines.append(f"loss: from {outcome.loss_first:.3f} to {outcome.loss_last:.3f}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 
 from costguard.remote.digest import BLOCK_BYTES, sha256_of
-from costguard.remote.ssh import UnreachableError, open_channel
+from costguard.remote.ssh import UnreachableError, session_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -113,9 +112,8 @@ def _fetch(
     offsets = [part.stat().st_size if part.exists() else 0 for part in parts]
     order = json.dumps([[file.path, at] for file, at in zip(files, offsets, strict=True)])
     count = 0
-    with contextlib.closing(
-        _ask(client, [*agent, "send", f"--dir={remote_dir}"], order)
-    ) as channel:
+    with session_channel(client, CHANNEL_TIMEOUT_S) as channel:
+        _ask(channel, [*agent, "send", f"--dir={remote_dir}"], order)
         try:
             stream = channel.makefile("rb", BLOCK_BYTES)
             for file, part in zip(files, parts, strict=True):
@@ -126,15 +124,13 @@ def _fetch(
     return count
 
 
-def _ask(client: paramiko.SSHClient, argv: Sequence[str], order: str) -> paramiko.Channel:
+def _ask(channel: paramiko.Channel, argv: Sequence[str], order: str) -> None:
     try:
-        channel = open_channel(client, CHANNEL_TIMEOUT_S)
         channel.exec_command(shlex.join(argv))
         channel.sendall(order.encode())
         channel.shutdown_write()
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise UnreachableError(f"download: {type(error).__name__}: {error}") from error
-    return channel
 
 
 def _part(staging: Path, file: WantedFile) -> Path:

@@ -25,17 +25,20 @@ if TYPE_CHECKING:
 
 AGENT_NAME = "agent.pyz"
 SPEC_NAME = "spec.json"
+# The agent carries what it needs: no site packages, no PYTHON variables of the image, no locale.
+ISOLATED = ("-I", "-S", "-X", "utf8")
 PROBE_TIMEOUT_S = 180.0
 START_TIMEOUT_S = 120.0
 DISK_MARGIN_BYTES = 64 * 1024 * 1024
 MIB = 1024 * 1024
+# Asked for its own path, so that what is found is a Python and not a wrapper that starts one.
 FIND_PYTHON = """
 for python in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 \
     /opt/conda/bin/python3 "$HOME/miniconda3/bin/python3" "$HOME/anaconda3/bin/python3"
 do
-    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
-    then command -v "$python"; exit 0
-    fi
+    "$python" -c 'import sys
+if sys.version_info < (3, 10): sys.exit(1)
+print(sys.executable)' 2>/dev/null && exit 0
 done
 exit 1
 """
@@ -70,7 +73,7 @@ def prepare(
     RemoteFailedError, UnreachableError.
     """
     directory = job.shell_directory
-    agent = (find_python(client), f"{directory}/{AGENT_NAME}")
+    agent = (find_python(client), *ISOLATED, f"{directory}/{AGENT_NAME}")
     files = list_files(job.uploads)
     make_directories(client, [directory])
     bundle = build_agent()

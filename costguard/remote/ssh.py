@@ -27,7 +27,7 @@ from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import IncompatiblePeer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 CONNECT_TIMEOUT_S = 10.0
@@ -173,7 +173,7 @@ def run(
     """
     deadline = time.monotonic() + timeout_s
     try:
-        with contextlib.closing(open_channel(client, timeout_s)) as channel:
+        with session_channel(client, timeout_s) as channel:
             channel.exec_command(shlex.join(argv))
             if stdin is not None:
                 channel.sendall(stdin)
@@ -193,6 +193,22 @@ def open_channel(client: paramiko.SSHClient, timeout_s: float) -> paramiko.Chann
     channel = transport.open_session(window_size=WINDOW_BYTES, timeout=timeout_s)
     channel.settimeout(timeout_s)
     return channel
+
+
+@contextlib.contextmanager
+def session_channel(client: paramiko.SSHClient, timeout_s: float) -> Iterator[paramiko.Channel]:
+    """`open_channel`, closed afterwards, be the connection alive or not."""
+    channel = open_channel(client, timeout_s)
+    try:
+        yield channel
+    finally:
+        close_channel(channel)
+
+
+def close_channel(channel: paramiko.Channel) -> None:
+    """Closes it; that it was closed by a broken connection already is no news."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        channel.close()
 
 
 def is_open(client: paramiko.SSHClient) -> bool:

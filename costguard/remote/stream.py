@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import paramiko
 
-from costguard.remote.ssh import UnreachableError, open_channel
+from costguard.remote.ssh import UnreachableError, close_channel, open_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,8 +73,7 @@ class Stream:
     def close(self) -> None:
         """Ends the stream and its thread."""
         self._down.put(None)
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self._channel.close()
+        close_channel(self._channel)
 
     def _receive(self) -> bytes | None:
         """New bytes, b"" at the end, None when nothing has come within a slice."""

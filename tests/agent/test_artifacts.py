@@ -9,6 +9,7 @@ import pytest
 
 from costguard.agent import artifacts
 from costguard.agent.artifacts import ArtifactWatcher
+from costguard.agent.digest import sha256_of
 from tests.agent.harness import wait_until
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_a_complete_checkpoint_is_told_once(
     """With step, files and the manifest itself; and it is hashed once however often polled."""
     make(tmp_path, "checkpoint-7", [entry("a/b.bin")], {"a/b.bin": b"weights"})
     hashed: list[Path] = []
-    real = artifacts.sha256_of
+    real = sha256_of
 
     def counted(path: Path) -> str:
         hashed.append(path)

@@ -66,7 +66,7 @@ def test_without_save_the_group_is_killed_at_once(job: Job) -> None:
 
 def test_what_the_training_leaves_running_is_ended(job: Job) -> None:
     """A child in its group, and one that fled into a session of its own."""
-    reader = job.begin({"fork": True, "steps": 10})
+    reader = job.begin({"fork": True, "steps": 10, "hold_s": 30})
     reader.wait_for("progress", step=3)
     children = [int(pid) for pid in (job.directory / "output/children").read_text().split()]
     job.pids.update(children)
@@ -74,6 +74,7 @@ def test_what_the_training_leaves_running_is_ended(job: Job) -> None:
         lambda: any(record["job"]["processes"] == 3 for record in reader.of("gpu")),
         "a window with both children counted",
     )
+    reader.send({"t": "stop", "id": "S1", "save": True, "grace_s": 20})
     reader.wait_for("exit", code=0)
     wait_until(lambda: not any(map(lives, children)), "the children's end", 5)
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 ROOT = Path(costguard.__file__).parent.parent
+LOG_PORTIONS = {
+    0: {"lines": ["step 1"], "last": 3},
+    3: {"lines": ["步 2"], "last": 7},
+    7: {"lines": [], "last": 7},
+}
 READING = [
     ["status"],
     ["report"],
@@ -37,7 +42,7 @@ def answering(daemon: Any, docs: SimpleNamespace) -> Any:
         "status": docs.status(docs.ended()),
         "report": docs.report(),
         "explain": docs.explain(),
-        "logs": lambda args: {"lines": [] if args["after"] else ["step 1", "步 2"], "last": 7},
+        "logs": lambda args: LOG_PORTIONS[args["after"]],
         "budget_show": {"schema": "costguard.budget/1", "budgets": []},
         "events": {"events": [], "last": 0},
         "pause": {"jobs": ["kefu"]},

@@ -98,5 +98,3 @@ class OpenSsh:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
             return True
         return False
-
-

@@ -7,24 +7,28 @@ real files below `home`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
+from paramiko.sftp import SFTP_FAILURE, SFTP_OK
 
 from costguard.remote.ssh import SshTarget, make_client_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 COPY_BYTES = 64 * 1024
 
@@ -53,7 +57,9 @@ class Machine:
         self.host_key = new_host_key()
         self.key_path = home.parent / "client_key"
         self.authorized = make_client_key(self.key_path)
-        self.env = {**os.environ, "HOME": str(home)}
+        # The tests' Python before any wrapper of that name, which would start twice.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.env = {**os.environ, "HOME": str(home), "PATH": path}
         self.connections = 0
         self.commands: list[str] = []
         self._transports: list[paramiko.Transport] = []
@@ -130,7 +136,7 @@ class Machine:
         status = process.wait()
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             channel.send_exit_status(status if status >= 0 else 255)
-        channel.close()
+            channel.close()
 
 
 def _in_thread(call: Callable[[], None]) -> threading.Thread:
@@ -162,10 +168,10 @@ class _Door(paramiko.ServerInterface):
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         known = self._machine.authorized.split()[1] == key.get_base64()
-        return paramiko.AUTH_SUCCESSFUL if known else paramiko.AUTH_FAILED
+        return AUTH_SUCCESSFUL if known else AUTH_FAILED
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
-        return paramiko.OPEN_SUCCEEDED
+        return OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         _in_thread(lambda: self._machine.execute(channel, command))
@@ -175,14 +181,14 @@ class _Door(paramiko.ServerInterface):
 class _Files(paramiko.SFTPServerInterface):
     def __init__(self, server: paramiko.ServerInterface, home: Path) -> None:
         super().__init__(server)
-        self._home = str(home)
+        self._home = home
 
-    def _real(self, path: str) -> str:
-        return os.path.join(self._home, path)
+    def _real(self, path: str) -> Path:
+        return self._home / path
 
     def stat(self, path: str) -> Any:
         try:
-            return paramiko.SFTPAttributes.from_stat(os.stat(self._real(path)))
+            return paramiko.SFTPAttributes.from_stat(self._real(path).stat())
         except OSError as error:
             return paramiko.SFTPServer.convert_errno(error.errno or 0)
 
@@ -203,8 +209,8 @@ class _Files(paramiko.SFTPServerInterface):
         return self._do(os.remove, self._real(path))
 
     def rename(self, oldpath: str, newpath: str) -> int:
-        if os.path.exists(self._real(newpath)):
-            return paramiko.SFTP_FAILURE
+        if self._real(newpath).exists():
+            return SFTP_FAILURE
         return self._do(os.rename, self._real(oldpath), self._real(newpath))
 
     def posix_rename(self, oldpath: str, newpath: str) -> int:
@@ -213,7 +219,7 @@ class _Files(paramiko.SFTPServerInterface):
     def chattr(self, path: str, attr: paramiko.SFTPAttributes) -> int:
         if attr.st_mode is not None:
             return self._do(os.chmod, self._real(path), attr.st_mode)
-        return paramiko.SFTP_OK
+        return SFTP_OK
 
     @staticmethod
     def _do(call: Callable[..., None], *arguments: Any) -> int:
@@ -221,7 +227,7 @@ class _Files(paramiko.SFTPServerInterface):
             call(*arguments)
         except OSError as error:
             return paramiko.SFTPServer.convert_errno(error.errno or 0)
-        return paramiko.SFTP_OK
+        return SFTP_OK
 
 
 class Proxy:
@@ -259,8 +265,8 @@ class Proxy:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._upstream_port))
                 self._sockets += [near, far]
-                _in_thread(lambda near=near, far=far: self._pump(near, far, down=False))
-                _in_thread(lambda near=near, far=far: self._pump(far, near, down=True))
+                _in_thread(functools.partial(self._pump, near, far, down=False))
+                _in_thread(functools.partial(self._pump, far, near, down=True))
 
     def _pump(self, source: socket.socket, sink: socket.socket, *, down: bool) -> None:
         with contextlib.suppress(OSError):

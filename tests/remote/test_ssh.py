@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import socket
 import stat
 import sys
@@ -54,7 +53,10 @@ def test_input_output_and_status(any_machine: Machine | OpenSsh) -> None:
 
 def test_much_output_on_both_streams_does_not_jam(machine: Machine) -> None:
     """More than a window on each, at once."""
-    script = "import sys; [(sys.stdout.write('o' * 9999), sys.stderr.write('e' * 9999)) for _ in 'x' * 300]"
+    script = (
+        "import sys\n"
+        "for _ in range(300): sys.stdout.write('o' * 9999); sys.stderr.write('e' * 9999)"
+    )
     with closing(connect(machine.target())) as client:
         done = run(client, [sys.executable, "-c", script])
     assert (len(done.stdout), len(done.stderr)) == (300 * 9999, 300 * 9999)
@@ -162,7 +164,7 @@ def test_a_client_key_is_made_once_and_for_its_owner(tmp_path: Path) -> None:
     content = path.read_bytes()
     assert make_client_key(path) == first
     assert path.read_bytes() == content
-    assert os.listdir(tmp_path) == ["key"]
+    assert [one.name for one in tmp_path.iterdir()] == ["key"]
 
 
 def test_two_that_make_a_key_at_once_agree(tmp_path: Path) -> None:
@@ -180,17 +182,23 @@ def test_two_that_make_a_key_at_once_agree(tmp_path: Path) -> None:
 
 
 def test_failures_do_not_write_to_the_screen(
-    machine: Machine, capfd: pytest.CaptureFixture[str]
+    machine: Machine,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """paramiko logs traces of its own; our error says it once, and the root log has none."""
+    """What paramiko logs of its own stays away: our error says it once."""
     seen: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = seen.append  # type: ignore[method-assign]
+    monkeypatch.setattr(handler, "emit", seen.append)
     logging.getLogger().addHandler(handler)
     try:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            timer = threading.Timer(0.1, lambda: listener.accept()[0].close())
+
+            def hang_up() -> None:
+                listener.accept()[0].close()
+
+            timer = threading.Timer(0.1, hang_up)
             timer.start()
             with pytest.raises(UnreachableError):
                 connect(machine.target(port=port), timeout_s=2)

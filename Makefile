@@ -1,0 +1,63 @@
+# costguard: `make demo` shows the whole loop on this machine, `make test` passes the tests.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# pip takes its index from PIP_INDEX_URL, as always. TORCH_INDEX_URL, if set, is asked for torch
+# alone: PyTorch's own CPU index has a build of about 190 MB for every platform.
+TORCH := torch==2.13.0
+
+.PHONY: demo test test-full check bench clean help
+
+help:
+	@echo "make demo       the whole loop on this machine: rent, train, bill, stop, prove it"
+	@echo "make test       the tests;  make check: types and lint;  make bench: what was measured"
+	@echo "make test-full  the long counts;  make clean: remove $(VENV) and what the demo left"
+
+demo: $(VENV)/.trainer
+	@$(BIN)/costguard demo $(DEMO)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q $(TESTS)
+
+test-full: $(VENV)/.dev
+	COSTGUARD_TEST_FULL=1 $(BIN)/python -m pytest -q $(TESTS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "costguard needs Python 3.10 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name a newer one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments: install its venv package"; \
+	  echo "(Debian and Ubuntu: apt install python3-venv)."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.torch: | $(VENV)/.made
+	@echo "This installs into $(VENV) from your package index and changes nothing else:"
+	@echo "  torch           about 190 MB where pip finds the CPU build (1.3 GB on disk in all);"
+	@echo "                  about 3 GB where it takes the CUDA build, as on most Linux machines."
+	@echo "                  Set TORCH_INDEX_URL to PyTorch's CPU index for the small one."
+	@echo "  everything else about 110 MB: transformers, peft, bitsandbytes, accelerate, ..."
+	@echo "Nothing else is downloaded: model, data and GPU platform are made on this machine."
+	$(BIN)/python -m pip install -q $(TORCH) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+	@touch $@
+
+$(VENV)/.trainer: pyproject.toml | $(VENV)/.torch
+	$(BIN)/python -m pip install -q -e '.[trainer]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/.torch
+	$(BIN)/python -m pip install -q -e '.[trainer,dev]'
+	@touch $@ $(VENV)/.trainer
+
+clean:
+	rm -rf $(VENV) costguard-demo
