@@ -11,7 +11,6 @@ import importlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -90,9 +89,9 @@ class CardWindow:
         kept = ("index", "name", "mem_used_mib", "mem_total_mib", "temp_c", "pids")
         return {
             **{key: self.latest[key] for key in kept},
-            "util_mean": round(fmean(self.utils), 1) if self.utils else None,
+            "util_mean": round(sum(self.utils) / len(self.utils), 1) if self.utils else None,
             "util_max": max(self.utils) if self.utils else None,
-            "power_w": round(fmean(self.powers), 1) if self.powers else None,
+            "power_w": round(sum(self.powers) / len(self.powers), 1) if self.powers else None,
             "throttle": None if self.throttle is None else throttle_names(self.throttle),
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
-from costguard.cli.text import Column, Screen, indented, labelled, table, width
+from costguard.cli.text import INDENT, Column, Screen, indented, labelled, table, width
 from costguard.cli.words import (
     Document,
     clock,
@@ -101,7 +101,8 @@ def explain_lines(document: Document, screen: Screen) -> list[str]:
         head = f"{clock(verdict['at'])}  {reason_word(verdict['guard'])}"
         lines += ["", screen.paint(head, "bold"), *indented(verdict["text"], screen)]
         for key, value in (verdict.get("evidence") or {}).items():
-            lines += indented(_evidence(key, value, screen), screen, deeper=True)
+            for text in _evidence_lines(key, value, screen):
+                lines += indented(text, screen, deeper=True)
     if not document["verdicts"]:
         lines += ["", _("no guard has given a verdict")]
     lines += ["", *_stop_lines(document["stop"], screen)]
@@ -228,6 +229,13 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
         return labelled(_("stop"), [*seen, screen.paint(proof, "green")], screen)
     not_yet = screen.paint(_("not confirmed"), "yellow")
     return labelled(_("stop"), [*seen, not_yet], screen)
+
+
+def _evidence_lines(key: str, value: object, screen: Screen) -> list[str]:
+    """One piece of evidence; a list of texts, such as the end of a log, with a line for each."""
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return [f"{key}:", *[INDENT + item for item in value]]
+    return [_evidence(key, value, screen)]
 
 
 def _evidence(key: str, value: object, screen: Screen) -> str:

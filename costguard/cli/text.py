@@ -111,7 +111,7 @@ def wrap(text: str, columns: int) -> list[str]:
             head = _head(word, columns)
             lines.append(head)
             word = word[len(head) :]  # noqa: PLW2901  (a word longer than the line is eaten up)
-        line += word
+        line += word if line or not lines else word.lstrip()
     return [*lines, line.rstrip()]
 
 

@@ -69,6 +69,7 @@ def phase_word(phase: str) -> str:
         "train": _("train"),
         "evaluate": _("evaluate"),
         "save": _("save"),
+        "done": _("winding up"),
         "disk": _("disk"),
     }.get(phase, phase)
 

@@ -13,7 +13,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import costguard.demo
 from costguard.cli.client import ask, ask_daemon
@@ -70,13 +70,12 @@ def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
         f"submitted {spec.name}: at {plan['price_yuan_per_hour']} yuan an hour it can cost at most "
         f"{plan['worst_case_yuan']} yuan, enforced by: {', '.join(plan['enforcers'])}"
     )
-    if story.kills_daemon:
-        _crash(spec.name, on, console, say)
     from costguard.cli.follow import conclusion, follow, screen_of_console
 
-    follow(spec.name, ask=ask, console=console)
+    told = _crash(spec.name, on, console, say) if story.kills_daemon else 0
+    final = follow(spec.name, ask=ask, console=console, after=told)
     outcome = judge(story, spec.name, on)
-    for line in conclusion_lines(conclusion, spec.name, console, screen_of_console):
+    for line in conclusion(final, ask, screen_of_console(console)):
         console.print(line, markup=False, soft_wrap=True)
     for line in money_lines(outcome):
         console.print(line, markup=False, soft_wrap=True)
@@ -86,30 +85,20 @@ def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
     return outcome
 
 
-def conclusion_lines(
-    conclusion: Callable[..., list[str]],
-    job: str,
-    console: Console,
-    screen_of_console: Callable[[Console], Any],
-) -> list[str]:
-    """The verdict, its evidence and the report, as `run` ends with them."""
-    from costguard.cli.follow import final_of
-
-    row = ask("status", {"job": job})["jobs"][0]
-    return conclusion(final_of(row), ask, screen_of_console(console))
-
-
-def _crash(job: str, on: Stage, console: Console, say: Callable[[str], None]) -> None:
-    """Kill the daemon in mid-training, look at the books, start it again."""
+def _crash(job: str, on: Stage, console: Console, say: Callable[[str], None]) -> int:
+    """Kill the daemon in mid-training and start it again; returns the last event told before."""
     from costguard.cli.follow import follow
 
-    follow(job, ask=ask, console=console, until=lambda row: (row["step"] or 0) >= CRASH_AT_STEP)
+    seen = follow(
+        job, ask=ask, console=console, until=lambda row: (row["step"] or 0) >= CRASH_AT_STEP
+    )
     assert on.daemon is not None
     say(f"!!! kill -9 {on.daemon.pid}: the daemon is gone, the training is not")
     on.kill_daemon()
     time.sleep(3)  # the story: some seconds without anybody watching
     say("starting the daemon again")
     on.start_daemon()
+    return seen.last_event
 
 
 def _write_job(story: Scenario, on: Stage, artifacts: Path, say: Callable[[str], None]) -> Path:

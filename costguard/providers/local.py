@@ -87,7 +87,7 @@ class LocalProvider:
         if "stop_latency_s" in settings:
             options["stop_latency_ms"] = int(Decimal(str(settings["stop_latency_s"])) * 1000)
         if "read_timeout_s" in settings:
-            options["read_timeout_s"] = settings["read_timeout_s"]
+            options["read_timeout_s"] = float(settings["read_timeout_s"])
         return cls(str(settings["base_url"]), str(settings["token"]), **options)
 
     def quote(self, gpu: str | None) -> Quote:

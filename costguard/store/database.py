@@ -92,7 +92,11 @@ class Store:
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A read-only session on one consistent state."""
-        with _translated(), Session(self._reader) as session, session.begin():
+        with (
+            _translated(),
+            Session(self._reader, expire_on_commit=False) as session,
+            session.begin(),
+        ):
             yield session
 
     def close(self) -> None:
@@ -106,7 +110,7 @@ def read_only_session(path: Path) -> Iterator[Session]:
     """A session for the command line to read with when no daemon runs."""
     engine = engine_for(path, read_only=True)
     try:
-        with _translated(), Session(engine) as session, session.begin():
+        with _translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             yield session
     finally:
         engine.dispose()

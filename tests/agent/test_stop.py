@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -99,8 +100,6 @@ def test_an_agent_that_is_terminated_saves_first(job: Job) -> None:
     reader = job.begin({"steps": 10_000})
     reader.wait_for("progress", step=3)
     (agent,) = job.pids
-    import os
-
     os.kill(agent, signal.SIGTERM)
     ended = reader.wait_for("exit")
     assert ended["code"] == 75

@@ -30,6 +30,7 @@ DEFAULTS: dict[str, Any] = {
     "repeat": 1,  # how often they are printed
     "rubbish": False,  # binary bytes and one line of 10 MiB
     "burn_s": 0.0,  # CPU time used by a child that is gone afterwards
+    "gates": {},  # after this step (a text), waits for this file
     "hold_s": 0.0,  # stays this long after the last step
     "signals_to": None,  # a file that gets one line for each SIGTERM
 }
@@ -110,6 +111,9 @@ def train(order: dict[str, Any], stop: list[int]) -> int:
             if step in order["checkpoint_at"]:
                 write_artifact(f"checkpoint-{step}", step)
             time.sleep(order["step_s"])
+            gate = order["gates"].get(str(step))
+            while gate and not Path(gate).exists() and not stop:
+                time.sleep(0.01)
     if stop:
         write_artifact(f"checkpoint-{step}", step)
         return 75

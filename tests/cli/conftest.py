@@ -204,7 +204,12 @@ def explain_document(*, confirmed: bool = True) -> dict[str, Any]:
                 "at": "2025-03-01T11:58:00.000Z",
                 "guard": "idle",
                 "text": "quiet for 300 s in the training phase",
-                "evidence": {"windows": 60, "cap_micros": 80_000_000, "quiet_ms": 301_000},
+                "evidence": {
+                    "windows": 60,
+                    "cap_micros": 80_000_000,
+                    "quiet_ms": 301_000,
+                    "tail": ["step 1  a", "b"],
+                },
             }
         ],
         "stop": {

@@ -124,7 +124,7 @@ def test_explain_shows_evidence_in_units(docs: SimpleNamespace) -> None:
     """Micro-yuan become yuan, milliseconds time; the proof of the stop is there."""
     text = "\n".join(explain_lines(docs.explain(), SCREEN))
     assert "2025-03-01 11:58:00  idle\n  quiet for 300 s in the training phase" in text
-    assert "    cap ¥80.00\n    quiet 5m01s" in text
+    assert "    cap ¥80.00\n    quiet 5m01s\n    tail:\n      step 1  a\n      b\n" in text
     assert "the meter has stopped: confirmed at 2025-03-01 11:58:22" in text
     assert "next          look at the log: `costguard logs kefu`" in text
 

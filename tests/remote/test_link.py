@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 import time
@@ -59,6 +61,10 @@ class Daemon:
     def states(self) -> list[str]:
         """The link's states so far."""
         return [message["state"] for message in self.of("link")]
+
+    def lost(self, times: int) -> bool:
+        """Whether the line has been lost so often."""
+        return self.states().count("lost") == times
 
     def wait_for(self, kind: str, **like: Any) -> dict[str, Any]:
         """The first message of `kind` with these fields."""
@@ -180,16 +186,18 @@ def test_a_cut_line_is_mended_without_loss_or_repetition(
     any_machine: Machine | OpenSsh, world: World
 ) -> None:
     """Also when the server itself is restarted; the training never notices."""
-    daemon = world.run(world.plan(any_machine.target(), absolute(any_machine), {"steps": 60}))
-    for step in (5, 30):
+    toy = {"steps": 15, "gates": {"5": "one", "10": "two"}}
+    daemon = world.run(world.plan(any_machine.target(), absolute(any_machine), toy))
+    for count, (step, gate) in enumerate({5: "one", 10: "two"}.items(), start=1):
         daemon.wait_for("progress", step=step)
         any_machine.cut()
-        daemon.wait_for("link", state="lost")
+        wait_until(functools.partial(daemon.lost, count), "the loss")
+        (any_machine.home / "job" / gate).touch()
     daemon.wait_for("exit", code=0)
     numbers = [one["seq"] for one in daemon.journal()]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert [one["step"] for one in daemon.of("progress")] == list(range(1, 61))
-    assert daemon.states().count("attached") >= 2
+    assert [one["step"] for one in daemon.of("progress")] == list(range(1, 16))
+    assert daemon.states().count("attached") == 3
     assert daemon.states().count("preparing") == 1
     assert len(daemon.of("started")) == 1
 
@@ -199,12 +207,13 @@ def test_a_line_cut_in_mid_line_costs_nothing(
 ) -> None:
     """At any number of bytes."""
     proxy = make_proxy(machine.port)
-    plan = world.plan(machine.target(port=proxy.port), absolute(machine), {"steps": 80})
-    daemon = world.run(plan)
-    daemon.wait_for("progress", step=2)
-    for _ in range(3):
+    toy = {"steps": 15, "gates": {"5": "go on"}}
+    daemon = world.run(world.plan(machine.target(port=proxy.port), absolute(machine), toy))
+    daemon.wait_for("progress", step=5)
+    for _ in range(2):
         proxy.cut_after = proxy.passed + 1777
         wait_until(lambda: proxy.cut_after is None, "the cut")
+    (machine.home / "job" / "go on").touch()
     daemon.wait_for("exit", code=0)
     numbers = [one["seq"] for one in daemon.journal()]
     assert numbers == list(range(1, len(numbers) + 1))
@@ -344,13 +353,15 @@ def test_another_daemon_takes_over_once(machine: Machine, world: World) -> None:
 
 def test_an_agent_that_died_is_started_again(machine: Machine, world: World) -> None:
     """The training goes on, and no record is lost."""
-    plan = world.plan(machine.target(), absolute(machine), {"steps": 100})
-    daemon = world.run(plan)
+    toy = {"steps": 15, "gates": {"5": "go on"}}
+    daemon = world.run(world.plan(machine.target(), absolute(machine), toy))
     daemon.wait_for("progress", step=5)
     os.kill(daemon.of("hello")[0]["pid"], signal.SIGKILL)
+    wait_until(lambda: len(daemon.of("hello")) == 2, "the next agent")
+    (machine.home / "job" / "go on").touch()
     daemon.wait_for("exit")
     assert len(daemon.of("hello")) == 2
-    assert [one["step"] for one in daemon.of("progress")] == list(range(1, 101))
+    assert [one["step"] for one in daemon.of("progress")] == list(range(1, 16))
     numbers = [one["seq"] for one in daemon.journal()]
     assert numbers == list(range(1, len(numbers) + 1))
 
@@ -390,8 +401,6 @@ def test_close_is_quick_and_leaves_nothing(machine: Machine, world: World) -> No
     """In mid-stream, and while a host does not answer."""
     daemon = world.run(world.plan(machine.target(), absolute(machine), {"hold_s": 30}))
     daemon.wait_for("progress", step=5)
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as mute:
         target = machine.target(port=mute.getsockname()[1])
         waiting = world.run(world.plan(target, absolute(machine)), LinkOptions())
@@ -405,8 +414,6 @@ def test_close_is_quick_and_leaves_nothing(machine: Machine, world: World) -> No
 
 def test_a_machine_that_is_not_up_yet_is_waited_for(machine: Machine, world: World) -> None:
     """Connection refused is lost, not refused; and the waiting grows no faster than allowed."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     daemon = world.run(world.plan(machine.target(port=port), absolute(machine)))

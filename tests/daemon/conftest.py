@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from costguard.store.migrate import upgrade
+from tests.daemon.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database of the newest schema, to be copied."""
+    path = tmp_path_factory.mktemp("template") / "costguard.db"
+    upgrade(path)
+    return path
+
+
+@pytest.fixture
+def make_world(
+    tmp_path_factory: pytest.TempPathFactory, template: Path
+) -> Iterator[Callable[..., World]]:
+    """Worlds of one's own, each in its own folder."""
+    with ExitStack() as stack:
+
+        def make(**options: Any) -> World:
+            made = World(tmp_path_factory.mktemp("world"), template, **options)
+            stack.callback(lambda: made.kill())
+            return made
+
+        yield make
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A world with the usual platform."""
+    return make_world()
