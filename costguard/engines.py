@@ -97,7 +97,6 @@ def _command_run(file: TomlFile, table: TrainingTable, save_grace_ms: int) -> Ru
     return Run(
         argv=tuple(table.command),
         output_dir=table.output_dir,
-        needs=("torch",) if "{python}" in table.command else (),
         uploads=_without_clashes(file, uploads),
         save_grace_ms=save_grace_ms,
     )

@@ -92,13 +92,13 @@ def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
         return Verdict("budget", "running was found that no lease covers", {"lease": None})
     if lease.end.boot_id != now.boot_id and _renewal(snap, now) is None:
         return Verdict("budget", "after a reboot of this machine no lease could be had", {})
-    if _shortfall_micros(snap, now) > 0 and _renewal(snap, now) is None:
-        text = "at the new price the lease does not fit the budget"
-        return Verdict("budget", text, {"accounts": _account_lines(snap)})
     left_ms = ms_until(end, now)
     lead_ms = min(SAVE_LEAD_MS, snap.spec.runs[snap.stage].save_grace_ms)
     if left_ms > lead_ms:
-        return None
+        if _shortfall_micros(snap, now) <= 0 or _renewal(snap, now) is not None:
+            return None
+        text = "at the new price the lease does not fit the budget"
+        return Verdict("budget", text, {"accounts": _account_lines(snap)})
     evidence: dict[str, object] = {
         "lease_left_s": left_ms // 1000,
         "accounts": _account_lines(snap),

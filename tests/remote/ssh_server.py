@@ -103,6 +103,7 @@ class Machine:
         with contextlib.suppress(OSError):
             while True:
                 sock, _ = self._listener.accept()
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.connections += 1
                 transport = paramiko.Transport(sock)
                 transport.set_log_channel("costguard.remote.wire")
@@ -264,6 +265,8 @@ class Proxy:
             while True:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._upstream_port))
+                for sock in (near, far):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [near, far]
                 _in_thread(functools.partial(self._pump, near, far, down=False))
                 _in_thread(functools.partial(self._pump, far, near, down=True))

@@ -117,7 +117,7 @@ def test_status_is_replaced_and_never_half_written(
     assert seen == ["load"]
     assert (now["phase"], now["loss"], now["pid"]) == ("train", None, os.getpid())
     assert now["updated_at"].endswith("Z")
-    assert os.listdir(tmp_path) == ["status.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]
 
 
 def test_a_misspelt_status_field_is_an_error(tmp_path: Path) -> None:

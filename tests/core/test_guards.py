@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from costguard.core.guards import judge_training, median_step_ms
+from costguard.core.snapshot import Exit, Step, TrainingFacts, Window
+from costguard.core.spec import GuardLimits
+from costguard.core.training import fold
+
+LIMITS = GuardLimits(idle_after_ms=10_000, stall_floor_ms=20_000)
+
+
+def window(at_ms: int, **given: object) -> Window:
+    """A five-second window of a machine without a GPU, busy unless told otherwise."""
+    base = Window(at_ms, 5_000, None, gpu_absent=True, cpu_centicores=100, processes=2)
+    return replace(base, **given)  # type: ignore[arg-type]  # field by field
+
+
+def steps(count: int, every_ms: int = 1_000, loss: float = 2.0) -> tuple[Step, ...]:
+    """Logged steps at an even pace."""
+    return tuple(Step(n, n * every_ms, loss) for n in range(1, count + 1))
+
+
+def training(now_ms: int, **given: object) -> TrainingFacts:
+    """A run in its training phase since time 0."""
+    base = TrainingFacts(
+        agent_now_ms=now_ms, launched_at_ms=0, phase="train", phase_since_ms=0, steps=steps(5)
+    )
+    return replace(base, **given)  # type: ignore[arg-type]  # field by field
+
+
+def reason(facts: TrainingFacts, *, expects_adapter: bool = True) -> str | None:
+    """The verdict's reason, or None."""
+    verdict = judge_training(facts, LIMITS, expects_adapter=expects_adapter)
+    return None if verdict is None else verdict.reason
+
+
+QUIET = {"cpu_centicores": 0}
+
+
+@pytest.mark.parametrize(
+    ("end", "expects_adapter", "expected"),
+    [
+        (Exit(0, None, artifact_complete=True), True, "finished"),
+        (Exit(0, None, artifact_complete=False), True, "failed"),
+        (Exit(0, None, artifact_complete=False), False, "finished"),
+        (Exit(70, None, artifact_complete=True), True, "diverged"),
+        (Exit(65, None, artifact_complete=False), True, "failed"),
+        (Exit(None, 9, artifact_complete=False), True, "failed"),
+    ],
+)
+def test_an_exit_is_judged_by_its_code_and_its_artifact(
+    end: Exit, expects_adapter: bool, expected: str
+) -> None:
+    """Exit 0 is only finished when the adapter was verified, where one is expected."""
+    assert reason(training(9_000, exit=end), expects_adapter=expects_adapter) == expected
+
+
+def test_out_of_memory_is_named() -> None:
+    """The log's end says what an exit code does not."""
+    end = Exit(1, None, artifact_complete=False, log_tail=("CUDA out of memory.",))
+    verdict = judge_training(training(9_000, exit=end), LIMITS, expects_adapter=True)
+    assert verdict is not None
+    assert "out of memory" in verdict.text
+
+
+def test_a_quiet_training_phase_is_idle_after_its_allowance_and_not_before() -> None:
+    """Every window of the allowance has to be quiet."""
+    quiet = tuple(window(ms, **QUIET) for ms in (5_000, 10_000))
+    assert reason(training(10_000, windows=quiet)) == "idle"
+    assert reason(training(10_000, windows=quiet[1:])) is None
+    assert reason(training(10_000, windows=(window(5_000), quiet[1]))) is None
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"cpu_centicores": None},
+        {"gpu_absent": False, "gpu_percent_max": None, **QUIET},
+        {"gpu_absent": False, "gpu_percent_max": 5, **QUIET},
+        {"gpu_absent": False, "gpu_percent_max": 100, **QUIET},
+    ],
+)
+def test_what_is_unknown_or_busy_is_never_idle(unknown: dict[str, object]) -> None:
+    """A lost NVML, a lost CPU figure or one busy card each keep a run from being called idle."""
+    windows = tuple(window(ms, **unknown) for ms in (5_000, 10_000, 15_000))
+    assert reason(training(15_000, windows=windows)) is None
+
+
+def test_an_idle_gpu_with_an_idle_cpu_is_idle() -> None:
+    """Under five percent on every card counts as quiet."""
+    given = {"gpu_absent": False, "gpu_percent_max": 4, **QUIET}
+    windows = tuple(window(ms, **given) for ms in (5_000, 10_000))
+    assert reason(training(10_000, windows=windows)) == "idle"
+
+
+@pytest.mark.parametrize("phase", ["evaluate", "download", "load", "save"])
+def test_quiet_is_no_fault_outside_the_training_phase(phase: str) -> None:
+    """A download shows 0 % for good reasons."""
+    windows = tuple(window(ms, **QUIET) for ms in (5_000, 10_000, 15_000))
+    assert reason(training(15_000, windows=windows, phase=phase)) is None
+
+
+def test_a_vanished_process_is_found_at_once() -> None:
+    """Two windows without a process, and no exit seen."""
+    gone = tuple(window(ms, processes=0) for ms in (1_000, 2_000))
+    assert reason(training(2_000, windows=gone)) == "idle"
+    assert reason(training(2_000, windows=gone[:1])) is None
+    hidden = tuple(window(ms, processes=None) for ms in (1_000, 2_000))
+    assert reason(training(2_000, windows=hidden)) is None
+
+
+def test_a_hung_job_at_full_load_is_found_by_its_cadence() -> None:
+    """100 % GPU and no step: the floor is over, whatever the card shows."""
+    busy = (window(25_000, gpu_absent=False, gpu_percent_max=100),)
+    assert reason(training(24_999, windows=busy)) is None
+    assert reason(training(25_000, windows=busy)) == "stalled"
+
+
+def test_slow_steps_are_given_ten_times_their_own_pace() -> None:
+    """The floor is for fast ones."""
+    slow = steps(3, every_ms=10_000)
+    assert reason(training(30_000 + 99_999, steps=slow)) is None
+    assert reason(training(30_000 + 100_000, steps=slow)) == "stalled"
+
+
+def test_each_phase_has_its_own_patience() -> None:
+    """Ten minutes of saving are too many, ten of downloading are not."""
+    assert reason(training(600_000, phase="save")) == "stalled"
+    assert reason(training(600_000, phase="download")) is None
+    assert reason(training(1_800_000, phase="load")) == "stalled"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_at_once() -> None:
+    """A dead run must not look alive."""
+    assert reason(training(6_000, steps=(*steps(5), Step(6, 6_000, None)))) == "diverged"
+
+
+def test_divergence_needs_twenty_steps_above_three_times_the_best() -> None:
+    """One spike is not divergence."""
+    high = steps(20, loss=6.1)
+    assert reason(training(20_000, steps=high, best_loss=2.0)) == "diverged"
+    assert reason(training(20_000, steps=high[1:], best_loss=2.0)) is None
+    calm = (*high[:-1], Step(20, 20_000, 5.9))
+    assert reason(training(20_000, steps=calm, best_loss=2.0)) is None
+
+
+def test_nothing_is_judged_before_training_was_launched() -> None:
+    """No process yet is no fault."""
+    assert reason(TrainingFacts(agent_now_ms=9_000_000)) is None
+
+
+def test_the_median_ignores_repeated_steps() -> None:
+    """After a resume the same step is logged again."""
+    assert median_step_ms((Step(5, 0, 1.0), Step(4, 100, 1.0), Step(5, 300, 1.0))) == 200
+    assert median_step_ms(steps(1)) is None
+
+
+def test_the_fold_reads_the_agents_journal() -> None:
+    """Started, phase, progress, window and exit each leave their fact."""
+    facts = TrainingFacts()
+    for message in (
+        {"t": "started", "boot_ms": 1_000, "pid": 5},
+        {"t": "phase", "boot_ms": 2_000, "phase": "train"},
+        {"t": "phase", "boot_ms": 2_500, "phase": "train"},
+        {"t": "progress", "boot_ms": 3_000, "step": 1, "total_steps": 9, "loss": 3.5},
+        {"t": "progress", "boot_ms": 4_000, "step": 2, "loss": None},
+        {"t": "gpu", "boot_ms": 5_000, "window_s": 5, "nvml": {"state": "absent"}, "cards": [],
+         "job": {"processes": 2, "cpu_cores": 0.5}},
+        {"t": "heartbeat", "boot_ms": 6_000, "n": 4},
+    ):  # fmt: skip
+        facts = fold(facts, message)
+    assert (facts.launched_at_ms, facts.phase, facts.phase_since_ms) == (1_000, "train", 2_000)
+    assert [step.loss for step in facts.steps] == [3.5, None]
+    assert facts.best_loss == 3.5
+    assert facts.windows[0].cpu_centicores == 50
+    assert facts.windows[0].gpu_absent
+    assert facts.agent_now_ms == 6_000
+    assert facts.exit is None
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [{}, {"t": "progress"}, {"t": "progress", "boot_ms": 1, "step": "x"}, {"t": "?", "boot_ms": 1}],
+)
+def test_the_fold_stands_messages_it_does_not_know(junk: dict[str, object]) -> None:
+    """What makes no sense changes no fact."""
+    assert fold(TrainingFacts(), junk).steps == ()
+
+
+def test_one_card_without_a_figure_makes_the_gpu_unknown() -> None:
+    """A card that is N/A may be the busy one."""
+    cards = [{"util_max": 0}, {"util_max": None}]
+    message = {"t": "gpu", "boot_ms": 1, "window_s": 5, "nvml": {"state": "ok"}, "cards": cards}
+    assert fold(TrainingFacts(), message).windows[0].gpu_percent_max is None
