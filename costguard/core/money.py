@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 
 MICROS_PER_YUAN = 1_000_000
@@ -9,6 +10,10 @@ MICROS_PER_FEN = 10_000
 
 # A budget beyond this is a typing mistake, and it keeps every sum far inside SQLite's 64 bits.
 YUAN_MAX = 10_000_000
+
+_MICRO = Decimal("0.000001")
+# A comma only ever groups thousands: read as nothing at all, "0,35" would be a hundredfold.
+_GROUPED = re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d*)?")
 
 
 class MoneyError(ValueError):
@@ -21,9 +26,11 @@ def parse_yuan(value: object) -> int:
     Refuses negative, infinite, absurdly large and finer-than-micro amounts rather than rounding
     them: nobody means a budget of 0.0000001 yuan, and a silent zero would be a surprise.
     """
-    text = str(value).strip().removeprefix("¥").removeprefix("￥").removesuffix("元")
+    text = str(value).strip().removeprefix("¥").removeprefix("￥").removesuffix("元").strip()
+    if _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
     try:
-        yuan = Decimal(text.replace(",", "").strip())
+        yuan = Decimal(text)
     except InvalidOperation:
         raise MoneyError(f"{value!r} is not an amount of yuan, such as 80 or 0.35") from None
     if not yuan.is_finite():
@@ -32,10 +39,10 @@ def parse_yuan(value: object) -> int:
         raise MoneyError(f"{value!r} is negative; an amount of yuan is 0 or more")
     if yuan > YUAN_MAX:
         raise MoneyError(f"{value!r} is more than {YUAN_MAX} yuan; check the figure")
-    micros = yuan * MICROS_PER_YUAN
-    if micros != micros.to_integral_value():
+    # Compared, not multiplied: a product is rounded to 28 digits and would hide the rest.
+    if yuan != yuan.quantize(_MICRO):
         raise MoneyError(f"{value!r} has more than six decimals")
-    return int(micros)
+    return int(yuan * MICROS_PER_YUAN)
 
 
 def yuan_text(micros: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from costguard.core.moment import Moment, elapsed_ms
+from costguard.core.moment import Moment
 
 
 class Power(str, Enum):
@@ -65,21 +65,30 @@ class StopProof:
         valid = [r for r in reads if last_call is None or is_after(r.begun, last_call)]
         if len(valid) < 2:
             return False
-        return elapsed_ms(valid[0].begun, valid[-1].begun) >= self.apart_ms
+        return apart_ms(valid[0].begun, valid[-1].begun) >= self.apart_ms
+
+
+def apart_ms(earlier: Moment, later: Moment) -> int:
+    """Milliseconds surely between two reads: by the boot clock where both are of one boot.
+
+    Not the larger of two clocks, as for money: a wall clock that jumps between two reads would
+    make two looks at one cached answer a proof.
+    """
+    if later.boot_id == earlier.boot_id:
+        return later.boot_ms - earlier.boot_ms
+    return later.utc_ms - earlier.utc_ms
 
 
 def is_after(later: Moment, earlier: Moment) -> bool:
     """Whether `later` is after `earlier`, by the boot clock where both are of one boot."""
-    if later.boot_id == earlier.boot_id:
-        return later.boot_ms > earlier.boot_ms
-    return later.utc_ms > earlier.utc_ms
+    return apart_ms(earlier, later) > 0
 
 
 def off_run(reads: tuple[PowerRead, ...]) -> tuple[PowerRead, ...]:
-    """The latest unbroken run of reads that say off, oldest first."""
+    """The latest unbroken run of reads that say off, and not charged, oldest first."""
     run: list[PowerRead] = []
     for read in reversed(reads):
-        if read.power.may_charge:
+        if read.power.may_charge or read.is_charging:
             break
         run.append(read)
     return tuple(reversed(run))

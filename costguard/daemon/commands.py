@@ -162,8 +162,8 @@ class Commands:
             raise UserError(
                 "budget_too_small",
                 f"a cap of {yuan_text(spec.cap_micros)} yuan does not reach for a first lease: "
-                f"{least_ms // 1000} s at {yuan_text(tariff.price_micros_per_hour)} yuan/h in steps "
-                f"of {tariff.quantum_s} s, plus {yuan_text(hold)} for the disk, need "
+                f"{least_ms // 1000} s at {yuan_text(tariff.price_micros_per_hour)} yuan/h "
+                f"in steps of {tariff.quantum_s} s, plus {yuan_text(hold)} for the disk, need "
                 f"{yuan_text(least)}",
                 "[job] budget_yuan",
                 "raise the budget, or keep the disk for a shorter time (keep_for)",

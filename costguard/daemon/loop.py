@@ -91,7 +91,7 @@ class Loop:
             return due
 
     def _live_jobs(self) -> set[int]:
-        """Every job that may still cost something; those known already while nothing can be read."""
+        """Every job that may still cost something; the known ones while nothing can be read."""
         try:
             with self._context.store.read() as session:
                 return set(session.scalars(select(Job.id).where(Job.state != "released")))

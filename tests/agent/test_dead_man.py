@@ -87,6 +87,7 @@ def test_a_trainer_that_will_not_end_is_killed_before_the_power_off(
     one.step()
     assert not off.exists()
     assert lives(one.training.pid or 0)
+    assert len(one.of("stopping")) == 1
     one.clock.advance(1)
     one.until(lambda: bool(one.of("exit")))
     assert one.of("exit")[0]["signal"] == signal.SIGKILL
@@ -124,6 +125,16 @@ def test_a_lease_that_comes_back_puts_off_the_power_off(
     assert not off.exists()
     one.clock.advance(1)
     one.until(off.exists)
+
+
+def test_a_refused_lease_starts_nothing(desk: Callable[..., Desk]) -> None:
+    """An answer to a heartbeat that was never sent reserves no running time."""
+    one = desk()
+    one.supervisor.receive({"t": "lease", "id": "L1", "heartbeat": 7, "valid_ms": 60_000})
+    one.step()
+    assert one.of("lease")[0]["state"] == "refused"
+    assert not one.of("started")
+    assert one.training.pid is None
 
 
 def test_after_the_exit_the_machine_is_still_stopped(

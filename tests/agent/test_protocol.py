@@ -232,6 +232,25 @@ def test_an_agent_that_was_killed_goes_on_where_it_was(job: Job) -> None:
     assert len([one for one in records if one["t"] == "started"]) == 1
 
 
+def test_a_training_begins_at_most_once(job: Job) -> None:
+    """An agent that died between the lease and the start leaves it unknown: no second begins."""
+    job.order()
+    records = [
+        {"seq": 1, "t": "hello", "run_id": "run-1"},
+        {"seq": 2, "t": "lease", "state": "granted", "id": "L0", "ends_boot_ms": 1},
+    ]
+    lines = [json.dumps(record, separators=(",", ":")) + "\n" for record in records]
+    (job.directory / "journal.jsonl").write_text("".join(lines))
+    job.start()
+    reader = job.attach()
+    reader.lease()
+    ended = reader.wait_for("exit")
+    assert ended["code"] is None
+    assert "no agent was there" in ended["detail"]
+    reader.wait_for("heartbeat", lease_id="L1")
+    assert not reader.of("started")
+
+
 def test_a_run_that_is_over_is_not_trained_again(job: Job) -> None:
     """An agent started anew on it serves its records, whatever lease comes."""
     reader = job.begin()

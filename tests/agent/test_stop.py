@@ -32,8 +32,10 @@ def test_a_repeated_stop_is_not_a_second_signal(job: Job) -> None:
     reader.wait_for("progress", step=3)
     for stop_id in ("S1", "S1", "S2"):
         reader.send({"t": "stop", "id": stop_id, "save": True, "grace_s": 20})
+        wait_until(signals.exists, "the first signal")
     reader.wait_for("stopping", id="S2")
-    wait_until(signals.exists, "the signal")
+    step = reader.of("progress")[-1]["step"]
+    reader.wait_for("progress", step=step + 20)  # long enough for a second signal to be seen
     reader.send({"t": "stop", "id": "S3", "save": False})
     reader.wait_for("exit")
     assert signals.read_text().splitlines() == ["TERM"]

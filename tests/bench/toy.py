@@ -40,7 +40,13 @@ POLL_S = 0.05
 
 
 def submit(
-    on: Stage, name: str, *, steps: int = 3, pause_s: float = 0.05, adapter_bytes: int = 0
+    on: Stage,
+    name: str,
+    *,
+    steps: int = 3,
+    pause_s: float = 0.05,
+    adapter_bytes: int = 0,
+    budget_yuan: int = 2,
 ) -> str:
     """Submit a toy job; returns its name."""
     folder = on.home / "toy"
@@ -52,7 +58,7 @@ def submit(
         f"""[job]
 name = "{name}"
 project = "bench"
-budget_yuan = 2
+budget_yuan = {budget_yuan}
 [instance]
 provider = "local"
 [training]

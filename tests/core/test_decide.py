@@ -155,7 +155,8 @@ def test_a_lease_is_renewed_at_half_money_first_then_the_timer() -> None:
 
 def test_a_timer_that_lags_behind_the_lease_is_armed_again() -> None:
     """Money assumes the later end, saving the earlier, until it is read back."""
-    assert only(replace(RUNNING, armed_end=NOW.plus_ms(20_000)), act.ArmTimer)
+    lagging = replace(RUNNING, armed_end=NOW.plus_ms(20_000))
+    assert only(lagging, act.ArmTimer).end_ms == LEASE.end.utc_ms
 
 
 def test_a_heartbeat_is_answered_once_with_the_lease() -> None:
@@ -189,7 +190,8 @@ def test_running_found_after_the_leases_end_is_stopped_first() -> None:
 
 def test_running_without_a_lease_is_stopped() -> None:
     """No lease covers it: overrun, and off."""
-    assert only(replace(RUNNING, lease=None, armed_end=None), act.Conclude)
+    bare = replace(RUNNING, lease=None, armed_end=None)
+    assert only(bare, act.Conclude).verdict.reason == "budget"
 
 
 def test_a_price_rise_that_does_not_fit_stops_now() -> None:

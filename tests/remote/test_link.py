@@ -339,6 +339,15 @@ def test_send_only_while_attached(machine: Machine, world: World) -> None:
     assert daemon.link.send({"t": "ack", "seq": 1}) is False
 
 
+def test_a_record_that_comes_twice_is_taken_once(machine: Machine, world: World) -> None:
+    """Whatever an agent repeats, the daemon stores each number once."""
+    link = Link(world.plan(machine.target(), absolute(machine)), lambda: None)
+    for seq in (1, 2, 2, 1, 3):
+        link._take({"t": "progress", "seq": seq})
+    taken = [one["seq"] for one in link.drain() if one["t"] == "progress"]
+    assert taken == [1, 2, 3]
+
+
 def test_another_daemon_takes_over_once(machine: Machine, world: World) -> None:
     """The first is told and stands back: two do not wrestle for one agent."""
     plan = world.plan(machine.target(), absolute(machine), {"hold_s": 30})
