@@ -11,7 +11,7 @@ SAVED_ON_REQUEST = 75
 SAVE_FAILED = 76
 
 
-class Refusal(Exception):  # noqa: N818 - an answer to a person, not a fault of the program
+class Refusal(Exception):
     """The run cannot go on: what was wrong, where, what to do, and the exit code that says so."""
 
     def __init__(self, exit_code: int, what: str, *, where: str = "", hint: str = "") -> None:

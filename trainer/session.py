@@ -196,14 +196,16 @@ def _total_steps(config: Config, samples: int) -> int:
 
 
 def _make_optimizer(config: Config, model: Any, device: Any) -> Any:
-    """AdamW without weight decay, as LLaMA-Factory and transformers have it by default."""
+    """AdamW without weight decay, as LLaMA-Factory and transformers have it by default.
+
+    Paging moves states between the card and the host, so on a CPU the 8-bit one is not paged.
+    """
     parameters = models.trainable(model)
     if config.optim == "paged_adamw_8bit":
-        import bitsandbytes
+        from bitsandbytes import optim
 
-        return bitsandbytes.optim.PagedAdamW8bit(
-            parameters, lr=config.learning_rate, weight_decay=0.0
-        )
+        kind = optim.PagedAdamW8bit if device.type == "cuda" else optim.AdamW8bit
+        return kind(parameters, lr=config.learning_rate, weight_decay=0.0)
     import torch
 
     return torch.optim.AdamW(

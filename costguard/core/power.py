@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from costguard.core.moment import Moment
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from costguard.core.moment import Moment
 
 
 class Power(str, Enum):

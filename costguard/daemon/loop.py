@@ -60,12 +60,16 @@ class Loop:
         """Until stopped: start what is due, then wait for the nearest deadline or a wake-up."""
         while not self._stopping:
             self._event.clear()
-            for job_id in self._take_due():
-                self._executor.submit(self._run_pass, job_id)
-            self._event.wait(self._wait_ms() / 1000)
+            self._event.wait(self.step() / 1000)
         self._executor.shutdown(wait=True)
         for passes in self._passes.values():
             passes.close()
+
+    def step(self) -> int:
+        """Start every pass that is due; returns in how many milliseconds to look again."""
+        for job_id in self._take_due():
+            self._executor.submit(self._run_pass, job_id)
+        return self._wait_ms()
 
     def passes(self, job_id: int) -> JobPasses | None:
         """The passes of one job, for what the screen wants to know."""

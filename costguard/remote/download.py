@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import paramiko
 
-from costguard.remote.digest import BLOCK_BYTES, sha256_of
-from costguard.remote.ssh import UnreachableError, session_channel
+from costguard.remote.digest import sha256_of
+from costguard.remote.ssh import WINDOW_BYTES, UnreachableError, session_channel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -115,13 +115,45 @@ def _fetch(
     with session_channel(client, CHANNEL_TIMEOUT_S) as channel:
         _ask(channel, [*agent, "send", f"--dir={remote_dir}"], order)
         try:
-            stream = channel.makefile("rb", BLOCK_BYTES)
+            stream = _Received(channel)
             for file, part in zip(files, parts, strict=True):
                 count += _take_one(stream, file, part)
                 _accept(part, file, staging / "tree" / file.path)
         except (EOFError, paramiko.SSHException, TimeoutError) as error:
             raise UnreachableError(f"download: {type(error).__name__}: {error}") from error
     return count
+
+
+class _Received:
+    """What comes over a channel, by lines and by counts.
+
+    Takes all that is there at once: paramiko's own file object copies its buffer at every read,
+    which is quadratic in the window.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._held = memoryview(b"")
+
+    def line(self) -> bytes:
+        """The next line without its end; raises EOFError when the stream ends before."""
+        line = b""
+        while len(line) < HEADER_BYTES_MAX:
+            start, newline, rest = self.read(HEADER_BYTES_MAX).tobytes().partition(b"\n")
+            line += start
+            if newline:
+                self._held = memoryview(rest + self._held.tobytes())
+                return line
+        raise EOFError("a header without an end")
+
+    def read(self, count: int) -> memoryview:
+        """At least one byte and at most `count`; raises EOFError at the end of the stream."""
+        if not self._held:
+            self._held = memoryview(self._channel.recv(WINDOW_BYTES))
+            if not self._held:
+                raise EOFError("the stream ended before its time")
+        taken, self._held = self._held[:count], self._held[count:]
+        return taken
 
 
 def _ask(channel: paramiko.Channel, argv: Sequence[str], order: str) -> None:
@@ -142,8 +174,8 @@ def _part(staging: Path, file: WantedFile) -> Path:
     return part
 
 
-def _take_one(stream: Any, file: WantedFile, part: Path) -> int:
-    left = _announced(stream.readline(HEADER_BYTES_MAX), file)
+def _take_one(stream: _Received, file: WantedFile, part: Path) -> int:
+    left = _announced(stream.line(), file)
     held = part.stat().st_size if part.exists() else 0
     if held + left != file.size:
         what = f"{file.path!r} has {held + left} bytes, its manifest says {file.size}"
@@ -151,9 +183,7 @@ def _take_one(stream: Any, file: WantedFile, part: Path) -> int:
     count = 0
     with part.open("ab") as target:
         while left:
-            block = stream.read(min(left, BLOCK_BYTES))
-            if not block:
-                raise EOFError("the stream ended in the middle of a file")
+            block = stream.read(left)
             target.write(block)
             left -= len(block)
             count += len(block)
@@ -163,8 +193,6 @@ def _take_one(stream: Any, file: WantedFile, part: Path) -> int:
 
 
 def _announced(header: bytes, file: WantedFile) -> int:
-    if not header.endswith(b"\n"):
-        raise EOFError("the stream ended before its time")
     try:
         told = json.loads(header)
         if told["path"] == file.path and "error" not in told:

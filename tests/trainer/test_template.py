@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.torch
 
-TALK = Sample(1, "几天发货？", "两天内。", "你是客服。", (("在吗\n", "在的"), ("好", "请讲")))
+TALK = Sample(1, "几天发货", "两天内。", "你是客服。", (("在吗\n", "在的"), ("好", "请讲")))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_text_is_chatml(tokenizer: Any) -> None:
 
 
 def test_the_tokens_are_those_of_the_chat_template(tokenizer: Any) -> None:
-    """Training and serving agree: the same tokens as apply_chat_template, but for a last newline."""
+    """Training and serving agree: apply_chat_template gives the same, but for a last newline."""
     messages = [{"role": "system", "content": TALK.system}]
     for question, answer in TALK.turns():
         messages.append({"role": "user", "content": question})
@@ -92,5 +92,5 @@ def test_a_tokenizer_without_chatml_is_refused(tiny_model: Path, tmp_path: Path)
     text = (tiny_model / "tokenizer.json").read_text(encoding="utf-8")
     (tmp_path / "tokenizer.json").write_text(text.replace("<|im_start|>", "<|start|>"))
     other = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
-    with pytest.raises(Refusal, match="does not know <|im_start|>"):
+    with pytest.raises(Refusal, match=r"does not know <\|im_start\|>"):
         require_chatml(other)
