@@ -109,6 +109,8 @@ def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
         return Verdict("blind", "the lease had ended before anyone looked", evidence)
     if end.utc_ms < lease.end.utc_ms:
         return Verdict("platform", "the platform's stop timer could not be re-armed", evidence)
+    if _renewal(snap, now) is not None:
+        return Verdict("platform", "the lease could not be renewed in time", evidence)
     return Verdict("budget", "the next lease does not fit the budget", evidence)
 
 

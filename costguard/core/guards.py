@@ -105,9 +105,12 @@ def diverged(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
 
 def vanished(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
     """`idle` at once: training was launched, nothing of it runs, and no exit was recorded."""
-    if not facts.is_alive or len(facts.windows) < 2:
+    launched_ms = facts.launched_at_ms
+    if launched_ms is None or facts.exit is not None:
         return None
-    if all(window.processes == 0 for window in facts.windows[-2:]):
+    # What was sampled while the agent still waited for its lease says nothing of the training.
+    since = [window for window in facts.windows[-2:] if window.at_ms > launched_ms]
+    if len(since) == 2 and all(window.processes == 0 for window in since):
         evidence = {"processes": 0, "windows": 2}
         return Verdict("idle", "no training process is left, and no exit was seen", evidence)
     return None
@@ -126,6 +129,8 @@ def idle(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
         started_ms = window.at_ms - window.length_ms
         if facts.phase_since_ms is not None and started_ms < facts.phase_since_ms:
             break
+        if quiet_since_ms is not None and quiet_since_ms - window.at_ms > limits.silent_after_ms:
+            break  # what happened in between is unknown
         gpu = window.gpu_percent_max
         gpu_quiet = window.gpu_absent if gpu is None else gpu < limits.idle_gpu_percent
         cpu = window.cpu_centicores

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
+from costguard.core.moment import MS_PER_S, Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.tariff import Tariff, longest_ms, running_micros
 
 
@@ -84,8 +84,7 @@ def needed_micros(
     """
     if interval is None:
         return running_micros(tariff, length_ms + latency_ms)
-    so_far_ms = max(now.utc_ms - interval.started_ms, 0)
-    total = running_micros(tariff, so_far_ms + length_ms + latency_ms)
+    total = running_micros(tariff, _so_far_ms(tariff, interval, now) + length_ms + latency_ms)
     return max(total - interval.posted_micros, 0)
 
 
@@ -133,7 +132,18 @@ def _reach_ms(
     whole_ms = longest_ms(tariff, interval.posted_micros + available_micros)
     if whole_ms is None:
         return None
-    return whole_ms - max(now.utc_ms - interval.started_ms, 0)
+    return whole_ms - _so_far_ms(tariff, interval, now)
+
+
+def _so_far_ms(tariff: Tariff, interval: Interval, now: Moment) -> int:
+    """How long the interval has run, by the wall clock or, if that was set back, by the books.
+
+    What is posted was metered on a clock that cannot be set back. Of its last quantum it is not
+    known how much is used up, so that quantum is not counted.
+    """
+    wall_ms = now.utc_ms - interval.started_ms
+    paid_ms = longest_ms(tariff, interval.posted_micros) or 0
+    return max(wall_ms, paid_ms - tariff.quantum_s * MS_PER_S, 0)
 
 
 def is_due(lease: Lease, now: Moment) -> bool:

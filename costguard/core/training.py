@@ -1,29 +1,28 @@
 """From the agent's messages to what the guards look at: one pure fold, message by message.
 
 The daemon folds the journal as it arrives and, after a restart, the journal as it was stored:
-both give the same facts.
+both give the same facts. The journal comes from a rented machine, so any field may hold anything:
+what is not of the expected kind counts as unknown, and no message can make the fold fail.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from costguard.core.snapshot import Exit, Step, TrainingFacts, Window
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 STEPS_KEPT = 200
+FIGURE_MAX = 1e15  # what is larger is junk, and would not survive being rounded
 WINDOWS_KEPT = 720  # an hour of 5-second windows: longer than any allowance but a user's own
 
 
 def fold(facts: TrainingFacts, message: Mapping[str, Any]) -> TrainingFacts:
     """`facts` with one message of the agent taken in; messages it does not know change nothing."""
     handler = _HANDLERS.get(str(message.get("t")))
-    at_ms = message.get("boot_ms")
-    if not isinstance(at_ms, int):
+    at_ms = _whole(message.get("boot_ms"))
+    if at_ms is None:
         return facts
     facts = replace(facts, agent_now_ms=max(at_ms, facts.agent_now_ms or 0))
     return handler(facts, message, at_ms) if handler is not None else facts
@@ -34,20 +33,17 @@ def _started(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Tr
 
 
 def _phase(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:
-    phase = str(message.get("phase"))
-    if phase == facts.phase:
+    phase = message.get("phase")
+    if not isinstance(phase, str) or phase == facts.phase:
         return facts
     return replace(facts, phase=phase, phase_since_ms=at_ms)
 
 
 def _progress(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:
-    step = message.get("step")
-    if not isinstance(step, int):
-        return facts
-    raw = message.get("loss")
-    loss = float(raw) if isinstance(raw, (int, float)) and math.isfinite(raw) else None
-    if loss is None and "loss" not in message:
+    step = _whole(message.get("step"))
+    if step is None or "loss" not in message:
         return facts  # a line without a loss is a summary, not a step
+    loss = _number(message["loss"])
     best = facts.best_loss
     if loss is not None and (best is None or loss < best):
         best = loss
@@ -56,32 +52,49 @@ def _progress(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> T
 
 
 def _window(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:
-    nvml = message.get("nvml") or {}
-    cards = message.get("cards") or []
-    job = message.get("job") or {}
-    peaks = [card.get("util_max") for card in cards]
-    known = bool(peaks) and all(isinstance(peak, (int, float)) for peak in peaks)
-    cores = job.get("cpu_cores")
+    found = message.get("cards")
+    cards = found if isinstance(found, list) else []
+    peaks = [_number(_fields(card).get("util_max")) for card in cards]
+    known = [peak for peak in peaks if peak is not None]
+    job = _fields(message.get("job"))
+    cores = _number(job.get("cpu_cores"))
     window = Window(
         at_ms=at_ms,
-        length_ms=int(float(message.get("window_s") or 0) * 1000),
-        gpu_percent_max=int(max(peaks)) if known else None,
-        gpu_absent=nvml.get("state") == "absent",
-        cpu_centicores=round(cores * 100) if isinstance(cores, (int, float)) else None,
-        processes=job.get("processes"),
+        length_ms=int((_number(message.get("window_s")) or 0) * 1000),
+        gpu_percent_max=int(max(known)) if known and len(known) == len(peaks) else None,
+        gpu_absent=_fields(message.get("nvml")).get("state") == "absent",
+        cpu_centicores=None if cores is None else round(cores * 100),
+        processes=_whole(job.get("processes")),
     )
     return replace(facts, windows=(*facts.windows, window)[-WINDOWS_KEPT:])
 
 
 def _exit(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:
-    artifact = message.get("artifact") or {}
+    lines = message.get("log_tail")
     end = Exit(
-        code=message.get("code"),
-        signal=message.get("signal"),
-        artifact_complete=bool(artifact.get("complete")),
-        log_tail=tuple(str(line) for line in message.get("log_tail") or ()),
+        code=_whole(message.get("code")),
+        signal=_whole(message.get("signal")),
+        artifact_complete=_fields(message.get("artifact")).get("complete") is True,
+        log_tail=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
     )
     return replace(facts, exit=end)
+
+
+def _whole(value: object) -> int | None:
+    """The value if it is an integer; a boolean is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    """The value if it is a number of a size that a figure can have: no NaN, nothing infinite."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if -FIGURE_MAX < value < FIGURE_MAX else None
+
+
+def _fields(value: object) -> Mapping[str, Any]:
+    """The value if it has fields, else no fields."""
+    return value if isinstance(value, Mapping) else {}
 
 
 _HANDLERS = {
