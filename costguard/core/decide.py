@@ -6,12 +6,17 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from costguard.core import actions as act
 from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
 from costguard.core.lease import has_ended, is_due, needed_micros, offer_lease
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
+
+if TYPE_CHECKING:
+    from costguard.core.lease import Lease
 
 FIRST_LEASE_SHORTEST_MS = 30_000
 RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
@@ -99,8 +104,13 @@ def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
             return None
         text = "at the new price the lease does not fit the budget"
         return Verdict("budget", text, {"accounts": _account_lines(snap)})
+    return _end_of_lease(snap, lease, end, now)
+
+
+def _end_of_lease(snap: Snapshot, lease: Lease, end: Moment, now: Moment) -> Verdict:
+    """Why there is no further lease, now that this one is all but over."""
     evidence: dict[str, object] = {
-        "lease_left_s": left_ms // 1000,
+        "lease_left_s": ms_until(end, now) // 1000,
         "accounts": _account_lines(snap),
     }
     if _is_silent(snap, now):
