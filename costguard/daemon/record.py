@@ -86,7 +86,9 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         .on_conflict_do_nothing()
     )
     job.last_seq = seq
-    if kind == "started":
+    if kind == "hello":
+        _record_gpu(session, job, message, now)
+    elif kind == "started":
         job.launched_ms = message.get("at_ms", now.utc_ms)
         add_event(session, job.id, now.utc_ms, "training_started", "training was started")
     elif kind == "checkpoint":
@@ -97,6 +99,14 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
             _record_artifact(session, job, message["artifact"], now)
         what = f"training ended: exit code {message.get('code')}, signal {message.get('signal')}"
         add_event(session, job.id, now.utc_ms, "training_ended", what, {"seq": seq})
+
+
+def _record_gpu(session: Session, job: Job, hello: Mapping[str, Any], now: Moment) -> None:
+    """Say so where NVML finds no GPU: the idle guard then has the CPU time alone to go by."""
+    nvml = hello.get("nvml")
+    if isinstance(nvml, dict) and nvml.get("state") != "ok":
+        text = "NVML finds no GPU on the instance: idle is judged by the job's CPU time alone"
+        add_event(session, job.id, now.utc_ms, "no_gpu", text, nvml)
 
 
 def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: Moment) -> None:

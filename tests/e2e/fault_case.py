@@ -1,14 +1,16 @@
 """One job on a platform that misbehaves, as a process of its own; prints what came of it.
 
-`python -m tests.e2e.fault_case QUANTUM_S FAULTS_JSON`
+`python -m tests.e2e.fault_case QUANTUM_S FAULTS_JSON [disk-full]`
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import requests
@@ -19,7 +21,7 @@ from costguard.demo.stage import PLATFORM_TOML, Stage
 from costguard.localcloud import launch
 from costguard.store.database import read_only_session
 from costguard.store.ledger import broken_links
-from tests.bench.toy import FINAL, submit, wait_for
+from tests.bench.toy import FINAL, row_of, submit, wait_for
 from tests.store.invariants import check_books
 
 
@@ -35,14 +37,32 @@ def main() -> int:
         cloud = launch.start(home / "localcloud", "--quantum-s", quantum_s, parent_fd=read_end)
         on = Stage(home, cloud, read_end)
         try:
-            print(json.dumps(play(on, faults)))
+            print(json.dumps(play(on, faults, disk_full=sys.argv[3:] == ["disk-full"])))
         finally:
             on.end()
             os.close(write_end)
     return 0
 
 
-def play(on: Stage, faults: dict[str, object]) -> dict[str, object]:
+def fill_disk(on: Stage, job: str) -> str:
+    """Let the daemon write nothing more once training runs; the platform's word on the instance.
+
+    A limit on file sizes makes every write fail as a full disk does. Lifted at the end.
+    """
+    assert on.daemon is not None
+    wait_for(job, "training")
+    hard = resource.prlimit(on.daemon.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))[1]
+    deadline = time.monotonic() + 60
+    while (power := str(on.truth()["instances"][0]["status"])) != "stopped":
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    stored = str(row_of(job)["state"])
+    resource.prlimit(on.daemon.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, hard))
+    return f"{power} while the database says {stored}"
+
+
+def play(on: Stage, faults: dict[str, object], *, disk_full: bool = False) -> dict[str, object]:
     """Submit a toy job under these faults and see it to its end."""
     requests.put(
         on.cloud.url + "/admin/faults",
@@ -51,7 +71,8 @@ def play(on: Stage, faults: dict[str, object]) -> dict[str, object]:
         timeout=5,
     ).raise_for_status()
     on.start_daemon()
-    job = submit(on, "case", budget_yuan=20)
+    job = submit(on, "case", budget_yuan=20, steps=30 if disk_full else 3, pause_s=0.1)
+    while_full = fill_disk(on, job) if disk_full else ""
     row = wait_for(job, *FINAL)
     truth = on.truth()
     lines = [line for one in truth["instances"] for line in on.bill_lines(one["id"])]
@@ -70,6 +91,7 @@ def play(on: Stage, faults: dict[str, object]) -> dict[str, object]:
         "processes": sum(len(one["processes"]) for one in truth["instances"]),
         "kinds": [event["kind"] for event in events],
         "broken": broken,
+        "while_full": while_full,
     }
 
 

@@ -41,11 +41,12 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-def run_case(name: str) -> dict[str, Any]:
+def run_case(name: str, *options: str) -> dict[str, Any]:
     """What came of the case."""
     quantum_s, faults = CASES[name]
+    case = [str(quantum_s), json.dumps(faults), *options]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.e2e.fault_case", str(quantum_s), json.dumps(faults)],
+        [sys.executable, "-m", "tests.e2e.fault_case", *case],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -91,3 +92,13 @@ def test_no_capacity_is_waited_out_and_told(cases: dict[str, Future[dict[str, An
     """Nothing is rented twice for it."""
     kinds = cases["no capacity at first"].result()["kinds"]
     assert (kinds.count("no_capacity"), kinds.count("rented")) == (1, 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can limit another process")
+def test_with_the_disk_full_the_instance_is_stopped_and_the_books_catch_up() -> None:
+    """Stopping needs no record; what could not be written is written when there is space."""
+    outcome = run_case("per second", "disk-full")
+    assert outcome["while_full"] == "stopped while the database says training"
+    assert (outcome["state"], outcome["charging"], outcome["broken"]) == ("finished", 0, 0)
+    quantum_micros = -(-PRICE_MICROS_PER_HOUR // 3600)
+    assert abs(outcome["ledger"] - outcome["bill"]) <= quantum_micros
