@@ -6,17 +6,12 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from costguard.core import actions as act
 from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
-from costguard.core.lease import has_ended, is_due, needed_micros, offer_lease
+from costguard.core.lease import Lease, has_ended, is_due, needed_micros, offer_lease
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
-
-if TYPE_CHECKING:
-    from costguard.core.lease import Lease
 
 FIRST_LEASE_SHORTEST_MS = 30_000
 RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
@@ -97,18 +92,19 @@ def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
         return Verdict("budget", "running was found that no lease covers", {"lease": None})
     if lease.end.boot_id != now.boot_id and _renewal(snap, now) is None:
         return Verdict("budget", "after a reboot of this machine no lease could be had", {})
+    if end.utc_ms < lease.started.utc_ms and not is_due(lease, now):
+        end = lease.end  # a first lease that no timer is armed for yet: ours alone to keep
     left_ms = ms_until(end, now)
-    lead_ms = min(SAVE_LEAD_MS, snap.spec.runs[snap.stage].save_grace_ms)
-    if left_ms > lead_ms:
+    if left_ms > save_lead_ms(snap):
         if _shortfall_micros(snap, now) <= 0 or _renewal(snap, now) is not None:
             return None
         text = "at the new price the lease does not fit the budget"
         return Verdict("budget", text, {"accounts": _account_lines(snap)})
-    return _end_of_lease(snap, lease, end, now)
+    return _why_it_runs_out(snap, now, lease, end)
 
 
-def _end_of_lease(snap: Snapshot, lease: Lease, end: Moment, now: Moment) -> Verdict:
-    """Why there is no further lease, now that this one is all but over."""
+def _why_it_runs_out(snap: Snapshot, now: Moment, lease: Lease, end: Moment) -> Verdict:
+    """What kept the lease, which is about to end or has ended, from being renewed."""
     evidence: dict[str, object] = {
         "lease_left_s": ms_until(end, now) // 1000,
         "accounts": _account_lines(snap),
@@ -122,6 +118,11 @@ def _end_of_lease(snap: Snapshot, lease: Lease, end: Moment, now: Moment) -> Ver
     if _renewal(snap, now) is not None:
         return Verdict("platform", "the lease could not be renewed in time", evidence)
     return Verdict("budget", "the next lease does not fit the budget", evidence)
+
+
+def save_lead_ms(snap: Snapshot) -> int:
+    """How long before the end of a lease that is not renewed the saving begins."""
+    return min(SAVE_LEAD_MS, snap.spec.runs[snap.stage].save_grace_ms)
 
 
 def _judge_line(snap: Snapshot, now: Moment) -> Verdict | None:

@@ -17,7 +17,7 @@ from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls, JobMemory
 from costguard.daemon.record import close_disk
-from costguard.daemon.rent import create, resolve_create
+from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
@@ -129,7 +129,7 @@ class Actor:
         except ProviderError as error:
             self.context.notify("warning", self.snap.spec.name, f"timer not re-armed: {error}")
             return
-        if back is None or abs(back - action.timer_at_ms) > 1_000:
+        if not is_armed(back, action.timer_at_ms):
             text = f"the stop timer reads back {back}, not {action.timer_at_ms}"
             self.context.notify("warning", self.snap.spec.name, text)
             return

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from costguard.core import actions as act
-from costguard.core.decide import FINAL_STATES, decide
-from costguard.core.moment import Moment, elapsed_ms
+from costguard.core.decide import FINAL_STATES, decide, save_lead_ms
+from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.daemon.act import Actor, Halt, note_calls
 from costguard.daemon.links import artifacts_home, close_link, drain
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 ABSENT_AFTER_MS = 600_000
 # What is finished is looked at rarely: someone may switch it on in the platform's own console.
 IDLE_POLL_MS = 60_000
+# Saving and stopping have deadlines of their own, whatever the platform's poll is.
+STOPPING_PASS_MS = 1_000
+RESOLVE_AGAIN_MS = 500
 PULL_RETRIES = 2
 
 
@@ -64,8 +67,10 @@ class JobPasses:
         snap = self._load(memory, provider, now)
         actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
         actor.write_verdict()
-        self._act(actor, decide(snap, context.clock.now()))
-        return self._next_ms(snap, provider)
+        actions = decide(snap, context.clock.now())
+        self._act(actor, actions)
+        is_stopping = snap.pause_reason is not None or act.Conclude in map(type, actions)
+        return self._next_ms(memory, snap, provider, is_stopping=is_stopping)
 
     def close(self) -> None:
         """Let go of the line to the agent; the agent and its lease go on without us."""
@@ -215,8 +220,21 @@ class JobPasses:
                 self.context.notify("alarm", self._name, f"{type(action).__name__}: {error}")
                 return
 
-    def _next_ms(self, snap: Snapshot, provider: Provider) -> int:
-        """The next pass is due at the platform's poll; whatever happens earlier wakes the loop."""
+    def _next_ms(
+        self, memory: JobMemory, snap: Snapshot, provider: Provider, *, is_stopping: bool
+    ) -> int:
+        """The platform's next poll or the nearest deadline; whatever happens earlier wakes us."""
+        now = self.context.clock.now()
         if snap.instance is not None and snap.instance.provider_id is None:
-            return 500
-        return self._poll_ms(snap, provider)
+            return RESOLVE_AGAIN_MS
+        poll_ms = self._poll_ms(snap, provider)
+        if memory.read_at is not None:
+            poll_ms = max(poll_ms - elapsed_ms(memory.read_at, now), 1)
+        if snap.state in FINAL_STATES:
+            return poll_ms
+        waits_ms = [poll_ms]
+        if is_stopping:
+            waits_ms.append(STOPPING_PASS_MS)
+        if snap.armed_end is not None:
+            waits_ms.append(ms_until(snap.armed_end, now) - save_lead_ms(snap))
+        return min(wait_ms for wait_ms in waits_ms if wait_ms > 0)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 VISIBLE_WITHIN_MS = 15_000
 CAPACITY_RETRY_MS = 30_000
 UNLISTED_RETRY_MS = 5_000
+TIMER_SLACK_MS = 1_000  # some platforms keep whole seconds
 
 
 def create(actor: Actor, timer_after_ms: int) -> bool:
@@ -44,6 +45,10 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
     assert tariff is not None, "a lease is priced before anything is rented"
     sent = actor.now()
     with actor.context.store.write() as session:
+        lease = open_lease(session, actor.job_id)
+        assert lease is not None, "nothing is rented without a lease"
+        # Counted from the reservation, not from this call: it must not lie beyond what is paid.
+        timer_at_ms = lease.started_utc_ms + timer_after_ms
         count = len(session.scalars(select(Intent.id).where(Intent.job_id == actor.job_id)).all())
         tag = f"{actor.context.tag_prefix}{actor.job_id}-{count + 1}"
         row = Instance(
@@ -80,7 +85,7 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         image=wish.image,
         region=wish.region,
         ssh_public_key=actor.context.client_public_key,
-        stop_at_ms=sent.utc_ms + timer_after_ms,
+        stop_at_ms=timer_at_ms,
         max_price_micros_per_hour=wish.max_price_micros_per_hour,
     )
     try:
@@ -94,6 +99,11 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         return False
     adopt(actor, tag, view)
     return True
+
+
+def is_armed(back_ms: int | None, wanted_ms: int) -> bool:
+    """Whether the time that a platform's timer reads back is the one that was asked for."""
+    return back_ms is not None and abs(back_ms - wanted_ms) <= TIMER_SLACK_MS
 
 
 def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
@@ -110,8 +120,8 @@ def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
         intent = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).one()
         intent.state, intent.closed_ms, intent.detail = "done", now.utc_ms, view.id
         lease = open_lease(session, actor.job_id)
-        armed = view.read.timer_at_ms is not None and actor.provider.facts.arms_timer_at_create
-        if lease is not None and armed:
+        grace_ms = actor.snap.spec.runs[actor.snap.stage].save_grace_ms
+        if lease is not None and is_armed(view.read.timer_at_ms, lease.end_utc_ms + grace_ms):
             lease.armed_end_utc_ms = lease.end_utc_ms
         add_event(session, actor.job_id, now.utc_ms, "rented", f"rented {view.gpu}: {view.id}")
     actor.memory.read_at = None  # read it at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from decimal import ROUND_HALF_UP, Decimal
 
-MS_PER_HOUR = 3_600_000
+S_PER_HOUR = 3_600
 
 
 def time_text(utc_ms: int | None) -> str | None:
@@ -16,7 +16,7 @@ def time_text(utc_ms: int | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def hours_text(duration_ms: int) -> str:
+def hours_text(seconds: int) -> str:
     """Hours with six decimals: a second is 0.000278 h and must not vanish."""
-    hours = Decimal(duration_ms) / MS_PER_HOUR
+    hours = Decimal(seconds) / S_PER_HOUR
     return str(hours.quantize(Decimal("0.000001"), rounding=ROUND_HALF_UP))

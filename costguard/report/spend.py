@@ -9,10 +9,10 @@ from sqlalchemy import select
 
 from costguard.core.calendar import day_of
 from costguard.core.money import yuan_text
+from costguard.report.amounts import billed_s, posted_for, spent_micros
 from costguard.report.figures import hours_text, time_text
-from costguard.report.status import latest
 from costguard.store.ledger import pending_micros, posted_micros
-from costguard.store.models import Instance, Job, LedgerEntry, PowerInterval
+from costguard.store.models import Instance, Job, LedgerEntry, PowerInterval, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Row:
     gpu: str | None
     day: str | None
     price_micros: int
-    duration_ms: int = 0
+    billed_s: int = 0
     amount_micros: int = 0
 
 
@@ -47,7 +47,7 @@ class Sums:
     posted: int = 0
     overrun: int = 0
     idle: int = 0
-    running_ms: int = 0
+    running_s: int = 0
     rows: dict[tuple[object, ...], Row] = field(default_factory=dict)
 
 
@@ -62,9 +62,9 @@ def report_document(
     caps = sum(job.cap_micros for job in jobs.values())
     holds = sum(job.hold_micros for job in jobs.values())
     posted, pending = posted_micros(session), pending_micros(session)
-    spent = _spent_micros(session, instances)
+    spent = spent_micros(session, instances)
     totals = {
-        "billed_hours": hours_text(sums.running_ms),
+        "billed_hours": hours_text(sums.running_s),
         "spent_yuan": yuan_text(spent),
         "reserved_yuan": yuan_text(pending),
         "cap_yuan": yuan_text(caps),
@@ -97,7 +97,7 @@ def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | No
     )
     for entry, interval, instance in session.execute(query):
         job = jobs[entry.job_id]
-        duration_ms = max((entry.to_ms or 0) - (entry.from_ms or 0), 0)
+        paid_s = billed_s(entry.amount_micros, interval.price_micros_per_hour)
         row = Row(
             job=job.name,
             stage=entry.stage,
@@ -109,12 +109,13 @@ def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | No
             price_micros=interval.price_micros_per_hour,
         )
         kept = sums.rows.setdefault(_key(row, by), row)
-        kept.duration_ms += duration_ms
+        kept.billed_s += paid_s
         kept.amount_micros += entry.amount_micros
-        if interval.kind == "running":
-            sums.running_ms += duration_ms
-            if entry.kind == "charge":
-                sums.overrun += entry.amount_micros - entry.covered_micros
+        if interval.kind != "running":
+            continue
+        sums.running_s += paid_s
+        if entry.kind == "charge":
+            sums.overrun += entry.amount_micros - entry.covered_micros
         if job.pause_reason in IDLE_REASONS:
             if job.id not in last_steps:
                 last_steps[job.id] = _last_step_ms(session, job)
@@ -126,8 +127,10 @@ def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | No
 
 def _last_step_ms(session: Session, job: Job) -> int | None:
     """When the job's last step was logged (UTC ms): what was paid after it taught nothing."""
-    rows = latest(session, job, "progress", 1)
-    return int(rows[-1]["at_ms"]) if rows else None
+    steps = select(Telemetry.at_ms).where(
+        Telemetry.job_id == job.id, Telemetry.stage == job.stage, Telemetry.kind == "progress"
+    )
+    return session.scalars(steps.order_by(Telemetry.seq.desc()).limit(1)).first()
 
 
 def _key(row: Row, by: str | None) -> tuple[object, ...]:
@@ -140,23 +143,13 @@ def _key(row: Row, by: str | None) -> tuple[object, ...]:
     return (getattr(row, by), row.price_micros)
 
 
-def _spent_micros(session: Session, instances: Sequence[Instance]) -> int:
-    """max(estimated, confirmed), instance by instance: a bill that lags must not hide spending."""
-    return sum(max(_posted_for(session, row), row.bill_micros or 0) for row in instances)
-
-
 def _drift_micros(session: Session, instances: Sequence[Instance]) -> int:
     """Confirmed less estimated, over the instances whose bill has been read."""
     return sum(
-        row.bill_micros - _posted_for(session, row)
+        row.bill_micros - posted_for(session, row)
         for row in instances
         if row.bill_micros is not None
     )
-
-
-def _posted_for(session: Session, instance: Instance) -> int:
-    own = select(PowerInterval.id).where(PowerInterval.instance_id == instance.id)
-    return posted_micros(session, LedgerEntry.interval_id.in_(own))
 
 
 def _row_json(row: Row, by: str | None) -> dict[str, Any]:
@@ -168,7 +161,7 @@ def _row_json(row: Row, by: str | None) -> dict[str, Any]:
         "provider": row.provider,
         "instance": row.instance,
         "gpu": row.gpu,
-        "hours": hours_text(row.duration_ms),
+        "hours": hours_text(row.billed_s),
         "price_yuan_per_hour": yuan_text(row.price_micros),
         "subtotal_yuan": yuan_text(row.amount_micros),
     }

@@ -12,8 +12,9 @@ from costguard.core.money import yuan_text
 from costguard.core.snapshot import Step
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.tariff import Tariff, paid_until_ms, running_micros
+from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
-from costguard.store.ledger import pending_micros, posted_micros
+from costguard.store.ledger import pending_micros
 from costguard.store.models import (
     Artifact,
     Instance,
@@ -54,13 +55,14 @@ def job_row(session: Session, job: Job, now_ms: int, *, daemon_runs: bool) -> di
     """One job as `status` shows it."""
     spec = spec_from_json(job.spec_json)
     instances = select(Instance).where(Instance.job_id == job.id).order_by(Instance.id.desc())
-    instance = session.scalars(instances.limit(1)).first()
+    rented = session.scalars(instances).all()
+    instance = rented[0] if rented else None
     leases = select(LeaseRow).where(LeaseRow.job_id == job.id, LeaseRow.state == "open")
     lease = session.scalars(leases).first()
     progress = latest(session, job, "progress", CADENCE_ROWS)
     last = progress[-1] if progress else {}
     eta_ms = _eta_ms(progress) if job.state == "training" else None
-    posted = posted_micros(session, LedgerEntry.job_id == job.id)
+    spent = spent_micros(session, rented)
     pending = pending_micros(session, LedgerEntry.job_id == job.id)
     return {
         "job": job.name,
@@ -73,14 +75,14 @@ def job_row(session: Session, job: Job, now_ms: int, *, daemon_runs: bool) -> di
         "total_steps": last.get("total_steps"),
         "loss": last.get("loss"),
         "eta_s": None if eta_ms is None else eta_ms // 1000,
-        "forecast_yuan": _forecast(instance, posted, eta_ms),
+        "forecast_yuan": _forecast(instance, spent, eta_ms),
         "instance": _instance(session, instance),
         "budget": {
             "cap_yuan": yuan_text(job.cap_micros),
-            "spent_yuan": yuan_text(max(posted, _confirmed_micros(instance))),
+            "spent_yuan": yuan_text(spent),
             "reserved_yuan": yuan_text(pending),
-            "left_yuan": yuan_text(job.cap_micros - posted - pending - job.hold_micros),
-            "worst_case_yuan": yuan_text(posted + pending + job.hold_micros),
+            "left_yuan": yuan_text(job.cap_micros - spent - pending - job.hold_micros),
+            "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
         "enforcers": _enforcers(spec, instance, lease, job, now_ms, daemon_runs=daemon_runs),
@@ -107,25 +109,23 @@ def _eta_ms(progress: Sequence[dict[str, Any]]) -> int | None:
     steps = tuple(
         Step(row["step"], row["boot_ms"], None)
         for row in progress
-        if isinstance(row.get("step"), int)
+        if isinstance(row.get("step"), int) and isinstance(row.get("boot_ms"), int)
     )
     gap_ms = median_step_ms(steps)
-    gained = steps[-1].step - steps[0].step
-    if gap_ms is None or gained <= 0:
+    if gap_ms is None:
         return None
-    steps_per_row = max(gained // max(len(steps) - 1, 1), 1)
+    gained = steps[-1].step - steps[0].step
+    if gained <= 0:
+        return None
+    steps_per_row = max(gained // (len(steps) - 1), 1)
     return (total - done) * gap_ms // steps_per_row
 
 
-def _forecast(instance: Instance | None, posted: int, eta_ms: int | None) -> str | None:
+def _forecast(instance: Instance | None, spent: int, eta_ms: int | None) -> str | None:
     if instance is None or eta_ms is None:
         return None
     tariff = Tariff(instance.price_micros_per_hour, instance.quantum_s)
-    return yuan_text(posted + running_micros(tariff, eta_ms))
-
-
-def _confirmed_micros(instance: Instance | None) -> int:
-    return 0 if instance is None else instance.bill_micros or 0
+    return yuan_text(spent + running_micros(tariff, eta_ms))
 
 
 def _instance(session: Session, row: Instance | None) -> dict[str, Any] | None:

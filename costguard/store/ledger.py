@@ -159,6 +159,7 @@ def reserve(
 ) -> None:
     """Promise `increment_micros` more to `lease`, or raise DoesNotFit: invariant I1 is here."""
     assert increment_micros >= 0, "a reservation is never taken back, it is settled"
+    assert lease.state == "open", "what a settled lease reserved could never be given back"
     for account in accounts(session, job, caps, tuple(lease.months.split(","))):
         left = account.left_micros
         if left is not None and increment_micros > left:
@@ -224,12 +225,20 @@ def charge(
         to_ms=to_ms,
         stage=place.stage,
         phase=place.phase,
-        key=f"charge:{interval.id}:{owed_micros}",
+        key=f"charge:{interval.id}:{_corrections(session, interval)}:{owed_micros}",
         note=interval.kind,
     )
     interval.posted_micros = owed_micros
     interval.metered_to_ms = max(interval.metered_to_ms, to_ms)
     return 0 if interval.kind == "disk" else amount - covered
+
+
+def _corrections(session: Session, interval: PowerInterval) -> int:
+    """How often the interval was corrected: between two corrections no figure is reached twice."""
+    query = select(func.count()).where(
+        LedgerEntry.interval_id == interval.id, LedgerEntry.kind == "adjust"
+    )
+    return session.scalar(query) or 0
 
 
 def adjust(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -195,3 +196,131 @@ def test_one_card_without_a_figure_makes_the_gpu_unknown() -> None:
     cards = [{"util_max": 0}, {"util_max": None}]
     message = {"t": "gpu", "boot_ms": 1, "window_s": 5, "nvml": {"state": "ok"}, "cards": cards}
     assert fold(TrainingFacts(), message).windows[0].gpu_percent_max is None
+
+
+def test_windows_from_before_the_launch_say_nothing_of_the_training() -> None:
+    """While the agent waited for its lease there was no process, and that was right."""
+    waiting = tuple(window(ms, processes=0) for ms in (5_000, 10_000))
+    facts = training(12_000, windows=waiting, launched_at_ms=10_000, phase_since_ms=10_000)
+    assert reason(facts) is None
+    after = (*waiting, window(15_000, processes=0))
+    assert reason(replace(facts, windows=after)) is None
+    assert reason(replace(facts, windows=(*after, window(20_000, processes=0)))) == "idle"
+
+
+def test_what_happened_between_two_windows_far_apart_is_not_idleness() -> None:
+    """A machine that was suspended for an hour was not seen to be quiet for an hour."""
+    limits = GuardLimits(idle_after_ms=300_000)
+    around = (window(5_000, **QUIET), window(3_600_000, **QUIET))
+    facts = training(3_600_000, windows=around, steps=steps(1, every_ms=3_590_000))
+    assert judge_training(facts, limits, expects_adapter=True) is None
+    near = tuple(window(ms, **QUIET) for ms in range(60_000, 420_000, 60_000))
+    found = judge_training(
+        training(360_000, windows=near, steps=steps(1, every_ms=350_000)),
+        limits,
+        expects_adapter=True,
+    )
+    assert found is not None
+    assert found.evidence["quiet_s"] == 305
+
+
+def test_quiet_before_the_training_phase_is_not_counted() -> None:
+    """Loading the model on one core looks like idleness and is none."""
+    windows = tuple(window(ms, **QUIET) for ms in (5_000, 10_000, 15_000, 20_000))
+    late = training(20_000, windows=windows, phase_since_ms=10_001)
+    assert reason(late) is None
+    assert reason(replace(late, phase_since_ms=10_000)) == "idle"
+
+
+@pytest.mark.parametrize(("cpu", "expected"), [(5, "idle"), (6, None)])
+def test_the_cpu_limit_has_two_sides(cpu: int, expected: str | None) -> None:
+    """Five hundredths of a core are quiet, six are not."""
+    windows = tuple(window(ms, cpu_centicores=cpu) for ms in (5_000, 10_000))
+    assert reason(training(10_000, windows=windows)) == expected
+
+
+def test_idleness_needs_windows() -> None:
+    """No telemetry is blindness, and that is another guard's."""
+    assert reason(training(10_000, windows=())) is None
+
+
+def test_the_first_step_is_waited_for_from_the_phases_beginning() -> None:
+    """Before any step the phase's own start counts."""
+    fresh = training(24_999, steps=(), phase_since_ms=5_000)
+    assert reason(fresh) is None
+    assert reason(replace(fresh, agent_now_ms=25_000)) == "stalled"
+
+
+@pytest.mark.parametrize(
+    ("phase", "allowance_ms"),
+    [("save", 600_000), ("evaluate", 1_800_000), ("download", 14_400_000), ("load", 1_800_000)],
+)
+def test_a_phases_patience_has_two_sides(phase: str, allowance_ms: int) -> None:
+    """Counted from the phase's beginning; a hung phase is found whatever the card shows."""
+    busy = (window(1_000, gpu_absent=False, gpu_percent_max=100, cpu_centicores=None),)
+    facts = training(1_000 + allowance_ms - 1, phase=phase, phase_since_ms=1_000, windows=busy)
+    assert reason(facts) is None
+    assert reason(replace(facts, agent_now_ms=1_000 + allowance_ms)) == "stalled"
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_an_infinite_loss_is_no_number_either(loss: float) -> None:
+    """Wherever the step came from."""
+    assert reason(training(6_000, steps=(*steps(5), Step(6, 6_000, loss)))) == "diverged"
+
+
+@pytest.mark.parametrize("best", [None, 0.0, -1.0])
+def test_growth_is_measured_against_a_best_above_zero_only(best: float | None) -> None:
+    """Three times nothing is no limit."""
+    assert reason(training(20_000, steps=steps(20, loss=9.0), best_loss=best)) is None
+
+
+def test_a_step_without_a_loss_among_high_ones_is_not_divergence_yet() -> None:
+    """Twenty logged losses are asked for."""
+    high = list(steps(20, loss=9.0))
+    high[3] = replace(high[3], loss=None)
+    assert reason(training(20_000, steps=tuple(high), best_loss=2.0)) is None
+
+
+def test_exactly_three_times_the_best_is_not_above_it() -> None:
+    """The limit belongs to the healthy side."""
+    assert reason(training(20_000, steps=steps(20, loss=6.0), best_loss=2.0)) is None
+
+
+def test_the_evidence_is_kept_with_the_verdict() -> None:
+    """`explain` prints what was seen."""
+    given = {"gpu_absent": False, "gpu_percent_max": 1, **QUIET}
+    windows = tuple(window(ms, **given) for ms in (5_000, 10_000))
+    verdict = judge_training(training(10_000, windows=windows), LIMITS, expects_adapter=True)
+    assert verdict is not None
+    assert verdict.evidence == {
+        "quiet_s": 10,
+        "limit_s": 10,
+        "gpu_percent_max": 1,
+        "gpu_absent": False,
+        "cpu_cores": 0.0,
+        "step": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        (Exit(None, 9, artifact_complete=False), "killed by signal 9"),
+        (Exit(65, None, artifact_complete=False), "exit code 65: the data set was refused"),
+        (Exit(3, None, artifact_complete=False), "training ended with exit code 3"),
+    ],
+)
+def test_an_exit_is_put_in_words(end: Exit, text: str) -> None:
+    """A person need not know the codes."""
+    verdict = judge_training(training(9_000, exit=end, steps=()), LIMITS, expects_adapter=True)
+    assert verdict is not None
+    assert verdict.text.endswith(text)
+    assert verdict.evidence["steps"] == 0
+
+
+def test_after_the_exit_only_the_exit_is_judged() -> None:
+    """No process and no step are right then."""
+    gone = tuple(window(ms, processes=0, **QUIET) for ms in (5_000, 10_000))
+    end = Exit(0, None, artifact_complete=True)
+    assert reason(training(9_000_000, windows=gone, exit=end)) == "finished"

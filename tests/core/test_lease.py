@@ -1,8 +1,19 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, strategies as st
 
-from costguard.core.lease import Account, Interval, Lease, has_ended, is_due, offer_lease
+from costguard.core.lease import (
+    Account,
+    Interval,
+    Lease,
+    Offer,
+    has_ended,
+    is_due,
+    needed_micros,
+    offer_lease,
+    worst_case_micros,
+)
 from costguard.core.moment import Moment
 from costguard.core.tariff import Tariff, running_micros
 
@@ -130,3 +141,131 @@ def test_no_offer_ever_breaks_the_cap(
     if offer.final:
         beyond = running_micros(tariff, so_far_ms + offer.length_ms + L_MS + quantum_s * 1_000)
         assert beyond > interval.posted_micros + held * YUAN + scope.left_micros
+
+
+def test_a_scope_in_breach_is_offered_nothing() -> None:
+    """Not even what the open lease still holds: facts have gone past the cap."""
+    scope = account(60, posted=40, pending=21)
+    assert scope.in_breach
+    interval = Interval(1, NOW.utc_ms - 40_000, 40 * YUAN)
+    assert offer_lease(SECOND, interval, lease(21), (scope,), NOW, 1_000, L_MS, 0) is None
+
+
+def test_a_cap_reached_to_the_micro_is_no_breach() -> None:
+    """Both sides of the limit, and a scope without a cap is never in breach."""
+    assert not account(60, posted=40, pending=20).in_breach
+    assert account(60, posted=40, pending=15, hold=6).in_breach
+    assert not account(None, posted=10**6).in_breach
+    assert account(None).left_micros is None
+
+
+def test_without_any_cap_what_is_wanted_is_offered() -> None:
+    """And reserved all the same."""
+    offer = offer_lease(SECOND, None, None, (account(None),), NOW, 60_000, L_MS, 0)
+    assert offer == Offer(60_000, 80 * YUAN, final=False)
+
+
+def test_a_free_instance_needs_no_money() -> None:
+    """A price of zero never runs out."""
+    free = Tariff(0, 60)
+    interval = Interval(1, NOW.utc_ms - 40_000, 0)
+    for running in (None, interval):
+        offer = offer_lease(free, running, None, (account(0),), NOW, 60_000, L_MS, 0)
+        assert offer == Offer(60_000, 0, final=False)
+
+
+@pytest.mark.parametrize(("cap", "length_ms"), [(50, 30_000), (49, None)])
+def test_a_first_lease_is_as_long_as_the_shortest_or_none(cap: int, length_ms: int | None) -> None:
+    """30 s and L = 20 s at 1 yuan a second: 50 yuan are enough, 49 are not."""
+    offer = offer_lease(SECOND, None, None, (account(cap),), NOW, 60_000, L_MS, 30_000)
+    assert (None if offer is None else offer.length_ms) == length_ms
+
+
+def test_a_short_wish_is_no_reason_for_refusal() -> None:
+    """Where less than the shortest is wanted, the wish is the measure."""
+    offer = offer_lease(SECOND, None, None, (account(30),), NOW, 10_000, L_MS, 30_000)
+    assert offer == Offer(10_000, 30 * YUAN, final=False)
+
+
+def test_a_clock_set_back_does_not_make_running_free() -> None:
+    """What is posted says how long it has run, whatever the wall clock says now."""
+    interval = Interval(1, NOW.utc_ms - 600_000, 600 * YUAN)
+    back = Moment(NOW.utc_ms - 3_600_000, NOW.boot_ms, "boot")
+    expected = offer_lease(SECOND, interval, None, (account(None),), NOW, 60_000, L_MS, 0)
+    offer = offer_lease(SECOND, interval, None, (account(None),), back, 60_000, L_MS, 0)
+    assert expected is not None
+    assert offer is not None
+    assert expected.increment_micros - SECOND.quantum_s * YUAN <= offer.increment_micros
+    assert offer.increment_micros == 79 * YUAN
+    poor = (account(650, posted=600),)
+    cut = offer_lease(SECOND, interval, None, poor, back, 60_000, L_MS, 0)
+    assert cut is not None
+    assert (cut.final, cut.increment_micros) == (True, 50 * YUAN)
+
+
+def test_an_interval_that_has_not_begun_costs_from_its_beginning() -> None:
+    """A start in our future, by a clock that was set back, is taken as now."""
+    ahead = Interval(1, NOW.utc_ms + 5_000, 0)
+    assert needed_micros(SECOND, ahead, NOW, 10_000, L_MS) == 30 * YUAN
+
+
+def test_what_is_needed_never_falls_below_nothing() -> None:
+    """More may be posted than running on would come to: an hour begun is paid."""
+    hourly = Tariff(15 * YUAN, 3600)
+    interval = Interval(1, NOW.utc_ms - 60_000, 30 * YUAN)
+    assert needed_micros(hourly, interval, NOW, 60_000, L_MS) == 0
+
+
+def test_the_worst_case_is_what_is_spent_promised_and_held() -> None:
+    """If every machine burned down now."""
+    assert worst_case_micros(account(99, posted=1, pending=20, hold=300)) == 321 * YUAN
+
+
+def test_an_end_of_another_boot_counts_by_the_wall_clock() -> None:
+    """After a reboot the other clock means nothing."""
+    rebooted = Moment(NOW.utc_ms + 59_999, 0, "next")
+    assert not has_ended(lease(10), rebooted)
+    assert has_ended(lease(10), rebooted.plus_ms(1))
+
+
+@given(
+    tariff=st.builds(Tariff, st.integers(0, 10_000 * YUAN), st.sampled_from([1, 60, 3600])),
+    scopes=st.lists(st.builds(account, st.none() | AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS), max_size=3),
+    held=AMOUNTS,
+    so_far_ms=st.none() | st.integers(0, 7_200_000),
+    wanted_ms=st.integers(1, 3_600_000),
+    latency_ms=st.integers(0, 300_000),
+    shortest_ms=st.integers(0, 60_000),
+)
+def test_an_offer_is_the_longest_that_fits_every_scope(
+    tariff: Tariff,
+    scopes: list[Account],
+    held: int,
+    so_far_ms: int | None,
+    wanted_ms: int,
+    latency_ms: int,
+    shortest_ms: int,
+) -> None:
+    """It never breaks a cap, is never shorter than it could be, and refusal means nothing fits."""
+    posted = 0 if so_far_ms is None else running_micros(tariff, so_far_ms)
+    interval = None if so_far_ms is None else Interval(1, NOW.utc_ms - so_far_ms, posted)
+    left = [scope.left_micros for scope in scopes if scope.left_micros is not None]
+
+    def fits(length_ms: int) -> bool:
+        total = running_micros(tariff, (so_far_ms or 0) + length_ms + latency_ms)
+        return all(free >= max(total - posted - held * YUAN, 0) for free in left)
+
+    offer = offer_lease(
+        tariff, interval, lease(held), tuple(scopes), NOW, wanted_ms, latency_ms, shortest_ms
+    )
+    if offer is None:
+        assert not fits(min(shortest_ms, wanted_ms))
+        return
+    assert fits(offer.length_ms)
+    assert min(shortest_ms, wanted_ms) <= offer.length_ms <= wanted_ms
+    assert offer.final == (offer.length_ms < wanted_ms)
+    assert offer.increment_micros == max(
+        needed_micros(tariff, interval, NOW, offer.length_ms, latency_ms) - held * YUAN, 0
+    )
+    if offer.final:
+        assert not fits(offer.length_ms + 1)

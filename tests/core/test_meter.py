@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import given, strategies as st
+
 from costguard.core.meter import NOTHING, Metered, MeterStep, owed_micros, step
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
+from costguard.core.tariff import Tariff, running_micros
 
 
 def at(ms: int) -> Moment:
@@ -84,3 +86,100 @@ def test_off_but_billing_runs_on() -> None:
 def test_what_is_owed_is_the_whole_interval() -> None:
     """One micro-yuan a second from its start."""
     assert owed_micros(OPEN, 9_000) == 8
+
+
+def test_time_that_was_assumed_is_not_taken_back_by_a_read() -> None:
+    """The meter only moves forward while it is on; the correction comes with the end."""
+    assumed = replace(OPEN, metered_to_ms=20_000)
+    assert step(assumed, None, at(21_000), None, 5_000).meter_to_ms == 21_000
+    seen = step(assumed, on(15_000), at(15_000), None, 5_000)
+    assert (seen.seen_to_ms, seen.meter_to_ms) == (15_000, 20_000)
+
+
+def test_an_end_before_what_was_assumed_is_told_as_it_was() -> None:
+    """Owed for less than is metered: the ledger will post a correction."""
+    assumed = replace(OPEN, metered_to_ms=20_000)
+    found = step(assumed, off(21_000, charged_until_ms=7_000), at(21_000), None, 5_000)
+    assert found == MeterStep(close_at_ms=7_000)
+    assert owed_micros(assumed, 7_000) < owed_micros(assumed, 20_000)
+
+
+def test_silence_up_to_the_allowance_is_silence_still() -> None:
+    """Both sides of the limit, counted from when it was last seen."""
+    assert step(OPEN, None, at(10_000), None, 5_000) == NOTHING
+    assert step(OPEN, None, at(10_001), None, 5_000).meter_to_ms == 10_001
+
+
+def test_a_read_that_does_not_understand_the_state_meters_on() -> None:
+    """Unknown is treated as running, and opens the meter too."""
+    unknown = PowerRead(Power.UNKNOWN, at(9_000))
+    assert step(OPEN, unknown, at(9_000), None, 1).meter_to_ms == 9_000
+    assert step(None, unknown, at(9_000), 4_000, 1).open_at_ms == 4_000
+
+
+def test_an_instance_that_was_not_ours_to_start_is_metered_from_the_first_read() -> None:
+    """Without a start call or an earlier read nothing earlier is known, not even by hearsay."""
+    assert step(None, on(5_000), at(5_000), None, 1).open_at_ms == 5_000
+    assert step(None, on(5_000, charged_since_ms=1), at(5_000), None, 1).open_at_ms == 5_000
+
+
+def test_a_start_call_in_the_future_is_not_after_the_read() -> None:
+    """A wall clock set back between the two cannot open an interval that has not begun."""
+    assert step(None, on(5_000), at(5_000), 8_000, 1).open_at_ms == 5_000
+
+
+READS = st.lists(
+    st.tuples(st.integers(0, 3_600), st.sampled_from(["on", "unknown", "silent"])), max_size=12
+)
+
+
+@given(READS, st.integers(1, 3_600), st.sampled_from([1, 60, 3600]), st.integers(0, 10**6))
+def test_however_often_it_is_looked_at_an_interval_costs_the_same(
+    looks: list[tuple[int, str]], lasts_s: int, quantum_s: int, price: int
+) -> None:
+    """Charges are posted as differences of one cumulative price, and the last one is exact."""
+    tariff = Tariff(price, quantum_s)
+    opened = step(None, on(1_000), at(1_000), 1_000, 0)
+    assert opened.open_at_ms is not None
+    interval = Metered(1, opened.open_at_ms, at(1_000), 1_000, 1_000, 0, tariff)
+    end_ms = 1_000 + lasts_s * 1_000
+    posted: list[int] = []
+    for after_s, kind in sorted(looks):
+        ms = 1_000 + min(after_s, lasts_s) * 1_000
+        read = {"on": on(ms), "unknown": PowerRead(Power.UNKNOWN, at(ms)), "silent": None}[kind]
+        found = step(interval, read, at(ms), None, 60_000)
+        if found.meter_to_ms is not None:
+            assert interval.metered_to_ms <= found.meter_to_ms <= ms
+            posted.append(owed_micros(interval, found.meter_to_ms) - sum(posted))
+            assert posted[-1] >= 0
+            seen_ms = found.seen_to_ms or interval.seen_to_ms
+            interval = replace(interval, metered_to_ms=found.meter_to_ms, seen_to_ms=seen_ms)
+    closed = step(interval, off(end_ms), at(end_ms), None, 60_000)
+    assert closed.close_at_ms == end_ms
+    posted.append(owed_micros(interval, end_ms) - sum(posted))
+    assert posted[-1] >= 0
+    assert sum(posted) == running_micros(tariff, lasts_s * 1_000)
+
+
+TIMES = st.none() | st.integers(0, 10_000)
+
+
+@given(st.integers(0, 10_000), TIMES, TIMES)
+def test_rent_never_begins_outside_of_what_we_saw(
+    read_ms: int, told_ms: int | None, earliest_ms: int | None
+) -> None:
+    """Whatever the platform says, and whatever the clocks did."""
+    read = replace(on(read_ms), charged_since_ms=told_ms)
+    found = step(None, read, at(read_ms), earliest_ms, 0)
+    assert found.open_at_ms is not None
+    assert found.open_at_ms <= read_ms
+    assert earliest_ms is None or found.open_at_ms >= min(earliest_ms, read_ms)
+
+
+@given(st.integers(5_000, 10_000), TIMES)
+def test_rent_never_ends_outside_of_what_we_saw(read_ms: int, told_ms: int | None) -> None:
+    """Not before the last read on, not after the first read off."""
+    read = replace(off(read_ms), charged_until_ms=told_ms)
+    found = step(OPEN, read, at(read_ms), None, 0)
+    assert found.close_at_ms is not None
+    assert OPEN.seen_to_ms <= found.close_at_ms <= read_ms

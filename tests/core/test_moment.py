@@ -29,3 +29,10 @@ def test_a_deadline_has_passed_when_either_clock_says_so() -> None:
     assert has_passed(deadline, Moment(0, 1_500, "boot"))
     assert ms_until(deadline, Moment(1_000_000, 1_400, "boot")) == 100
     assert ms_until(deadline, Moment(9_000_000, 0, "boot")) == 0
+
+
+def test_after_a_reboot_a_deadline_counts_by_the_wall_clock() -> None:
+    """The boot clock of another boot says nothing."""
+    deadline = START.plus_ms(1_000)
+    assert ms_until(deadline, Moment(1_000_400, 10**9, "next")) == 600
+    assert not has_passed(deadline, Moment(1_000_400, 10**9, "next"))

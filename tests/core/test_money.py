@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given, strategies as st
 
@@ -54,3 +56,59 @@ def test_screen_amounts_round_to_the_fen(micros: int, shown: str) -> None:
 def test_division_rounds_up() -> None:
     """What is owed is never rounded in our favour."""
     assert [ceil_div(n, 3) for n in (0, 1, 3, 4)] == [0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["0,35", "1,5", "12,34", "1,2,3", "1,0000", ",5", "1234,567"])
+def test_a_comma_that_groups_no_thousands_is_refused(text: str) -> None:
+    """Read as nothing at all, 0,35 would be a hundredfold."""
+    with pytest.raises(MoneyError, match="not an amount"):
+        parse_yuan(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["80." + "0" * 40 + "1", "0." + "9" * 40, "1E-999999999", "0.1234567"]
+)
+def test_no_digit_is_rounded_away(text: str) -> None:
+    """Nor those beyond the 28 that Decimal reckons with."""
+    with pytest.raises(MoneyError, match="six decimals"):
+        parse_yuan(text)
+
+
+def test_zeros_behind_the_sixth_decimal_change_nothing() -> None:
+    """The amount is what counts, not how it is written."""
+    assert parse_yuan("80." + "0" * 40) == 80_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("-5", "negative"), ("abc", "abc"), ("1e9", "check the figure"), ("inf", "finite")],
+)
+def test_a_refusal_says_why(text: str, why: str) -> None:
+    """A person can put it right."""
+    with pytest.raises(MoneyError, match=why):
+        parse_yuan(text)
+
+
+def test_the_largest_amount_is_taken_and_a_micro_more_is_not() -> None:
+    """Both sides of the limit."""
+    assert parse_yuan("10000000") == 10**13
+    with pytest.raises(MoneyError):
+        parse_yuan("10000000.000001")
+
+
+@given(st.integers(-(10**13), 10**13))
+def test_money_text_has_two_to_six_decimals(micros: int) -> None:
+    """And is exact."""
+    text = yuan_text(micros)
+    assert 2 <= len(text.rpartition(".")[2]) <= 6
+    assert Decimal(text) * 1_000_000 == micros
+
+
+def test_a_terminal_without_the_sign_shows_the_word() -> None:
+    """元 stands behind the figure."""
+    assert yuan_screen(-75_005_000, "元") == "-75.01元"
+
+
+def test_half_a_fen_is_rounded_up() -> None:
+    """And a hair less is not."""
+    assert (yuan_screen(75_005_000), yuan_screen(75_004_999)) == ("¥75.01", "¥75.00")

@@ -66,3 +66,42 @@ def test_no_order_of_reads_proves_without_two_valid_ones(
         assert len(valid) >= 2
         assert valid[-1].begun.utc_ms - valid[0].begun.utc_ms >= 1_000
         assert not found[-1].power.may_charge
+
+
+def test_a_wall_clock_that_jumps_between_two_reads_makes_no_proof() -> None:
+    """Two looks a moment apart stay a moment apart."""
+    early = PowerRead(OFF, Moment(2_000, 2_000, "boot"))
+    late = PowerRead(OFF, Moment(3_602_000, 2_010, "boot"))
+    assert not PROOF.holds((early, late), at(1_000))
+
+
+def test_after_a_reboot_the_wall_clock_tells_the_time_between_reads() -> None:
+    """There is no other clock of both boots."""
+    early = PowerRead(OFF, Moment(2_000, 9_000, "boot"))
+    late = PowerRead(OFF, Moment(3_000, 5, "next"))
+    assert PROOF.holds((early, late), at(1_000))
+    assert not PROOF.holds((early, PowerRead(OFF, Moment(2_999, 5, "next"))), at(1_000))
+
+
+def test_without_any_call_two_reads_are_enough() -> None:
+    """An instance that was adopted may never have been called."""
+    assert PROOF.holds(reads((OFF, 2_000), (OFF, 3_000)), None)
+
+
+def test_a_platform_that_says_off_and_still_charges_is_not_off() -> None:
+    """Its word on the rent counts, not the power lamp."""
+    billing = PowerRead(OFF, at(3), charging=True)
+    assert off_run((*reads((OFF, 1)), billing)) == ()
+    assert off_run((billing, *reads((OFF, 4)))) == reads((OFF, 4))
+
+
+def test_on_is_not_off_even_where_no_rent_is_said_to_run() -> None:
+    """A machine that is up may begin to cost at any moment."""
+    assert off_run((PowerRead(ON, at(1), charging=False),)) == ()
+
+
+def test_the_platforms_word_on_charging_comes_before_the_power_state() -> None:
+    """Where it gives none, the power state decides."""
+    assert not PowerRead(ON, at(1), charging=False).is_charging
+    assert PowerRead(Power.STARTING, at(1)).is_charging
+    assert not PowerRead(Power.RELEASED, at(1)).is_charging

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given, strategies as st
+
+from costguard.core.guards import judge_training
+from costguard.core.snapshot import Exit, TrainingFacts
+from costguard.core.spec import GuardLimits
+from costguard.core.training import STEPS_KEPT, WINDOWS_KEPT, fold
+
+
+def facts_of(*messages: dict[str, Any]) -> TrainingFacts:
+    """What is known after these messages."""
+    facts = TrainingFacts()
+    for message in messages:
+        facts = fold(facts, message)
+    return facts
+
+
+def step(loss: object, n: int = 1) -> dict[str, Any]:
+    """A progress message."""
+    return {"t": "progress", "boot_ms": n, "step": n, "loss": loss}
+
+
+def gpu(**given: object) -> dict[str, Any]:
+    """A window's message of a machine with one busy card."""
+    usual = {
+        "window_s": 5.0,
+        "nvml": {"state": "ok"},
+        "cards": [{"util_max": 97}],
+        "job": {"processes": 3, "cpu_cores": 1.25},
+    }
+    return {"t": "gpu", "boot_ms": 9_000, **usual, **given}
+
+
+@pytest.mark.parametrize("loss", [None, float("nan"), float("inf"), float("-inf"), "nan", [], True])
+def test_a_loss_that_is_no_number_is_a_step_without_one(loss: object) -> None:
+    """It ends the run as diverged, and is never anyone's best loss."""
+    facts = facts_of(step(2.5, 1), step(loss, 2))
+    assert [found.loss for found in facts.steps] == [2.5, None]
+    assert facts.best_loss == 2.5
+    verdict = judge_training(facts, GuardLimits(), expects_adapter=True)
+    assert verdict is not None
+    assert verdict.reason == "diverged"
+
+
+def test_a_line_without_a_loss_is_no_step() -> None:
+    """The trainer's last line is a summary; it must not look like a lost loss."""
+    assert facts_of({"t": "progress", "boot_ms": 1, "step": 9, "train_runtime": 4}).steps == ()
+
+
+def test_the_best_loss_is_the_lowest() -> None:
+    """Whatever comes after it."""
+    assert facts_of(step(3), step(1.5), step(2.0)).best_loss == 1.5
+
+
+def test_a_window_takes_the_busiest_card() -> None:
+    """One busy card is a busy job."""
+    window = facts_of(gpu(cards=[{"util_max": 3}, {"util_max": 88.9}])).windows[0]
+    assert (window.gpu_percent_max, window.gpu_absent) == (88, False)
+    assert (window.at_ms, window.length_ms) == (9_000, 5_000)
+    assert (window.cpu_centicores, window.processes) == (125, 3)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"cards": []},
+        {"cards": None},
+        {"cards": [{"util_max": None}]},
+        {"cards": [{"util_max": 50}, {"util_max": "N/A"}]},
+        {"cards": [{"util_max": float("nan")}]},
+        {"cards": [{}]},
+        {"cards": ["card"]},
+        {"cards": {"util_max": 1}},
+        {"cards": [], "nvml": {"state": "error"}},
+        {"cards": [], "nvml": "absent"},
+    ],
+)
+def test_a_card_that_does_not_say_is_unknown(given: dict[str, object]) -> None:
+    """Neither idle nor absent: only NVML itself may say that there is no card."""
+    window = facts_of(gpu(**given)).windows[0]
+    assert (window.gpu_percent_max, window.gpu_absent) == (None, False)
+
+
+@pytest.mark.parametrize("job", [None, {}, [], {"processes": "3", "cpu_cores": None}])
+def test_processes_that_cannot_be_seen_are_unknown(job: object) -> None:
+    """Not none of them, and not 0 % CPU."""
+    window = facts_of(gpu(job=job)).windows[0]
+    assert (window.processes, window.cpu_centicores) == (None, None)
+
+
+def test_an_exit_is_kept_with_its_log() -> None:
+    """Code, signal, artifact and the last lines."""
+    message = {
+        "t": "exit",
+        "boot_ms": 5,
+        "code": 0,
+        "signal": None,
+        "artifact": {"complete": True},
+        "log_tail": ["one", 2],
+    }
+    assert facts_of(message).exit == Exit(0, None, artifact_complete=True, log_tail=("one", "2"))
+
+
+@pytest.mark.parametrize("artifact", [None, {}, "complete", {"complete": "no"}, {"complete": 1}])
+def test_only_a_plain_true_is_a_complete_artifact(artifact: object) -> None:
+    """A run is not finished by a word that merely looks like one."""
+    message = {"t": "exit", "boot_ms": 5, "code": 0, "artifact": artifact, "log_tail": 7}
+    assert facts_of(message).exit == Exit(0, None, artifact_complete=False)
+
+
+def test_the_agents_clock_never_runs_backwards() -> None:
+    """Messages may come late; time that has passed has passed."""
+    late = ({"t": "heartbeat", "boot_ms": 900}, {"t": "heartbeat", "boot_ms": 400})
+    assert facts_of(*late).agent_now_ms == 900
+
+
+def test_a_phase_counts_from_when_it_began() -> None:
+    """Saying it again starts nothing anew, and no word is no phase."""
+    train = {"t": "phase", "phase": "train"}
+    facts = facts_of({**train, "boot_ms": 100}, {**train, "boot_ms": 300}, {"t": "phase"})
+    assert (facts.phase, facts.phase_since_ms) == ("train", 100)
+    assert facts_of({"t": "phase", "boot_ms": 1, "phase": None}).phase is None
+
+
+def test_memory_is_bounded() -> None:
+    """A run of a week keeps the latest steps and windows only."""
+    facts = facts_of(*(step(1.0, n) for n in range(STEPS_KEPT + 5)))
+    assert len(facts.steps) == STEPS_KEPT
+    assert facts.steps[-1].step == STEPS_KEPT + 4
+    windows = facts_of(*(gpu(boot_ms=n) for n in range(WINDOWS_KEPT + 5))).windows
+    assert (len(windows), windows[-1].at_ms) == (WINDOWS_KEPT, WINDOWS_KEPT + 4)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+NAMES = (
+    "boot_ms", "phase", "step", "loss", "cards", "nvml", "job", "window_s", "code", "signal",
+    "artifact", "log_tail",
+)  # fmt: skip
+MESSAGES = st.fixed_dictionaries(
+    {"t": st.sampled_from(["started", "phase", "progress", "gpu", "exit", "junk"]) | JSON},
+    optional=dict.fromkeys(NAMES, JSON) | {"boot_ms": st.integers(0, 10**12) | JSON},
+)
+
+
+@given(st.lists(MESSAGES, max_size=6))
+@example([gpu(window_s=1e308, job={"cpu_cores": 1e308})])
+@example([step(10**400), gpu(cards=[{"util_max": 10**400}])])
+def test_no_message_makes_the_fold_or_the_guards_fail(messages: list[dict[str, Any]]) -> None:
+    """The journal comes from a rented machine: it must never take the guard of the money down."""
+    facts = facts_of(*messages)
+    verdict = judge_training(facts, GuardLimits(), expects_adapter=True)
+    if verdict is not None:
+        json.dumps(verdict.evidence)
+        assert verdict.text
