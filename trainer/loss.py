@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def pad_batch(samples: Sequence[Encoded], pad_id: int, device: Any) -> dict[str, Any]:
-    """`input_ids`, `attention_mask` and `labels`, each [samples, longest], padded on the right.
+    """`input_ids` and `labels`, each [samples, longest], padded on the right.
 
-    Padding is told apart by its place, never by its id.
+    There is no attention mask: a token attends only to those on its left, so padding on the right
+    is seen by padding alone, and attention without a mask may take its faster kernels.
     """
     import torch
 
@@ -25,7 +26,6 @@ def pad_batch(samples: Sequence[Encoded], pad_id: int, device: Any) -> dict[str,
 
     return {
         "input_ids": rows([sample.token_ids for sample in samples], pad_id),
-        "attention_mask": rows([[1] * len(sample.token_ids) for sample in samples], 0),
         "labels": rows([sample.labels for sample in samples], IGNORED),
     }
 
@@ -39,9 +39,7 @@ def supervised_loss_sum(model: Any, batch: dict[str, Any]) -> Any:
     from torch.nn import functional
 
     causal = model.get_base_model()
-    hidden = causal.get_decoder()(
-        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
-    ).last_hidden_state
+    hidden = causal.get_decoder()(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
     targets = batch["labels"][:, 1:]
     supervised = targets != IGNORED
     logits = causal.get_output_embeddings()(hidden[:, :-1][supervised])

@@ -68,14 +68,15 @@ def test_old_ones_go_but_two_stay(tmp_path: Path, keep: int, left: list[int]) ->
 
 
 def test_a_damaged_one_does_not_count_as_kept(tmp_path: Path) -> None:
-    """After a fall back from a damaged 30 to 20, saving 25 keeps 20 and 25, and touches not 30."""
+    """After a fall back from damaged 30 and 20 to 10, saving 25 keeps 10, the second whole."""
     saved(tmp_path, 10, 20, 30)
-    (tmp_path / "checkpoint-30" / "optimizer.pt").unlink()
+    for step in (20, 30):
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").unlink()
     checkpoints = Checkpoints(tmp_path, keep=2)
     newest = checkpoints.newest_valid()
     assert newest is not None
     checkpoints.save(25, files_of(25))
-    assert steps_in(tmp_path) == [20, 25, 30]
+    assert steps_in(tmp_path) == [10, 20, 25, 30]
 
 
 def test_saving_over_a_damaged_one_moves_it_aside(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ def test_an_order_depends_on_nothing_but_its_arguments() -> None:
 
 
 def test_each_epoch_sees_every_sample_once() -> None:
-    """The last step of an epoch may be smaller; nothing is seen twice or left out."""
+    """The last step may be smaller; nothing is seen twice or left out; no epoch is like another."""
     assert steps_per_epoch(10, 4) == 3
     for epoch in range(3):
         steps = [step_samples(epoch * 3 + place, 10, 4, seed=1) for place in range(3)]
         assert [len(step) for step in steps] == [4, 4, 2]
         assert sorted(index for step in steps for index in step) == list(range(10))
+    assert step_samples(0, 10, 4, seed=1) != step_samples(3, 10, 4, seed=1)
 
 
 def test_a_step_can_be_asked_for_in_any_order() -> None:

@@ -171,11 +171,13 @@ def test_the_loss_is_that_of_the_whole_step(
 def test_the_loss_is_the_plain_one_of_transformers(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first step's loss equals transformers' own on the same padded batch and labels."""
+    """The first step's loss equals transformers' own on the same padded batch, masked."""
     theirs: list[float] = []
 
     def compare(model: Any, batch: dict[str, Any]) -> Any:
-        theirs.append(model(**batch).loss.item())
+        mask = (batch["input_ids"] != 0).long()  # no text holds the token that pads
+        assert 0 < mask.sum() < mask.numel()
+        theirs.append(model(**batch, attention_mask=mask).loss.item())
         return supervised_loss_sum(model, batch)
 
     monkeypatch.setattr(training, "supervised_loss_sum", compare)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -89,13 +88,17 @@ def test_a_model_that_cannot_be_loaded_is_refused(
 def test_two_trainers_never_share_a_directory(
     make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second is refused and leaves the first one's files alone."""
-    (tmp_path / "output").mkdir()
-    with (tmp_path / "output" / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert run(make_config()) == USAGE
+    """A second one is refused while the first is at work, and leaves its files alone."""
+    codes: list[int] = []
+    phases: list[str] = []
+
+    def start_another(_step: int) -> None:
+        codes.append(run(make_config()))
+        phases.append(status(tmp_path / "output")["phase"])
+
+    assert run(make_config(max_steps=1), start_another) == FINISHED
+    assert (codes, phases) == ([USAGE], ["train"])
     assert "another trainer" in capsys.readouterr().err
-    assert not (tmp_path / "output" / "status.json").exists()
 
 
 def test_an_output_directory_that_cannot_be_made_is_refused(
