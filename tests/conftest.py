@@ -6,9 +6,14 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A busy machine is no fault of the code: examples are bounded in number, not in time.
+settings.register_profile("quiet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quiet")
 
 LOOPBACK = ("127.", "::1", "localhost")
 

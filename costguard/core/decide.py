@@ -78,6 +78,8 @@ def _stopped_without_us(snap: Snapshot, now: Moment, text: str) -> Verdict:
     if snap.armed_end is not None and has_passed(snap.armed_end, now):
         evidence["lease_ended"] = True
         return Verdict("blind", f"{text} after its lease ran out unrenewed", evidence, save=False)
+    if _is_silent(snap, now):
+        return Verdict("blind", f"{text} after nothing was heard of it", evidence, save=False)
     return Verdict("platform", text, evidence, save=False)
 
 
@@ -256,9 +258,11 @@ def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
 
 def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """Renew at half, and bring the platform's timer up to what is reserved."""
-    lease, end = snap.lease, snap.armed_end
-    if lease is None or end is None:
+    lease, end, instance = snap.lease, snap.armed_end, snap.instance
+    if lease is None or end is None or instance is None:
         return ()
+    if instance.was_on and not instance.power.may_charge:
+        return ()  # found off: the next read decides why, and nothing is granted meanwhile
     grace_ms = snap.spec.runs[snap.stage].save_grace_ms
     has_timer = snap.platform.timer_min_lead_ms is not None
     if end.utc_ms < lease.end.utc_ms and has_timer:
@@ -336,20 +340,19 @@ def _saving(
     run = snap.spec.runs[snap.stage]
     waited_ms = elapsed_ms(since, now)
     reason = verdict.reason if verdict is not None else snap.pause_reason
+    missing = [a for a in snap.artifacts if not a.pulled and not a.failed]
+    lease_left = snap.lease is not None and not has_passed(snap.lease.end, now)
+    may_pull = waited_ms <= run.save_grace_ms + PULL_PATIENCE_MS and lease_left and missing
     if snap.link.state != "attached":
         hopeless = reason in ("blind", "platform") or not snap.has_ssh
-        if hopeless or waited_ms > ATTACH_PATIENCE_MS or not snap.training.is_alive:
-            return None
-        return (act.EnsureLink(),)
+        is_worth_it = waited_ms <= ATTACH_PATIENCE_MS if snap.training.is_alive else may_pull
+        return (act.EnsureLink(),) if is_worth_it and not hopeless else None
     if _is_silent(snap, now):
         return None
     if snap.training.is_alive and waited_ms <= run.save_grace_ms:
         return (act.Save(run.save_grace_ms - waited_ms),) if not snap.link.stop_sent else ()
-    if not snap.training.is_alive and waited_ms <= run.save_grace_ms + PULL_PATIENCE_MS:
-        missing = [a for a in snap.artifacts if not a.pulled and not a.failed]
-        lease_left = snap.lease is not None and not has_passed(snap.lease.end, now)
-        if missing and lease_left:
-            return _pulling(snap, only_newest=False)
+    if not snap.training.is_alive and may_pull:
+        return _pulling(snap, only_newest=False)
     return None
 
 
@@ -396,7 +399,11 @@ def final_state(snap: Snapshot, verdict: Verdict | None = None) -> str:
 def _after_the_end(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """Nothing runs any more: release if asked to, and stop what someone else switched on."""
     instance = snap.instance
-    if instance is None or snap.state == "released" or instance.provider_id is None:
+    if snap.state == "released":
+        return ()
+    if instance is None:
+        return (act.Finish("released"),) if snap.wish == "release" else ()
+    if instance.provider_id is None:
         return ()
     found_on = snap.fresh_read and instance.power.may_charge and instance.power is not Power.UNKNOWN
     if found_on and not instance.absent:

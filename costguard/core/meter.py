@@ -75,13 +75,27 @@ def step(
 
 
 def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
-    if read is None or not read.is_charging:
+    if read is None:
         return NOTHING
+    if not read.is_charging:
+        return _unseen(read, earliest_ms)
     latest_ms = read.begun.utc_ms
     started_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
     if read.charged_since_ms is not None:
         started_ms = min(max(read.charged_since_ms, started_ms), latest_ms)
     return MeterStep(open_at_ms=started_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+
+
+def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:
+    """A power interval that began and ended between two looks: the platform alone knows of it."""
+    since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
+    if since_ms is None or until_ms is None or earliest_ms is None:
+        return NOTHING
+    if not earliest_ms <= since_ms <= read.begun.utc_ms:
+        return NOTHING
+    return MeterStep(
+        open_at_ms=since_ms, close_at_ms=min(max(until_ms, since_ms), read.begun.utc_ms)
+    )
 
 
 def reach_ms(interval: Metered, at: Moment) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from sqlalchemy import func, select
+
 from costguard.core import actions as act
 from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
@@ -217,12 +219,12 @@ class Actor:
             return  # memory keeps it; the pass goes on to stop the instance
         self.memory.verdict = None
 
-    def stop_power(self, action: act.StopPower) -> None:
+    def stop_power(self, _: act.StopPower) -> None:
         """Call the platform's stop. The intent is written if it can be; the call is made anyway."""
         instance = self.snap.instance
         assert instance is not None
         assert instance.provider_id is not None, "nothing to stop without an instance"
-        intent_id = self._open_stop_intent(instance.id, action.attempt)
+        intent_id = self._open_stop_intent(instance.id)
         sent = self.now()
         calls = self.memory.calls
         self.memory.calls = Calls(sent, calls.stop_calls + 1, False, calls.was_on)
@@ -235,14 +237,15 @@ class Actor:
             self.context.notify("alarm", self.snap.spec.name, f"the stop call failed: {error}")
         self._close_stop_intent(instance.id, intent_id, outcome)
 
-    def _open_stop_intent(self, instance_id: int, attempt: int) -> int | None:
+    def _open_stop_intent(self, instance_id: int) -> int | None:
         now = self.now()
         try:
             with self.context.store.write() as session:
+                earlier = select(func.count(Intent.id)).where(Intent.job_id == self.job_id)
                 intent = Intent(
                     job_id=self.job_id,
                     kind="stop",
-                    key=f"stop:{instance_id}:{attempt}:{now.utc_ms}",
+                    key=f"stop:{instance_id}:{session.scalar(earlier)}",
                     state="open",
                     created_ms=now.utc_ms,
                     detail="",
@@ -313,12 +316,13 @@ class Actor:
             if job.state in FINAL_STATES:
                 return
             job.state = action.state
-            job.breach = self.snap.in_breach
             add_event(session, job.id, now.utc_ms, "state", action.state)
 
     def finish(self, action: act.Finish) -> None:
         """Settle, and enter the final state: only with the proof of I4, or nothing ever rented."""
         assert self.snap.instance is None or proven_stopped(self.snap), "I4: not seen stopped"
+        if self.memory.unmetered:
+            raise Halt  # what it has cost comes first: nothing is given back before it is charged
         now = self.now()
         with self.context.store.write() as session:
             job = session.get_one(Job, self.job_id)
@@ -335,7 +339,7 @@ class Actor:
                 )
                 text = "the platform says off, twice: the meter has stopped"
                 add_event(session, job.id, now.utc_ms, "stop_confirmed", text, {"seen_ms": seen})
-            job.state, job.breach = action.state, self.snap.in_breach
+            job.state = action.state
             job.closed_ms = now.utc_ms
             if instance is None:
                 job.hold_micros = 0

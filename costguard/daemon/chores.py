@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging
-from datetime import timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 
 from costguard.core.money import yuan_text
+from costguard.daemon.load import job_spec
+from costguard.daemon.strays import is_stray, parent_of, take_stray
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import posted_micros
-from costguard.store.models import Instance, LedgerEntry, PowerInterval
+from costguard.store.models import Instance, Intent, Job, LedgerEntry, PowerInterval
 
 if TYPE_CHECKING:
     from costguard.daemon.context import Context
+    from costguard.providers.base import InstanceView
 
 log = logging.getLogger("costguard.chores")
 
-ORPHAN_WATCH_S = 3_600
+STRAY_WATCH_S = 600
 RECONCILE_S = 600
 
 
@@ -38,7 +41,10 @@ class Chores:
 
     def start(self) -> None:
         """Run the chores from now on."""
-        self._scheduler.add_job(self.watch_orphans, "interval", seconds=ORPHAN_WATCH_S)
+        now = datetime.fromtimestamp(self._context.clock.now().utc_ms / 1000, tz=timezone.utc)
+        self._scheduler.add_job(
+            self.watch_strays, "interval", seconds=STRAY_WATCH_S, next_run_time=now
+        )
         self._scheduler.add_job(self.reconcile, "interval", seconds=RECONCILE_S)
         self._scheduler.start()
 
@@ -46,25 +52,43 @@ class Chores:
         """Stop without waiting for a chore that hangs on a platform."""
         self._scheduler.shutdown(wait=False)
 
-    def watch_orphans(self) -> list[str]:
-        """Report instances with our tag that no instance row of ours knows; return their ids."""
+    def watch_strays(self) -> list[str]:
+        """Put instances with our tag that no job drives under guard; return their ids."""
+        found: list[str] = []
+        for name in self._providers():
+            try:
+                now = self._context.clock.now()
+                views = self._context.provider(name).list_tagged(self._context.tag_prefix, now)
+                found += [view.id for view in views if self._guard_stray(view)]
+            except (ProviderError, StoreUnavailable) as error:
+                log.warning("strays on %s: %s", name, error)
+        return found
+
+    def _providers(self) -> list[str]:
+        """Every platform that a job of ours has ever asked for an instance."""
+        asked = select(Intent.job_id).where(Intent.kind == "create")
         try:
             with self._context.store.read() as session:
-                rows = session.scalars(select(Instance)).all()
-                known = {row.provider_id for row in rows}
-                tags = {row.tag for row in rows}
-                providers = {row.provider for row in rows}
-            orphans = []
-            for name in sorted(providers):
-                now = self._context.clock.now()
-                found = self._context.provider(name).list_tagged(self._context.tag_prefix, now)
-                orphans += [v.id for v in found if v.id not in known and v.tag not in tags]
-            for orphan in orphans:
-                self._say("orphan", f"an instance of ours that no job owns: {orphan}")
-        except (ProviderError, StoreUnavailable) as error:
-            log.warning("orphan watch: %s", error)
+                query = select(Job).where(Job.id.in_(asked), Job.state != "released")
+                jobs = session.scalars(query).all()
+                return sorted({job_spec(job).instance.provider for job in jobs})
+        except StoreUnavailable as error:
+            log.warning("strays: %s", error)
             return []
-        return orphans
+
+    def _guard_stray(self, view: InstanceView) -> bool:
+        """Whether the instance is a stray; if so, it is now under guard, or reported."""
+        with self._context.store.read() as session:
+            if not is_stray(session, view):
+                return False
+            parent = parent_of(session, self._context, view)
+            parent_id = None if parent is None else parent.id
+        if parent_id is None:
+            self._say("orphan", f"an instance of ours that no job here explains: {view.id}")
+        else:
+            why = "an instance of ours that no job drives"
+            take_stray(self._context, parent_id, view, why)
+        return True
 
     def reconcile(self) -> None:
         """Read each instance's bill and say where the books and the bill differ."""

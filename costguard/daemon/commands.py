@@ -44,7 +44,7 @@ class Commands:
 
     def submit(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Take a job, unless its budget cannot pay for even a first lease."""
-        spec, key = _spec(args), str(args.get("key"))
+        spec, key = _spec(args), _key(args)
         with self._context.store.read() as session:
             known = session.scalars(select(Command).where(Command.key == key)).first()
             if known is not None:
@@ -214,6 +214,14 @@ def _spec(args: Mapping[str, Any]) -> JobSpec:
         raise UserError(
             "bad_spec", f"the job is not understood: {error}", "socket", "update costguard"
         ) from error
+
+
+def _key(args: Mapping[str, Any]) -> str:
+    """What makes a repeated request the same one; without it two could not be told apart."""
+    key = args.get("key")
+    if not isinstance(key, str) or not key:
+        raise UserError("bad_request", "a submission needs a key of its own", "socket")
+    return key
 
 
 def _yuan(value: object) -> int:

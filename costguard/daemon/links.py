@@ -33,6 +33,7 @@ def ensure_link(actor: Actor) -> None:
     key = f"{snap.instance.id}:{snap.stage}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
     if memory.link is not None and memory.link_key == key:
         return
+    heard = memory.link_facts.heard  # a new boot does not end the silence of a training
     close_link(memory)
     with actor.context.store.read() as session:
         after_seq = session.get_one(Job, actor.job_id).last_seq
@@ -52,7 +53,7 @@ def ensure_link(actor: Actor) -> None:
     )
     memory.link = actor.context.link(plan, actor.wake)
     memory.link_key = key
-    memory.link_facts = LinkFacts(state="connecting", since=actor.now())
+    memory.link_facts = LinkFacts(state="connecting", since=actor.now(), heard=heard)
     memory.link.start()
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from costguard.core import meter
 from costguard.core.calendar import month_of
 from costguard.core.lease import Interval, Lease
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
-from costguard.core.snapshot import ArtifactFacts, InstanceFacts, Platform, Snapshot
+from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Platform, Snapshot
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.tariff import Tariff
 from costguard.core.training import fold
@@ -71,18 +72,38 @@ def tariff_of(instance: Instance) -> Tariff:
     )
 
 
-def rebuild_memory(session: Session, job: Job) -> JobMemory:
-    """A job's memory from the database alone, as it was before the daemon was last stopped."""
-    memory = JobMemory()
+def metered(row: PowerInterval) -> meter.Metered:
+    """A power interval as the meter's arithmetic takes it."""
+    return meter.Metered(
+        id=row.id,
+        started_ms=row.started_ms,
+        anchor=Moment(row.anchor_utc_ms, row.anchor_boot_ms, row.anchor_boot_id),
+        seen_to_ms=row.seen_to_ms,
+        metered_to_ms=row.metered_to_ms,
+        posted_micros=row.posted_micros,
+        tariff=Tariff(row.price_micros_per_hour, row.quantum_s),
+    )
+
+
+def rebuild_memory(session: Session, job: Job, now: Moment) -> JobMemory:
+    """A job's memory from the database alone, as it was before the daemon was last stopped.
+
+    A training that runs counts as heard now: its silence is told from ours from here on.
+    """
+    memory = JobMemory(breach=job.breach)
     rows = select(Telemetry.data_json).where(
         Telemetry.job_id == job.id, Telemetry.stage == job.stage
     )
     for text in session.scalars(rows.order_by(Telemetry.seq)):
         memory.training = fold(memory.training, json.loads(text))
+    if memory.training.is_alive:
+        memory.link_facts = LinkFacts(heard=now)
     instance = newest_instance(session, job.id)
     if instance is None:
         return memory
     memory.tariff = tariff_of(instance)
+    if instance.absent_since_ms is not None:
+        memory.absent_since = Moment(instance.absent_since_ms, 0, "")
     reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
     latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(READS_KEPT)).all()
     memory.reads = [
@@ -136,7 +157,7 @@ def load_snapshot(
         created=Moment(job.created_ms, 0, ""),
         stage=job.stage,
         tariff=memory.tariff if instance is None else tariff_of(instance),
-        instance=None if instance is None else _instance(session, instance, memory),
+        instance=None if instance is None else _instance(session, instance, memory, now),
         lease=lease,
         armed_end=_armed_end(lease_row),
         accounts=accounts(session, job, caps, tuple(sorted(months))),
@@ -219,7 +240,7 @@ def _armed_end(row: LeaseRow | None) -> Moment | None:
     return Moment(row.armed_end_utc_ms, row.end_boot_ms - lag_ms, row.boot_id)
 
 
-def _instance(session: Session, row: Instance, memory: JobMemory) -> InstanceFacts:
+def _instance(session: Session, row: Instance, memory: JobMemory, now: Moment) -> InstanceFacts:
     interval = open_interval(session, row.id, "running")
     started = row.started_call_ms
     return InstanceFacts(
@@ -227,13 +248,17 @@ def _instance(session: Session, row: Instance, memory: JobMemory) -> InstanceFac
         provider_id=row.provider_id,
         **_seen(memory, Power(row.power)),
         started_call=None if started is None else Moment(started, 0, ""),
-        interval=None
-        if interval is None
-        else Interval(interval.id, interval.started_ms, interval.posted_micros),
+        interval=None if interval is None else _interval(metered(interval), now),
         absent=row.released_ms is not None
         or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
         stopped_seen=row.stopped_seen_ms is not None,
     )
+
+
+def _interval(open_now: meter.Metered, now: Moment) -> Interval:
+    """The open interval with its start on the wall clock of now, which may have been set since."""
+    ran_ms = meter.reach_ms(open_now, now) - open_now.started_ms
+    return Interval(open_now.id, now.utc_ms - ran_ms, open_now.posted_micros)
 
 
 def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactFacts, ...]:

@@ -57,6 +57,8 @@ class JobMemory:
     resolving_since: Moment | None = None
     pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
+    unmetered: bool = False  # the platform was asked since the books were last brought up to it
+    breach: bool = False  # as the database has it
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
 
     def take_read(self, view: InstanceView) -> None:
@@ -66,7 +68,9 @@ class JobMemory:
         self.ssh = view.ssh
         self.tariff = view.tariff
         self.absent_since = None
-        if view.read.is_charging and view.read.power.may_charge:
+        last, since_ms = self.calls.last, view.read.charged_since_ms
+        was_charged = last is not None and since_ms is not None and since_ms >= last.utc_ms
+        if was_charged or (view.read.is_charging and view.read.power.may_charge):
             self.calls.was_on = True
 
     def note_leased(self, heartbeat: int) -> None:

@@ -60,13 +60,14 @@ class JobPasses:
         """One pass; returns how many milliseconds from now the next is due at the latest."""
         context = self.context
         now = context.clock.now()
-        memory, provider = self._open()
+        memory, provider = self._open(now)
         snap = self._load(memory, provider, now)
         self._observe(memory, provider, snap, now)
         self._record(memory, provider, now)
         snap = self._load(memory, provider, now)
         actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
         actor.write_verdict()
+        self._note_breach(memory, snap, now)
         actions = decide(snap, context.clock.now())
         self._act(actor, actions)
         is_stopping = snap.pause_reason is not None or act.Conclude in map(type, actions)
@@ -94,14 +95,14 @@ class JobPasses:
 
     # ------------------------------------------------------------------ load
 
-    def _open(self) -> tuple[JobMemory, Provider]:
+    def _open(self, now: Moment) -> tuple[JobMemory, Provider]:
         """The memory, rebuilt at the first pass, and the platform's adapter."""
         if self._memory is None:
             with self.context.store.read() as session:
                 job = session.get_one(Job, self.job_id)
                 self._name = job.name
                 self._provider_name = job_spec(job).instance.provider
-                self._memory = rebuild_memory(session, job)
+                self._memory = rebuild_memory(session, job, now)
         return self._memory, self.context.provider(self._provider_name)
 
     def _load(self, memory: JobMemory, provider: Provider, now: Moment) -> Snapshot:
@@ -157,6 +158,7 @@ class JobPasses:
         """Write what was seen; what cannot be written now is kept and written later."""
         if not (memory.unsaved or memory.pulled or memory.asked):
             return
+        memory.unmetered = memory.unmetered or memory.asked
         try:
             with self.context.store.write() as session:
                 job = session.get_one(Job, self.job_id)
@@ -175,10 +177,27 @@ class JobPasses:
             memory.store_alarmed = True
             return
         memory.store_alarmed = False
+        memory.unmetered = memory.unmetered and not memory.asked
         if memory.unsaved and memory.link is not None:
             memory.link.send({"t": "ack", "seq": last_seq})
         memory.unsaved.clear()
         memory.pulled.clear()
+
+    def _note_breach(self, memory: JobMemory, snap: Snapshot, now: Moment) -> None:
+        """Show, aloud, that facts have gone past a cap; or that the cap was raised above them."""
+        if snap.in_breach == memory.breach:
+            return
+        over = [account.scope for account in snap.accounts if account.in_breach]
+        text = f"past the cap: {', '.join(over)}" if over else "within the caps again"
+        self.context.notify("alarm" if over else "info", self._name, text)
+        try:
+            with self.context.store.write() as session:
+                session.get_one(Job, self.job_id).breach = snap.in_breach
+                kind = "breach" if over else "breach_ended"
+                add_event(session, self.job_id, now.utc_ms, kind, text, {"over": over})
+        except StoreUnavailable:
+            return  # it was said; the next pass writes it
+        memory.breach = snap.in_breach
 
     def _record_pulled(
         self,

@@ -15,8 +15,9 @@ from costguard.core import meter
 from costguard.core.calendar import month_of
 from costguard.core.moment import Moment
 from costguard.core.money import yuan_text
+from costguard.core.power import Power
 from costguard.core.tariff import Tariff, paused_micros
-from costguard.daemon.load import newest_instance, open_interval, open_lease
+from costguard.daemon.load import metered, newest_instance, open_interval, open_lease
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
 from costguard.store.models import (
@@ -55,13 +56,19 @@ def record_pass(
     if instance is None or instance.provider_id is None:
         return
     view = memory.fresh
-    if view is not None:
-        _record_read(session, instance, view, memory)
+    if memory.absent_since is None:
+        instance.absent_since_ms = None
+    elif instance.absent_since_ms is None:
+        instance.absent_since_ms = memory.absent_since.utc_ms
     if view is not None or memory.asked:
+        earliest_ms = _earliest_start_ms(session, instance)  # before this read is among the seen
+        if view is not None:
+            _record_read(session, instance, view, memory)
         read = memory.gone if view is None else view.read
         if memory.gone is not None:
             instance.power = memory.gone.power.value
-        _meter_running(session, job, instance, read, now, zone, poll_ms * ASSUME_AFTER_POLLS)
+        assume_after_ms = poll_ms * ASSUME_AFTER_POLLS
+        _meter_running(session, job, instance, read, now, zone, earliest_ms, assume_after_ms)
         _meter_disk(session, job, instance, view, now, zone)
 
 
@@ -188,14 +195,14 @@ def _meter_running(
     read: PowerRead | None,
     now: Moment,
     zone: ZoneInfo,
+    earliest_ms: int | None,
     assume_after_ms: int,
 ) -> None:
     """Charge what the latest read shows to have run; open and close power intervals."""
     row = open_interval(session, instance.id, "running")
     if row is not None and row.price_micros_per_hour != instance.price_micros_per_hour:
         row = _split_at_price_change(session, job, instance, row, now, zone)
-    open_now = None if row is None else _metered(row)
-    earliest_ms = _earliest_start_ms(session, instance)
+    open_now = None if row is None else metered(row)
     step = meter.step(open_now, read, now, earliest_ms, assume_after_ms)
     if step.open_at_ms is not None and read is not None:
         row = _open_interval(session, instance, "running", step.open_at_ms, read.begun)
@@ -215,7 +222,12 @@ def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
         PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
     )
     ended = session.scalars(last_end.order_by(PowerInterval.id.desc()).limit(1)).first()
-    bounds = [at for at in (instance.started_call_ms, ended) if at is not None]
+    reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
+    latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(1)).first()
+    seen_off = None
+    if latest is not None and not Power(latest.power).may_charge:
+        seen_off = latest.begun_utc_ms
+    bounds = [at for at in (instance.started_call_ms, ended, seen_off) if at is not None]
     return max(bounds) if bounds else None
 
 
@@ -243,22 +255,10 @@ def _open_interval(
     return row
 
 
-def _metered(row: PowerInterval) -> meter.Metered:
-    return meter.Metered(
-        id=row.id,
-        started_ms=row.started_ms,
-        anchor=Moment(row.anchor_utc_ms, row.anchor_boot_ms, row.anchor_boot_id),
-        seen_to_ms=row.seen_to_ms,
-        metered_to_ms=row.metered_to_ms,
-        posted_micros=row.posted_micros,
-        tariff=Tariff(row.price_micros_per_hour, row.quantum_s),
-    )
-
-
 def _charge_to(
     session: Session, job: Job, row: PowerInterval, to_ms: int, now: Moment, zone: ZoneInfo
 ) -> None:
-    owed = meter.owed_micros(_metered(row), to_ms)
+    owed = meter.owed_micros(metered(row), to_ms)
     lease = open_lease(session, job.id)
     place = Place(job.stage, job.phase or "setup")
     month = month_of(to_ms, zone)
@@ -279,7 +279,7 @@ def _close(
     session: Session, job: Job, row: PowerInterval, ended_ms: int, now: Moment, zone: ZoneInfo
 ) -> None:
     """End the interval; what was charged beyond its true end by assumption is corrected."""
-    owed = meter.owed_micros(_metered(row), ended_ms)
+    owed = meter.owed_micros(metered(row), ended_ms)
     if owed >= row.posted_micros:
         _charge_to(session, job, row, ended_ms, now, zone)
     else:
@@ -302,7 +302,7 @@ def _split_at_price_change(
     the earlier one, a fall only now, so that the books are never the lower ones for long.
     """
     rise = instance.price_micros_per_hour > row.price_micros_per_hour
-    at_ms = row.seen_to_ms if rise else max(meter.reach_ms(_metered(row), now), row.seen_to_ms)
+    at_ms = row.seen_to_ms if rise else max(meter.reach_ms(metered(row), now), row.seen_to_ms)
     _close(session, job, row, at_ms, now, zone)
     anchor = Moment(at_ms, now.boot_ms - max(now.utc_ms - at_ms, 0), now.boot_id)
     return _open_interval(session, instance, "running", at_ms, anchor)
@@ -323,7 +323,7 @@ def _meter_disk(
     if row is None:
         since = instance.created_ms or view.read.begun.utc_ms
         row = _open_interval(session, instance, "disk", since, view.read.begun)
-    to_ms = max(meter.reach_ms(_metered(row), view.read.begun), row.metered_to_ms)
+    to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
     tariff = Tariff(0, 1, row.price_micros_per_hour)
     owed = paused_micros(tariff, to_ms - row.started_ms)
     row.seen_to_ms = to_ms

@@ -4,7 +4,7 @@
 2. The platform is called once.
 3. The outcome is recorded: rented, refused, or unclear.
 4. An unclear call is resolved by listing our tag, never by calling again blindly. A second
-   instance that the platform made of one call is stopped and reported.
+   instance that the platform made of one call is put under guard as a stray.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sqlalchemy import select
 from costguard.core.moment import Moment, elapsed_ms
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls
+from costguard.daemon.strays import take_stray
 from costguard.providers.base import (
     CreateRequest,
     InstanceView,
@@ -143,7 +144,8 @@ def resolve_create(actor: Actor) -> None:
     if mine:
         adopt(actor, row.tag, mine[0])
         for double in mine[1:]:
-            _stop_double(actor, double)
+            why = "the platform made a second instance of one call"
+            take_stray(actor.context, actor.job_id, double, why)
         return
     since = actor.memory.resolving_since or now
     actor.memory.resolving_since = since
@@ -151,17 +153,6 @@ def resolve_create(actor: Actor) -> None:
         gone = Refused("the platform never listed it: nothing was rented")
         _give_up(actor, row.tag, gone, again_ms=UNLISTED_RETRY_MS)
         actor.memory.resolving_since = None
-
-
-def _stop_double(actor: Actor, view: InstanceView) -> None:
-    text = f"the platform made a second instance of one call; stopping {view.id}"
-    actor.context.notify("alarm", actor.snap.spec.name, text)
-    try:
-        actor.provider.stop(view.id)
-    except ProviderError as error:
-        actor.context.notify("alarm", actor.snap.spec.name, f"its stop failed: {error}")
-    with actor.context.store.write() as session:
-        add_event(session, actor.job_id, actor.now().utc_ms, "duplicate", text, {"id": view.id})
 
 
 def _give_up(actor: Actor, tag: str, error: Refused, again_ms: int | None) -> None:

@@ -7,6 +7,7 @@ that stops the meter, so that it counts as an enforcer.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from costguard.providers.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from costguard.core.moment import Moment
@@ -93,11 +94,12 @@ class LocalProvider:
     def quote(self, gpu: str | None) -> Quote:
         """The price and stock of a GPU type, the RTX 3090 unless another is named."""
         wanted = gpu or DEFAULT_GPU
-        offers = self._call("GET", "/v1/offers")["offers"]
-        for offer in offers:
-            if offer["gpu"].lower() == wanted.lower():
-                return Quote(offer["gpu"], _tariff(offer), int(offer["stock"]) > 0)
-        names = ", ".join(offer["gpu"] for offer in offers)
+        with _understood("offers"):
+            offers = self._call("GET", "/v1/offers")["offers"]
+            for offer in offers:
+                if offer["gpu"].lower() == wanted.lower():
+                    return Quote(offer["gpu"], _tariff(offer), int(offer["stock"]) > 0)
+            names = ", ".join(offer["gpu"] for offer in offers)
         raise Refused(f"no GPU type {wanted!r} here; there are: {names}")
 
     def list_tagged(self, tag_prefix: str, now: Moment) -> Sequence[InstanceView]:
@@ -105,18 +107,20 @@ class LocalProvider:
         found: dict[str, InstanceView] = {}
         seen = 0
         for page in range(1, PAGE_LIMIT):
-            answer = self._call("GET", "/v1/instances", params={"page": page})
-            for item in answer["instances"]:
-                if item["tag"].startswith(tag_prefix):
-                    found[item["id"]] = _view(item, now)
-            seen += len(answer["instances"])
-            if not answer["instances"] or seen >= int(answer["total"]):
-                break
+            with _understood("list"):
+                answer = self._call("GET", "/v1/instances", params={"page": page})
+                for item in answer["instances"]:
+                    if item["tag"].startswith(tag_prefix):
+                        found[item["id"]] = _view(item, now)
+                seen += len(answer["instances"])
+                if not answer["instances"] or seen >= int(answer["total"]):
+                    break
         return tuple(found.values())
 
     def read(self, instance_id: str, now: Moment) -> InstanceView:
         """One instance as the platform describes it."""
-        return _view(self._call("GET", f"/v1/instances/{instance_id}"), now)
+        with _understood(f"read {instance_id}"):
+            return _view(self._call("GET", f"/v1/instances/{instance_id}"), now)
 
     def create(self, request: CreateRequest, now: Moment) -> InstanceView:
         """Rent one; the platform's stop timer is armed in the same call."""
@@ -133,7 +137,8 @@ class LocalProvider:
         if request.max_price_micros_per_hour is not None:
             price = Decimal(request.max_price_micros_per_hour) / MICROS_PER_YUAN
             body["max_price_yuan_per_hour"] = str(price)
-        return _view(self._call("POST", "/v1/instances", json=body), now)
+        with _understood("create"):
+            return _view(self._call("POST", "/v1/instances", json=body), now)
 
     def start(self, instance_id: str) -> None:
         """Ask for power on."""
@@ -150,41 +155,64 @@ class LocalProvider:
     def arm_timer(self, instance_id: str, at_ms: int) -> int | None:
         """Set the stop timer, then ask what it is set to: the answer is a second call's."""
         self._call("PUT", f"/v1/instances/{instance_id}/stop_timer", json={"at": at_ms})
-        back = self._call("GET", f"/v1/instances/{instance_id}")["stop_at_ms"]
-        return None if back is None else int(back)
+        with _understood("stop timer"):
+            back = self._call("GET", f"/v1/instances/{instance_id}")["stop_at_ms"]
+            return None if back is None else int(back)
 
     def bill_micros(self, instance_id: str) -> int | None:
         """The platform's own bill for this instance so far."""
-        answer = self._call("GET", "/v1/bill", params={"instance": instance_id})
-        return _micros(answer["total_yuan"])
+        with _understood("bill"):
+            answer = self._call("GET", "/v1/bill", params={"instance": instance_id})
+            return _micros(answer["total_yuan"])
 
     def balance_micros(self) -> int | None:
         """What the wallet holds."""
-        return _micros(self._call("GET", "/v1/wallet")["balance_yuan"])
+        with _understood("wallet"):
+            return _micros(self._call("GET", "/v1/wallet")["balance_yuan"])
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """One HTTP call, mapped onto the exception tree; never repeated here."""
+        """One HTTP call, mapped onto the exception tree; never repeated here.
+
+        A no counts only in the platform's own words: a page of a gateway between us, whatever
+        its status, says nothing of what happened behind it.
+        """
         try:
             response = self._session.request(
-                method, self._base_url + path, timeout=self._timeout, **options
+                method,
+                self._base_url + path,
+                timeout=self._timeout,
+                allow_redirects=False,
+                **options,
             )
             answer = response.json() if response.content else {}
         except (requests.RequestException, ValueError) as error:
             raise Unclear(f"{method} {path}: {type(error).__name__}: {error}") from error
-        if response.ok and isinstance(answer, dict):
+        status = response.status_code
+        if status // 100 == 2 and isinstance(answer, dict):
             return answer
-        error_body = answer.get("error", {}) if isinstance(answer, dict) else {}
+        error_body = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(error_body, dict) or status // 100 != 4:
+            raise Unclear(f"{method} {path}: {status}", _retry_after_s(response))
         code, message = str(error_body.get("code", "")), str(error_body.get("message", ""))
-        text = f"{method} {path}: {response.status_code} {code} {message}".strip()
-        if response.status_code == requests.codes.not_found:
+        text = f"{method} {path}: {status} {code} {message}".strip()
+        if status == requests.codes.not_found:
             raise Absent(text)
-        if response.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+        if status in (requests.codes.unauthorized, requests.codes.forbidden):
             raise AuthRefused(text)
-        if response.status_code == requests.codes.too_many_requests or response.status_code >= 500:
+        if status == requests.codes.too_many_requests:
             raise Unclear(text, _retry_after_s(response))
         if code == "no_capacity":
             raise NoCapacity(message or text)
         raise Refused(message or text)
+
+
+@contextlib.contextmanager
+def _understood(what: str) -> Iterator[None]:
+    """Unclear, where an answer is not what the platform documents."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise Unclear(f"{what}: the answer is not understood: {error!r}") from error
 
 
 def endpoint_settings(home: Path) -> dict[str, str] | None:

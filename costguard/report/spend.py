@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from costguard.core.calendar import day_of
 from costguard.core.money import yuan_text
+from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.amounts import billed_s, posted_for, spent_micros
 from costguard.report.figures import hours_text, time_text
 from costguard.store.ledger import pending_micros, posted_micros
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 REPORT_SCHEMA = "costguard.report/1"
+GROUPS = ("job", "stage", "phase", "provider", "instance", "gpu", "day")
 IDLE_REASONS = ("idle", "stalled", "blind")
 
 
@@ -55,6 +57,9 @@ def report_document(
     session: Session, now_ms: int, zone: ZoneInfo, by: str | None = None
 ) -> dict[str, Any]:
     """The spend-to-date report over every job of this home, rows grouped by `by` if given."""
+    if by is not None and by not in GROUPS:
+        what = f"a report cannot be grouped by {by!r}"
+        raise UserError("unknown_group", what, "--by", f"one of: {', '.join(GROUPS)}", EXIT_USAGE)
     jobs = {job.id: job for job in session.scalars(select(Job))}
     sums = _add_up(session, jobs, zone, by)
     instances = session.scalars(select(Instance)).all()
@@ -137,7 +142,7 @@ def _key(row: Row, by: str | None) -> tuple[object, ...]:
     """What makes two ledger entries share a row; the price is always part of it."""
     if by is None:
         return (row.job, row.stage, row.phase, row.instance, row.price_micros)
-    for name in ("job", "stage", "phase", "provider", "instance", "gpu", "day"):
+    for name in GROUPS:
         if name != by:
             setattr(row, name, None)
     return (getattr(row, by), row.price_micros)

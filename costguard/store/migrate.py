@@ -5,11 +5,15 @@ Alembic is needed once per start and weighs tens of MiB; a child process gives t
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 from costguard.errors import EXIT_INTERNAL, UserError
+
+# The exception's own line; below it SQLAlchemy prints the statement and a link.
+_REASON = re.compile(r"^[\w.]+: (.+)$", re.MULTILINE)
 
 
 def migrations_dir() -> Path:
@@ -31,10 +35,10 @@ def upgrade(database: Path) -> None:
         check=False,
     )
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        said = _REASON.findall(done.stderr) or ["no reason given"]
         raise UserError(
             "database",
-            f"the database could not be opened or upgraded: {said}",
+            f"the database could not be opened or upgraded: {said[-1]}",
             str(database),
             "check free space and permissions of that folder; nothing was changed",
             EXIT_INTERNAL,
@@ -47,7 +51,8 @@ def _main() -> None:
 
     config = Config()
     config.set_main_option("script_location", str(migrations_dir()).replace("%", "%%"))
-    config.set_main_option("version_locations", str(migrations_dir() / "versions" / "2026"))
+    # Not `version_locations`: that would be split at every space of the path.
+    config.set_main_option("recursive_version_locations", "true")
     config.attributes["database"] = Path(sys.argv[1])
     command.upgrade(config, "head")
 

@@ -10,6 +10,8 @@ from costguard.core.lease import Account, Interval, Lease
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import (
+    ArtifactFacts,
+    Exit,
     InstanceFacts,
     LinkFacts,
     Platform,
@@ -79,6 +81,11 @@ QUEUED = replace(
     training=TrainingFacts(),
     accounts=(Account("job x", 1_000 * YUAN, 0, 0, 0),),
 )
+ENDED = replace(RUNNING.training, exit=Exit(1, None, artifact_complete=False))
+SAVED = replace(RUNNING.training, exit=Exit(75, None, artifact_complete=False))
+POOR = (Account("job x", 76 * YUAN, 20 * YUAN, 56 * YUAN, 0),)
+LATE = NOW.plus_ms(36_000)  # four seconds before the lease's end
+NO_TIMER = replace(PLATFORM, timer_min_lead_ms=None)
 A = TypeVar("A")
 
 
@@ -102,3 +109,9 @@ def off(*begun_ms: int) -> tuple[PowerRead, ...]:
 def concluded(snap: Snapshot, reason: str, verdict_at: Moment = NOW) -> Snapshot:
     """The same with a verdict already given."""
     return replace(snap, pause_reason=reason, verdict_at=verdict_at)
+
+
+def artifact(number: int, kind: str = "checkpoint", **given: bool) -> ArtifactFacts:
+    """A complete result that is not home yet."""
+    base = ArtifactFacts(number, f"{kind}-{number}", kind, number, False, False, False)
+    return replace(base, **given)  # type: ignore[arg-type]  # only the flags are given

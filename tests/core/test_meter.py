@@ -183,3 +183,36 @@ def test_rent_never_ends_outside_of_what_we_saw(read_ms: int, told_ms: int | Non
     found = step(OPEN, read, at(read_ms), None, 0)
     assert found.close_at_ms is not None
     assert OPEN.seen_to_ms <= found.close_at_ms <= read_ms
+
+
+def test_an_interval_between_two_looks_is_metered_by_the_platforms_word() -> None:
+    """It began after our start call and was over before we looked."""
+    told = off(9_000, charged_since_ms=3_000, charged_until_ms=7_000)
+    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(open_at_ms=3_000, close_at_ms=7_000)
+    late = off(9_000, charged_since_ms=3_000, charged_until_ms=99_000)
+    assert step(None, late, at(9_000), 1_000, 1).close_at_ms == 9_000
+
+
+def test_an_interval_that_was_metered_already_is_not_metered_again() -> None:
+    """Its beginning lies before its end, which bounds the next one; both times must be told."""
+    told = off(9_000, charged_since_ms=3_000, charged_until_ms=7_000)
+    assert step(None, told, at(9_000), 7_000, 1) == NOTHING
+    assert step(None, told, at(9_000), None, 1) == NOTHING
+    ahead = off(2_000, charged_since_ms=3_000, charged_until_ms=7_000)
+    assert step(None, ahead, at(2_000), 1_000, 1) == NOTHING
+    for half in (off(9_000, charged_since_ms=3_000), off(9_000, charged_until_ms=7_000)):
+        assert step(None, half, at(9_000), 1_000, 1) == NOTHING
+
+
+@given(st.integers(0, 10_000), TIMES, TIMES, TIMES)
+def test_an_unseen_interval_never_ends_before_it_began(
+    read_ms: int, since_ms: int | None, until_ms: int | None, earliest_ms: int | None
+) -> None:
+    """Nor lies outside of what we saw, whatever the platform says."""
+    read = replace(off(read_ms), charged_since_ms=since_ms, charged_until_ms=until_ms)
+    found = step(None, read, at(read_ms), earliest_ms, 0)
+    if found != NOTHING:
+        assert found.open_at_ms is not None
+        assert found.close_at_ms is not None
+        assert earliest_ms is not None
+        assert earliest_ms <= found.open_at_ms <= found.close_at_ms <= read_ms

@@ -31,6 +31,12 @@ def test_one_read_is_no_proof() -> None:
     assert not PROOF.holds(reads((OFF, 2_000)), at(1_000))
 
 
+def test_one_read_is_no_proof_even_of_a_platform_that_needs_no_distance() -> None:
+    """Two reads are two reads."""
+    assert not StopProof(apart_ms=0).holds(reads((OFF, 2_000)), at(1_000))
+    assert StopProof(apart_ms=0).holds(reads((OFF, 2_000), (OFF, 2_000)), at(1_000))
+
+
 def test_reads_too_close_are_no_proof() -> None:
     """Two looks at one cached answer are one look."""
     assert not PROOF.holds(reads((OFF, 2_000), (OFF, 2_999)), at(1_000))

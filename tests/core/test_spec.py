@@ -15,7 +15,7 @@ from costguard.core.spec import (
     spec_from_json,
 )
 
-TEXTS = st.text(max_size=12)
+TEXTS = st.sampled_from(["", "a b", "客服", "{python}", '"', "\\n\0"])
 RUNS = st.builds(
     Run,
     argv=st.lists(TEXTS, min_size=1, max_size=3).map(tuple),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tests.daemon.fake_cloud import Machine
     from tests.daemon.world import World
 
 FINAL = "('paused', 'finished', 'failed', 'released')"
@@ -53,7 +52,7 @@ class Auditor:
                     self.grants += 1
                     self._check_cap(database, job_id)
                 if kind == "settle":
-                    self._check_stopped(job_id, "a reservation was settled")
+                    self._check_stopped(database, job_id, "a reservation was settled")
                 if interval_id is not None:
                     self._check_interval(database, interval_id)
                 if lease_id is not None:
@@ -62,7 +61,7 @@ class Auditor:
             for (job_id,) in database.execute(query).fetchall():
                 if job_id not in self._final:
                     self._final.add(job_id)
-                    self._check_stopped(job_id, "a final state was entered")
+                    self._check_stopped(database, job_id, "a final state was entered")
 
     def _check_cap(self, database: sqlite3.Connection, job_id: int) -> None:
         """I1: no grant leaves posted + pending + F above a cap, in any scope."""
@@ -88,9 +87,22 @@ class Auditor:
             committed = database.execute(query, (project,)).fetchone()[0]
             assert committed <= (caps.project_micros or {})[project], f"I1: {project} is over"
 
-    def _check_stopped(self, job_id: int, what: str) -> None:
-        """I4: only after the meter has truly stopped, as far as we ever rented anything."""
-        charged = [machine.id for machine in self._machines(job_id) if machine.is_charged]
+    def _check_stopped(self, database: sqlite3.Connection, job_id: int, what: str) -> None:
+        """I4: only after the meter of everything that the job rented has truly stopped."""
+        rows = database.execute("select job_id, provider_id from instances").fetchall()
+        others = {machine for owner, machine in rows if owner != job_id}
+        world = self._world
+        world.cloud.settle()
+        charged = [
+            machine.id
+            for machine in world.cloud.machines
+            if machine.tag.startswith(f"costguard-test-{job_id}-")
+            and machine.is_charged
+            and machine.id not in others
+            and machine.visible_ms <= world.clock.true_ms  # else nobody could know
+        ]
+        owned = {machine for owner, machine in rows if owner == job_id}
+        charged += [one.id for one in world.cloud.charged if one.id in owned]
         assert not charged, f"I4: {what} while {charged} still cost money"
 
     def _check_interval(self, database: sqlite3.Connection, interval_id: int) -> None:
@@ -135,7 +147,8 @@ class Auditor:
         self.trail.append("agent lease")
         with closing(self._connect()) as database:
             armed_ms = database.execute(
-                "select armed_end_utc_ms from leases where state = 'open'"
+                "select armed_end_utc_ms from leases where state = 'open' and id = ?",
+                (int(message["id"]),),
             ).fetchone()
         assert armed_ms is not None, "I2: the agent was granted time without a lease"
         now_ms = self._world.clock.now().utc_ms
@@ -166,11 +179,6 @@ class Auditor:
                 f"more than {tolerance} apart"
             )
         assert not world.cloud.charged, "something is left running"
-
-    def _machines(self, job_id: int) -> list[Machine]:
-        self._world.cloud.settle()
-        tag = f"costguard-test-{job_id}-"
-        return [one for one in self._world.cloud.machines if one.tag.startswith(tag)]
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self._world.database}?mode=ro", uri=True)

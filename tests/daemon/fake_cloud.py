@@ -171,6 +171,13 @@ class FakeCloud:
             if machine.power == "off":
                 self._set_off(machine, self.clock.true_ms)
 
+    def add(self, tag: str) -> Machine:
+        """A machine that somebody else rents with this tag."""
+        machine = Machine(f"m-{len(self.machines) + 1}", tag, "RTX 3090", self.clock.true_ms, 0)
+        self.machines.append(machine)
+        self._begin(machine, "starting", self.habits.start_ms)
+        return machine
+
     def switch_on(self, machine: Machine) -> None:
         """Somebody switches it on in the platform's own console."""
         self.settle()

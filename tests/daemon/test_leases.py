@@ -72,7 +72,7 @@ def test_a_renewal_comes_at_half_and_reserves_only_the_increment(world: World) -
 def test_the_last_lease_is_the_final_one_and_saves_before_its_end(world: World) -> None:
     """The next does not fit the cap: save while there is money for it, and stay under the cap."""
     world.set_script(steps=500)
-    machine = world.start_training(spec_of(yuan=0.6))
+    machine = world.start_training(spec_of(yuan=0.4))
     world.until(lambda: world.lease is not None and world.lease.final)
     lease = world.lease
     assert lease is not None
@@ -82,7 +82,7 @@ def test_the_last_lease_is_the_final_one_and_saves_before_its_end(world: World) 
     assert world.agent.exited_ms <= lease.end_utc_ms
     assert machine.stopped_ms is not None
     assert machine.stopped_ms <= lease.end_utc_ms + LATENCY_MS
-    assert world.cloud.machine_micros(machine) <= 0.6 * YUAN
+    assert world.cloud.machine_micros(machine) <= 0.4 * YUAN
     world.assert_books()
 
 
@@ -186,7 +186,7 @@ def test_the_meter_has_stopped_by_the_leases_end_plus_l(
 ) -> None:
     """Whichever one enforcer is left, and whether or not the training obeys: never beyond."""
     world.set_script(steps=500, ignores_stop=ignores_stop)
-    machine = world.start_training(spec_of(yuan=0.6))
+    machine = world.start_training(spec_of(yuan=0.35))
     for habit, value in ENFORCERS[who].items():
         setattr(world.cloud.habits, habit, value)
     world.until(lambda: world.lease is not None and world.lease.final)
@@ -196,7 +196,7 @@ def test_the_meter_has_stopped_by_the_leases_end_plus_l(
     assert machine.stopped_ms is not None
     assert machine.stopped_ms <= lease.end_utc_ms + LATENCY_MS
     world.until_final()
-    assert world.cloud.machine_micros(machine) <= 0.6 * YUAN
+    assert world.cloud.machine_micros(machine) <= 0.35 * YUAN
     world.assert_books()
 
 
@@ -216,7 +216,7 @@ def test_a_dead_daemon_leaves_nothing_running_beyond_l(who: str, world: World) -
     world.boot()
 
 
-@pytest.mark.parametrize("lease_ms", [20_000, 23_000, 26_000, 29_000, 32_000])
+@pytest.mark.parametrize("lease_ms", [20_000, 23_000, 27_000])
 def test_deadlines_do_not_wait_for_a_slow_poll(
     lease_ms: int, make_world: Callable[..., World]
 ) -> None:

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import event, select
 
 from costguard.core.spec import GuardLimits, InstanceWish, JobSpec, Run
+from costguard.daemon.chores import Chores
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
 from costguard.daemon.loop import Loop
@@ -67,7 +68,8 @@ class WatchedStore(Store):
         self._audit, self._point = audit, point
         self.is_broken = False
         self.breaks_reads = False
-        self.fails_writes = 0  # so many more fail
+        self.fails_writes = 0  # so many fail, after `fails_after` more
+        self.fails_after = 0
 
         @event.listens_for(self._writer, "connect")
         def _quick(connection: Any, _record: Any) -> None:
@@ -76,14 +78,29 @@ class WatchedStore(Store):
     @contextmanager
     def write(self) -> Iterator[Session]:
         """As the real one: all of it is committed, or nothing."""
-        if self.is_broken or self.fails_writes > 0:
-            self.fails_writes -= 1
+        if self.is_broken or self._fails_now():
             raise StoreUnavailable("the database said: disk full")
         self._point("write")
         with super().write() as session:
             yield session
         self._point("written")
         self._audit()
+
+    def _fails_now(self) -> bool:
+        if self.fails_writes == 0:
+            return False
+        self.fails_after -= 1
+        if self.fails_after >= 0:
+            return False
+        self.fails_writes -= 1
+        return True
+
+    def limit_pages(self, *, full: bool) -> None:
+        """Have SQLite refuse to grow the database, or let it grow again."""
+        with self._writer.connect() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+            limit = pages if full else 1_000_000
+            connection.exec_driver_sql(f"PRAGMA max_page_count={limit}")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -166,6 +183,7 @@ class World:
         )
         self.loop = Loop(self.context, InlineExecutor())
         self.commands = Commands(self.context, self.loop.wake)
+        self.chores = Chores(self.context)
 
     def kill(self) -> None:
         """The daemon's process is gone; agents and platform live on."""
@@ -287,8 +305,8 @@ class World:
 
     @property
     def agent(self) -> FakeAgent:
-        """The newest machine's agent."""
-        return self.line.agents[self.cloud.machines[-1].id]
+        """The agent that was started last."""
+        return next(reversed(self.line.agents.values()))
 
     @property
     def link(self) -> FakeLink:
@@ -304,6 +322,10 @@ class World:
         """What the job has reserved and not used, in micro-yuan."""
         with Store.read(self.store) as session:
             return pending_micros(session, LedgerEntry.job_id == self.job(name).id)
+
+    def ledger(self) -> list[LedgerEntry]:
+        """The entries of the books, oldest first."""
+        return self.rows(LedgerEntry)
 
     def alarms(self, word: str = "") -> list[str]:
         """What was said in alarm."""

@@ -1,0 +1,98 @@
+"""Strays: instances of ours that no job drives.
+
+The platform made two of one create call, or showed one only after we had given it up. Each becomes
+a job of its own that can only be stopped. What holds for every job then holds for it: it is
+charged, as overrun; stopped for as long as it takes, ever louder; and believed to be off only
+when it was seen (I2 to I4).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import select
+
+from costguard.daemon.load import job_spec
+from costguard.store.events import add_event
+from costguard.store.models import Instance, Intent, Job
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from costguard.core.moment import Moment
+    from costguard.daemon.context import Context
+    from costguard.providers.base import InstanceView
+
+
+def is_stray(session: Session, view: InstanceView) -> bool:
+    """Whether no row knows this instance of ours, nor any create call that may still be its own.
+
+    To be asked after the platform was: what was rented since is then known here.
+    """
+    rows = session.scalars(select(Instance)).all()
+    unclear = {row.tag for row in rows if row.provider_id is None}
+    return view.tag not in unclear and view.id not in {row.provider_id for row in rows}
+
+
+def parent_of(session: Session, context: Context, view: InstanceView) -> Job | None:
+    """The job that the instance's tag names; None where this database knows no such job."""
+    number = view.tag.removeprefix(context.tag_prefix).partition("-")[0]
+    return session.get(Job, int(number)) if number.isdecimal() else None
+
+
+def take_stray(context: Context, parent_id: int, view: InstanceView, why: str) -> None:
+    """Put the instance under guard, once, as a job that is being stopped; said aloud."""
+    now = context.clock.now()
+    with context.store.write() as session:
+        if session.scalars(select(Job).where(Job.submit_key == stray_key(view))).first():
+            return
+        parent = session.get_one(Job, parent_id)
+        job = _stopping_job(parent, view, why, now)
+        session.add(job)
+        session.flush()
+        intent = select(Intent).where(Intent.key == f"create:{view.tag}")
+        called = session.scalars(intent).first()
+        session.add(
+            Instance(
+                job_id=job.id,
+                provider=job_spec(parent).instance.provider,
+                provider_id=view.id,
+                tag=f"{view.tag}/{view.id}",
+                gpu=view.gpu,
+                price_micros_per_hour=view.tariff.price_micros_per_hour,
+                quantum_s=view.tariff.quantum_s,
+                paused_micros_per_hour=view.tariff.paused_micros_per_hour,
+                power=view.read.power.value,
+                created_ms=view.created_ms,
+                started_call_ms=view.created_ms if called is None else called.created_ms,
+            )
+        )
+        add_event(session, parent.id, now.utc_ms, "stray", why, {"id": view.id, "loud": True})
+    context.notify("alarm", parent.name, f"{why}: {view.id} is being stopped")
+
+
+def stray_key(view: InstanceView) -> str:
+    """What makes a stray's job the only one of its kind."""
+    return f"stray:{view.id}"
+
+
+def _stopping_job(parent: Job, view: InstanceView, why: str, now: Moment) -> Job:
+    name = f"{parent.name}.stray-{view.id}"
+    return Job(
+        name=name,
+        project=parent.project,
+        spec_json=replace(job_spec(parent), name=name).to_json(),
+        submit_key=stray_key(view),
+        created_ms=now.utc_ms,
+        state="pausing",
+        cap_micros=0,
+        stage=parent.stage,
+        pause_reason="platform",
+        verdict_text=why,
+        verdict_json=json.dumps({"tag": view.tag, "id": view.id}),
+        verdict_utc_ms=now.utc_ms,
+        verdict_boot_ms=now.boot_ms,
+        verdict_boot_id=now.boot_id,
+    )

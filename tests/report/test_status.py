@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from costguard.store.models import Artifact, Job
+from tests.report.books import NOW_MS, START_MS, YUAN, Books, ask
+
+if TYPE_CHECKING:
+    from costguard.store.database import Store
+
+JOB = [
+    "job", "state", "breach", "pause_reason", "stage", "phase", "step", "total_steps", "loss",
+    "eta_s", "forecast_yuan", "instance", "budget", "lease_expires_at", "enforcers", "telemetry",
+    "last_checkpoint",
+]  # fmt: skip
+INSTANCE = ["id", "provider", "power", "gpu", "price_yuan_per_hour", "paid_until"]
+BUDGET = ["cap_yuan", "spent_yuan", "reserved_yuan", "left_yuan", "worst_case_yuan"]
+
+
+def job_row(store: Store, pid: int | None = 7) -> dict[str, Any]:
+    """The one job's row."""
+    (row,) = ask(store, "status", pid)["jobs"]
+    found: dict[str, Any] = row
+    return found
+
+
+def enforcers(store: Store, pid: int | None = 7) -> dict[str, tuple[bool, str | None, bool]]:
+    """Who is armed, until when, and whether proven."""
+    return {
+        each["kind"]: (each["armed"], each["until"], each["proven"])
+        for each in job_row(store, pid)["enforcers"]
+    }
+
+
+def test_the_document_has_exactly_the_keys_of_the_contract(store: Store) -> None:
+    """Down to the last part of a row."""
+    with store.write() as session:
+        books = Books.open(session)
+        books.run_to(books.interval(), 60)
+        session.add(checkpoint(books.job, 4))
+    status = ask(store, "status", pid=4711)
+    assert list(status) == ["schema", "as_of", "daemon", "jobs"]
+    assert status["schema"] == "costguard.status/1"
+    assert status["daemon"] == {"running": True, "pid": 4711}
+    (row,) = status["jobs"]
+    assert list(row) == JOB
+    assert list(row["instance"]) == INSTANCE
+    assert list(row["budget"]) == BUDGET
+    assert [list(each) for each in row["enforcers"]] == [["kind", "armed", "until", "proven"]] * 3
+    assert list(row["telemetry"]) == ["age_s", "gpu_util_percent", "gpu_memory_percent"]
+    assert list(row["last_checkpoint"]) == ["step", "complete", "age_s"]
+
+
+def test_a_job_that_has_nothing_yet_says_so_with_nulls(store: Store) -> None:
+    """Keys never disappear."""
+    with store.write() as session:
+        books = Books.open(session, state="queued", phase=None)
+        session.delete(books.instance)
+        session.delete(books.lease)
+    row = job_row(store)
+    assert list(row) == JOB
+    nulls = ("pause_reason", "phase", "step", "total_steps", "loss", "eta_s", "forecast_yuan",
+             "instance", "lease_expires_at", "last_checkpoint")  # fmt: skip
+    assert {row[key] for key in nulls} == {None}
+    assert set(row["telemetry"].values()) == {None}
+    assert {each["armed"] for each in row["enforcers"]} == {False}
+
+
+def test_without_a_daemon_that_is_said(store: Store) -> None:
+    """Whoever reads must know that nobody guards."""
+    with store.write() as session:
+        Books.open(session)
+    assert ask(store, "status")["daemon"] == {"running": False, "pid": None}
+    assert enforcers(store, pid=None)["daemon"][0] is False
+
+
+def test_status_and_report_tell_the_same_figures(store: Store) -> None:
+    """On two instances, one bill above what was metered and one below."""
+    with store.write() as session:
+        books = Books.open(session, hold_micros=2 * YUAN)
+        books.reserve(30)
+        books.run_to(books.interval(), 3_600)
+        books.instance.bill_micros = 14 * YUAN
+        again = Books.open(session, "other")
+        again.instance.job_id = books.job.id
+        again.instance.bill_micros = 16 * YUAN
+        lease, again.job = again.job, books.job
+        again.run_to(again.interval(), 3_600)
+        session.delete(again.lease)
+        session.flush()
+        session.delete(lease)
+    budget, found = job_row(store)["budget"], ask(store, "report")["totals"]
+    assert budget["spent_yuan"] == "31.00"  # 15 and 16
+    assert {key: found[key] for key in BUDGET} == budget
+
+
+@pytest.mark.parametrize(
+    ("quantum_s", "until"),
+    [
+        (1, "2026-11-24T16:10:01.000Z"),
+        (60, "2026-11-24T16:11:00.000Z"),
+        (3_600, "2026-11-24T17:00:00.000Z"),
+    ],
+)
+def test_paid_until_is_the_end_of_the_quantum_that_was_begun(
+    store: Store, quantum_s: int, until: str
+) -> None:
+    """Under a tariff by the hour it is worth knowing."""
+    with store.write() as session:
+        books = Books.open(session, quantum_s=quantum_s)
+        running = books.interval()
+        books.run_to(running, 601)
+    assert job_row(store)["instance"]["paid_until"] == until
+    with store.write() as session:
+        session.get_one(type(running), running.id).ended_ms = START_MS + 601_000
+    assert job_row(store)["instance"]["paid_until"] is None
+
+
+def test_progress_is_the_latest_step_and_what_it_will_cost(store: Store) -> None:
+    """4 of 10 steps, one in 60 s: 6 minutes more, at 15 yuan an hour."""
+    with store.write() as session:
+        books = Books.open(session)
+        books.run_to(books.interval(), 240)
+        for step in range(1, 5):
+            given = {"step": step, "total_steps": 10, "loss": 4.0 - step / 2}
+            books.tell("progress", step, after_s=60 * step, **given)
+    row = job_row(store)
+    assert (row["step"], row["total_steps"], row["loss"], row["eta_s"]) == (4, 10, 2.0, 360)
+    assert row["forecast_yuan"] == "2.50"  # 1 yuan so far and 6 minutes
+
+
+def test_a_step_logged_every_so_often_counts_for_all_it_stands_for(store: Store) -> None:
+    """Ten steps a line: the pace is that of the lines."""
+    with store.write() as session:
+        books = Books.open(session)
+        for line in range(1, 4):
+            books.tell("progress", line, after_s=100 * line, step=10 * line, total_steps=60, loss=1)
+    assert job_row(store)["eta_s"] == 300
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [{"step": 1, "total_steps": 9}],
+        [{"step": 1}, {"step": 2}],
+        [{"step": "1", "total_steps": 9}, {"step": "2", "total_steps": 9}],
+        [{"step": 5, "total_steps": 9}, {"step": 4, "total_steps": 9}],
+        [
+            {"step": 5, "total_steps": 9},
+            {"step": 6, "total_steps": 9},
+            {"step": 2, "total_steps": 9},
+        ],
+        [{"step": 1, "total_steps": 9, "boot_ms": None}, {"step": 2, "total_steps": 9}],
+        [{"step": 1, "total_steps": 9, "boot_ms": "x"}, {"step": 2, "total_steps": 9}],
+    ],
+)
+def test_without_a_pace_there_is_no_forecast(store: Store, lines: list[dict[str, Any]]) -> None:
+    """And whatever a rented machine sent, status answers."""
+    with store.write() as session:
+        books = Books.open(session)
+        for seq, line in enumerate(lines, 1):
+            books.tell("progress", seq, **{"after_s": seq, **line})
+    row = job_row(store)
+    assert (row["eta_s"], row["forecast_yuan"]) == (None, None)
+
+
+def test_only_a_job_that_trains_has_a_time_to_go(store: Store) -> None:
+    """Afterwards the last step stays visible."""
+    with store.write() as session:
+        books = Books.open(session, state="finished", pause_reason="finished")
+        for step in (1, 2):
+            books.tell("progress", step, after_s=step, step=step, total_steps=9, loss=1.5)
+    row = job_row(store)
+    assert (row["eta_s"], row["forecast_yuan"], row["step"], row["loss"]) == (None, None, 2, 1.5)
+
+
+def test_enforcers_are_told_with_what_is_known_of_each(store: Store) -> None:
+    """The daemon, the platform's timer as read back, and the agent once it has the lease."""
+    with store.write() as session:
+        books = Books.open(session)
+        job_id, instance_id = books.job.id, books.instance.id
+    until, timer = "2026-11-24T17:10:00.000Z", "2026-11-24T17:20:00.000Z"
+    assert enforcers(store) == {
+        "daemon": (True, until, True),
+        "platform_timer": (False, None, False),
+        "agent": (False, None, True),
+    }
+    with store.write() as session:
+        session.get_one(Job, job_id).launched_ms = START_MS
+        session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS + 1_200_000
+    assert enforcers(store)["platform_timer"] == (True, timer, True)
+    assert enforcers(store)["agent"] == (True, until, True)
+    with store.write() as session:
+        session.get_one(Job, job_id).exit_json = "{}"
+        session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS
+    assert enforcers(store)["agent"] == (False, None, True)
+    assert enforcers(store)["platform_timer"][0] is False
+
+
+def test_what_was_given_back_is_shown_as_released(store: Store) -> None:
+    """Whatever its last power state was, and nothing is armed."""
+    with store.write() as session:
+        books = Books.open(session)
+        books.instance.released_ms = NOW_MS
+        books.instance.timer_at_ms = NOW_MS + 1
+    assert job_row(store)["instance"]["power"] == "released"
+    assert {armed for armed, _, _ in enforcers(store).values()} == {False}
+
+
+def test_telemetry_shows_the_busiest_card_of_the_latest_window(store: Store) -> None:
+    """And how old the news is."""
+    cards = [
+        {"util_mean": 41.4, "mem_used_mib": 6_000, "mem_total_mib": 24_000},
+        {"util_mean": 97.6, "mem_used_mib": 18_000, "mem_total_mib": 24_000},
+        {"util_mean": None, "mem_used_mib": None, "mem_total_mib": 24_000},
+    ]
+    with store.write() as session:
+        books = Books.open(session)
+        books.tell("gpu", 1, after_s=3_500, cards=[{"util_mean": 3.0}])
+        books.tell("gpu", 2, after_s=3_590, cards=cards)
+    assert job_row(store)["telemetry"] == {
+        "age_s": 9,
+        "gpu_util_percent": 98,
+        "gpu_memory_percent": 75,
+    }
+
+
+def test_a_machine_without_a_gpu_has_no_percentages(store: Store) -> None:
+    """Unknown is null, not 0 %."""
+    with store.write() as session:
+        Books.open(session).tell("gpu", 1, after_s=3_600, cards=[], nvml={"state": "absent"})
+    assert job_row(store)["telemetry"] == {
+        "age_s": 0,
+        "gpu_util_percent": None,
+        "gpu_memory_percent": None,
+    }
+
+
+def checkpoint(job: Job, step: int, *, complete: bool = True, stage: int = 0) -> Artifact:
+    """A checkpoint that was seen ten seconds ago."""
+    return Artifact(
+        job_id=job.id,
+        stage=stage,
+        name=f"checkpoint-{step}",
+        kind="checkpoint",
+        step=step,
+        complete=complete,
+        files_json="[]",
+        seen_ms=NOW_MS - 10_000,
+    )
+
+
+def test_the_last_checkpoint_is_that_of_the_highest_step_of_this_stage(store: Store) -> None:
+    """Complete or not: a half-written one is worth knowing of."""
+    with store.write() as session:
+        job = Books.open(session).job
+        found = [
+            checkpoint(job, 4),
+            checkpoint(job, 8, complete=False),
+            checkpoint(job, 9, stage=1),
+        ]
+        session.add_all(found)
+    assert job_row(store)["last_checkpoint"] == {"step": 8, "complete": False, "age_s": 10}
+
+
+def test_all_jobs_are_shown_newest_first_and_one_by_its_name(store: Store) -> None:
+    """Of two jobs of one name, the newer one."""
+    with store.write() as session:
+        for name, state in (("a", "finished"), ("b", "training"), ("a", "queued")):
+            Books.open(session, name, state=state)
+    everything = ask(store, "status")["jobs"]
+    assert [(row["job"], row["state"]) for row in everything] == [
+        ("a", "queued"),
+        ("b", "training"),
+        ("a", "finished"),
+    ]
+    assert [row["state"] for row in ask(store, "status", job="a")["jobs"]] == ["queued"]
