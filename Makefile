@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # pip takes its index from PIP_INDEX_URL, as always. TORCH_INDEX_URL, if set, is asked for torch
 # alone: PyTorch's own CPU index has a build of about 190 MB for every platform.
 TORCH := torch==2.13.0
+# How many tests run side by side: as many as there are cores, `make test WORKERS=1` one by one.
+WORKERS ?= auto
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
 
 .PHONY: demo test test-full check bench clean help
 
@@ -18,10 +21,10 @@ demo: $(VENV)/.trainer
 	@$(BIN)/costguard demo $(DEMO)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q $(TESTS)
+	$(PYTEST) $(TESTS)
 
 test-full: $(VENV)/.dev
-	COSTGUARD_TEST_FULL=1 $(BIN)/python -m pytest -q $(TESTS)
+	COSTGUARD_TEST_FULL=1 $(PYTEST) $(TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

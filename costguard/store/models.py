@@ -165,7 +165,9 @@ class LedgerEntry(Base):
         # The convention puts its prefix before these once more: so the first migration named them.
         CheckConstraint("kind IN ('reserve', 'charge', 'settle', 'adjust')", name="ck_ledger_kind"),
         CheckConstraint("amount_micros >= 0 OR kind = 'adjust'", name="ck_ledger_sign"),
-        CheckConstraint("covered_micros BETWEEN 0 AND max(amount_micros, 0)", name="ck_ledger_covered"),
+        CheckConstraint(
+            "covered_micros BETWEEN 0 AND max(amount_micros, 0)", name="ck_ledger_covered"
+        ),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     at_ms: Mapped[int]
