@@ -158,7 +158,7 @@ class Commands:
         )
         if offer is None:
             least_ms = min(FIRST_LEASE_SHORTEST_MS, spec.lease_ms) + latency_ms
-            least = running_micros(tariff, least_ms) + hold
+            least = running_micros(tariff, now.utc_ms, now.utc_ms + least_ms) + hold
             raise UserError(
                 "budget_too_small",
                 f"a cap of {yuan_text(spec.cap_micros)} yuan does not reach for a first lease: "
