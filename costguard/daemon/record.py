@@ -225,7 +225,7 @@ def _meter_running(
     if step.open_at_ms is not None and read is not None:
         tariff = tariff_of(instance)
         row = _open_interval(session, instance, tariff, step.open_at_ms, read.begun)
-        row.earliest_ms = step.earliest_ms
+        row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), step.origin_ms
     if row is None:
         return
     if step.seen_to_ms is not None:

@@ -111,6 +111,25 @@ def test_an_hour_that_had_begun_is_not_begun_anew_by_a_new_price(
     world.assert_books()
 
 
+def test_an_hour_that_somebody_else_began_is_not_ours(make_world: Callable[..., World]) -> None:
+    """Found on: charged from the next boundary of the platform's own hours."""
+    world = make_world(quantum_s=60)
+    world.set_script(steps=200)
+    world.submit(spec_of(yuan=200))
+    world.tick()
+    with world.store.write() as session:  # as if it had been taken over, not started
+        session.query(Instance).one().started_call_ms = None
+    world.pass_time(5_000)
+    world.run(30)
+    machine = world.cloud.machines[0]
+    (row,) = world.rows(PowerInterval)
+    assert (row.origin_ms, row.earliest_ms) == (machine.runs[0].started_ms,) * 2
+    assert row.started_ms > machine.runs[0].started_ms
+    assert world.posted() == 0
+    world.run(60)
+    assert world.posted() == world.cloud.machine_micros(machine) // 2
+
+
 def test_free_time_that_is_left_is_the_next_starts(world: World) -> None:
     """Written down when the meter stops; it stays so whatever the platform goes on saying."""
     world.set_script(steps=20)
