@@ -100,6 +100,7 @@ class TrainingFacts:
     phase: str | None = None
     phase_since_ms: int | None = None
     steps: tuple[Step, ...] = ()
+    first_losses: tuple[float, ...] = ()
     best_loss: float | None = None
     windows: tuple[Window, ...] = ()
     exit: Exit | None = None
@@ -135,6 +136,7 @@ class Snapshot:
     verdict_at: Moment | None
     created: Moment
     stage: int
+    stage_since: Moment | None
     tariff: Tariff | None
     instance: InstanceFacts | None
     lease: Lease | None
@@ -154,6 +156,11 @@ class Snapshot:
         run = self.spec.runs[self.stage]
         platform = self.platform
         return run.save_grace_ms + platform.stop_latency_ms + platform.timer_lateness_ms
+
+    @property
+    def has_next_stage(self) -> bool:
+        """Whether another rung of the ladder waits."""
+        return self.stage + 1 < len(self.spec.runs)
 
     @property
     def in_breach(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from costguard.core.snapshot import Exit, Step, TrainingFacts, Window
 
 STEPS_KEPT = 200
+FIRST_LOSSES_KEPT = 5  # one logged loss is noise; the gate compares medians of a few
 FIGURE_MAX = 1e15  # what is larger is junk, and would not survive being rounded
 WINDOWS_KEPT = 720  # an hour of 5-second windows: longer than any allowance but a user's own
 
@@ -47,8 +48,11 @@ def _progress(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> T
     best = facts.best_loss
     if loss is not None and (best is None or loss < best):
         best = loss
+    first = facts.first_losses
+    if loss is not None and len(first) < FIRST_LOSSES_KEPT:
+        first = (*first, loss)
     steps = (*facts.steps, Step(step, at_ms, loss))[-STEPS_KEPT:]
-    return replace(facts, steps=steps, best_loss=best)
+    return replace(facts, steps=steps, first_losses=first, best_loss=best)
 
 
 def _window(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:

@@ -135,6 +135,7 @@ class Daemon:
             "quote": self.commands.quote,
             "pause": self.commands.pause,
             "release": self.commands.release,
+            "resume": self.commands.resume,
             "budget_set": self.commands.budget_set,
             "stop": self._stop_command,
         }

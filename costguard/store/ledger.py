@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from costguard.core.lease import Account
 from costguard.core.money import yuan_text
 from costguard.errors import CostguardError
+from costguard.store.budgets import in_force
 from costguard.store.models import Job, LeaseRow, LedgerEntry, PowerInterval
 
 if TYPE_CHECKING:
@@ -53,8 +54,9 @@ class DoesNotFit(CostguardError):
 class Caps:
     """The caps beside the job's own: `None` where none is set."""
 
-    month_micros: int | None = None
+    month_micros: int | None = None  # of each month that has none of its own in `months`
     project_micros: Mapping[str, int] | None = None
+    months: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ def accounts(
     session: Session, job: Job, caps: Caps, months: tuple[str, ...]
 ) -> tuple[Account, ...]:
     """The job's, the project's and each touched month's account, as of this transaction."""
+    caps = in_force(session, caps)
     found = [
         Account(
             scope=f"job {job.name}",
@@ -91,17 +94,19 @@ def accounts(
                 hold_micros=session.scalar(hold) or 0,
             )
         )
-    if caps.month_micros is not None:
+    for month in months:
+        month_cap = (caps.months or {}).get(month, caps.month_micros)
+        if month_cap is None:
+            continue
         hold = select(func.coalesce(func.sum(Job.hold_micros), 0))
-        found.extend(
+        found.append(
             Account(
                 scope=f"month {month}",
-                cap_micros=caps.month_micros,
+                cap_micros=month_cap,
                 posted_micros=posted_micros(session, LedgerEntry.month == month),
                 pending_micros=_month_pending_micros(session, month),
                 hold_micros=session.scalar(hold) or 0,
             )
-            for month in months
         )
     return tuple(found)
 

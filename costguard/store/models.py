@@ -31,6 +31,16 @@ class Meta(Base):
     value: Mapped[str]
 
 
+class BudgetRow(Base):
+    """A cap that a person has set on a project or a month; it goes before the config's."""
+
+    __tablename__ = "budgets"
+    scope: Mapped[str] = mapped_column(primary_key=True)  # project, month
+    name: Mapped[str] = mapped_column(primary_key=True)
+    cap_micros: Mapped[int]
+    set_ms: Mapped[int]
+
+
 class Job(Base):
     """One thing asked for. `version` is the compare-and-set counter of guarded updates."""
 
@@ -49,6 +59,9 @@ class Job(Base):
     cap_micros: Mapped[int]
     hold_micros: Mapped[int] = mapped_column(default=0)
     stage: Mapped[int] = mapped_column(default=0)
+    stage_since_ms: Mapped[int | None]  # when this stage became due, for a stage after the first
+    attempt: Mapped[int] = mapped_column(default=0)  # how often it was resumed
+    first_seq: Mapped[int] = mapped_column(default=0)  # what came before is an earlier attempt's
     phase: Mapped[str | None]
     launched_ms: Mapped[int | None]  # the agent said that training was started
     exit_json: Mapped[str | None]  # the agent's exit record, once there is one
