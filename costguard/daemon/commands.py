@@ -21,7 +21,7 @@ from costguard.providers.base import Provider, ProviderError
 from costguard.report.documents import find_job
 from costguard.store.events import add_event
 from costguard.store.ledger import pending_micros, posted_micros
-from costguard.store.models import Command, Job, LedgerEntry
+from costguard.store.models import Command, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -98,8 +98,8 @@ class Commands:
             old, job.cap_micros = job.cap_micros, cap_micros
             text = f"the cap went from {yuan_text(old)} to {yuan_text(cap_micros)} yuan"
             add_event(session, job.id, now.utc_ms, "cap_changed", text)
-            spent = posted_micros(session, LedgerEntry.job_id == job.id)
-            pending = pending_micros(session, LedgerEntry.job_id == job.id)
+            spent = posted_micros(session, job_id=job.id)
+            pending = pending_micros(session, job_id=job.id)
             left = cap_micros - spent - pending - job.hold_micros
             answer = {
                 "job": job.name,
