@@ -16,7 +16,7 @@ from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import posted_micros
-from costguard.store.models import Instance, Intent, Job, LedgerEntry, PowerInterval
+from costguard.store.models import Instance, Intent, Job
 
 if TYPE_CHECKING:
     from costguard.daemon.context import Context
@@ -113,8 +113,7 @@ class Chores:
         with self._context.store.write() as session:
             row = session.get_one(Instance, instance_id)
             row.bill_micros, row.bill_read_ms = bill, now.utc_ms
-            own = select(PowerInterval.id).where(PowerInterval.instance_id == instance_id)
-            posted = posted_micros(session, LedgerEntry.interval_id.in_(own))
+            posted = posted_micros(session, instance_id=instance_id)
             if row.stopped_seen_ms is not None and bill > posted:
                 text = f"the bill is {yuan_text(bill - posted)} yuan above the books"
                 add_event(session, row.job_id, now.utc_ms, "drift", text)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, MetaData
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -107,6 +107,8 @@ class Instance(Base):
     released_ms: Mapped[int | None]
     bill_micros: Mapped[int | None]
     bill_read_ms: Mapped[int | None]
+    attested_stop_ms: Mapped[int | None]  # a person's word on when it stopped, never a proof
+    attested_at_ms: Mapped[int | None]  # when that word was given
 
 
 class PowerReadRow(Base):
@@ -151,7 +153,7 @@ class LeaseRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
     seq: Mapped[int]
-    state: Mapped[str]  # open, settled
+    state: Mapped[str] = mapped_column(index=True)  # open, settled
     started_utc_ms: Mapped[int]
     started_boot_ms: Mapped[int]
     end_utc_ms: Mapped[int]
@@ -181,10 +183,11 @@ class LedgerEntry(Base):
         CheckConstraint(
             "covered_micros BETWEEN 0 AND max(amount_micros, 0)", name="ck_ledger_covered"
         ),
+        Index("ix_ledger_job_id_to_ms", "job_id", "to_ms"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     at_ms: Mapped[int]
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
     project: Mapped[str] = mapped_column(index=True)
     month: Mapped[str] = mapped_column(index=True)
     kind: Mapped[str]
@@ -200,6 +203,31 @@ class LedgerEntry(Base):
     note: Mapped[str]
     previous_hash: Mapped[str]
     hash: Mapped[str] = mapped_column(unique=True)
+
+
+class LedgerSum(Base):
+    """What the entries of one kind, place and quarter of an hour come to.
+
+    Written by the database's own trigger in the transaction that appends, so that no sum has to
+    look at every entry; `costguard ledger verify` adds the entries up and compares. 0, -1 and ''
+    stand for "none". `slot` is the entry's `to_ms` in quarters of an hour since 1970, the
+    largest step that no time zone's midnight cuts; 0 for what belongs to no interval.
+    """
+
+    __tablename__ = "ledger_sums"
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True, index=True)
+    month: Mapped[str] = mapped_column(primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    lease_id: Mapped[int] = mapped_column(primary_key=True, index=True)
+    interval_id: Mapped[int] = mapped_column(primary_key=True, index=True)
+    stage: Mapped[int] = mapped_column(primary_key=True)
+    phase: Mapped[str] = mapped_column(primary_key=True)
+    slot: Mapped[int] = mapped_column(primary_key=True)
+    first_id: Mapped[int]  # the first entry that it sums up
+    entries: Mapped[int]
+    amount_micros: Mapped[int]
+    covered_micros: Mapped[int]
 
 
 class Intent(Base):
