@@ -19,7 +19,7 @@ from costguard.core.money import yuan_text
 from costguard.errors import CostguardError
 from costguard.store.budgets import in_force
 from costguard.store.head import GENESIS, Head
-from costguard.store.models import Job, LeaseRow, LedgerEntry, LedgerSum, PowerInterval
+from costguard.store.models import Instance, Job, LeaseRow, LedgerEntry, LedgerSum, PowerInterval
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -79,7 +79,7 @@ def accounts(
         Account(
             scope=f"job {job.name}",
             cap_micros=job.cap_micros,
-            posted_micros=posted_micros(session, job_id=job.id),
+            posted_micros=posted_micros(session, job_id=job.id) + unbooked_micros(session, job.id),
             pending_micros=pending_micros(session, job_id=job.id),
             hold_micros=job.hold_micros,
         )
@@ -91,7 +91,8 @@ def accounts(
             Account(
                 scope=f"project {job.project}",
                 cap_micros=project_cap,
-                posted_micros=posted_micros(session, project=job.project),
+                posted_micros=posted_micros(session, project=job.project)
+                + unbooked_micros(session, project=job.project),
                 pending_micros=pending_micros(session, project=job.project),
                 hold_micros=session.scalar(hold) or 0,
             )
@@ -105,7 +106,7 @@ def accounts(
             Account(
                 scope=f"month {month}",
                 cap_micros=month_cap,
-                posted_micros=posted_micros(session, month=month),
+                posted_micros=posted_micros(session, month=month) + unbooked_micros(session),
                 pending_micros=_month_pending_micros(session, month),
                 hold_micros=session.scalar(hold) or 0,
             )
@@ -128,6 +129,26 @@ def posted_micros(
     if instance_id is not None:
         own = select(PowerInterval.id).where(PowerInterval.instance_id == instance_id)
         query = query.where(LedgerSum.interval_id.in_(own))
+    return session.scalar(query) or 0
+
+
+def unbooked_micros(session: Session, job_id: int | None = None, project: str | None = None) -> int:
+    """What the platform has billed above the books, instance by instance, in the scope given.
+
+    Until a period is closed and adjusted, the caps count the larger of the two.
+    """
+    posted = (
+        select(func.coalesce(func.sum(PowerInterval.posted_micros), 0))
+        .where(PowerInterval.instance_id == Instance.id)
+        .scalar_subquery()
+    )
+    query = select(func.coalesce(func.sum(Instance.bill_micros - posted), 0)).where(
+        Instance.bill_micros > posted
+    )
+    if job_id is not None:
+        query = query.where(Instance.job_id == job_id)
+    if project is not None:
+        query = query.join(Job, Job.id == Instance.job_id).where(Job.project == project)
     return session.scalar(query) or 0
 
 
