@@ -38,7 +38,7 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
         tariff, None, None, scopes, now, spec.lease_ms, latency_ms, FIRST_LEASE_SHORTEST_MS
     )
     if offer is None:
-        raise _does_not_fit(spec, tariff, scopes, latency_ms)
+        raise _does_not_fit(spec, tariff, scopes, latency_ms, now.utc_ms)
     _refuse_unenforceable(spec, provider.facts)
     return {
         "job": spec.name,
@@ -46,7 +46,7 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
         "quantum_s": tariff.quantum_s,
         "worst_case_yuan": yuan_text(spec.cap_micros),
         "enforcers": _enforcers(provider.facts),
-        "lines": _bounds(provider.facts, tariff),
+        "lines": _bounds(provider.facts, tariff, now.utc_ms),
     }
 
 
@@ -90,10 +90,10 @@ def _accounts(
 
 
 def _does_not_fit(
-    spec: JobSpec, tariff: Tariff, scopes: tuple[Account, ...], latency_ms: int
+    spec: JobSpec, tariff: Tariff, scopes: tuple[Account, ...], latency_ms: int, now_ms: int
 ) -> UserError:
     least_ms = min(FIRST_LEASE_SHORTEST_MS, spec.lease_ms) + latency_ms
-    need = running_micros(tariff, least_ms)
+    need = running_micros(tariff, now_ms, now_ms + least_ms)
     tight = min(
         (scope for scope in scopes if scope.left_micros is not None),
         key=lambda scope: scope.left_micros or 0,
@@ -134,7 +134,7 @@ def _enforcers(facts: ProviderFacts) -> list[str]:
     return found
 
 
-def _bounds(facts: ProviderFacts, tariff: Tariff) -> list[str]:
+def _bounds(facts: ProviderFacts, tariff: Tariff, now_ms: int) -> list[str]:
     """What the cap does not cover, with its price: an hour of it where nothing bounds it."""
     price = yuan_text(tariff.price_micros_per_hour)
     if facts.timer_min_lead_ms is None and not facts.in_guest_stop_proven:
@@ -143,6 +143,6 @@ def _bounds(facts: ProviderFacts, tariff: Tariff) -> list[str]:
     if facts.arms_timer_at_create:
         return []
     unarmed_ms = facts.stop_latency_ms + 2 * facts.poll_interval_ms
-    bound = yuan_text(running_micros(tariff, unarmed_ms))
+    bound = yuan_text(running_micros(tariff, now_ms, now_ms + unarmed_ms))
     gap = f"from the start to the first armed timer or lease, about {unarmed_ms // MS_PER_S} s"
     return [f"{gap} ({bound} yuan), this daemon alone stops it; if it dies then: {price} yuan/h"]

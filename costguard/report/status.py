@@ -24,6 +24,7 @@ from costguard.store.models import (
     PowerInterval,
     Telemetry,
 )
+from costguard.store.tariffs import tariff_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,15 +162,15 @@ def _forecast(instance: Instance | None, spent: int, eta_ms: int | None) -> str 
     if instance is None or eta_ms is None:
         return None
     tariff = Tariff(instance.price_micros_per_hour, instance.quantum_s)
-    return yuan_text(spent + running_micros(tariff, eta_ms))
+    return yuan_text(spent + running_micros(tariff, 0, eta_ms))
 
 
 def _instance(row: Instance, shelf: Shelf) -> dict[str, Any]:
     interval = shelf.intervals.get(row.id)
     paid_until = None
     if interval is not None:
-        tariff = Tariff(interval.price_micros_per_hour, interval.quantum_s)
-        paid_until = paid_until_ms(tariff, interval.started_ms, interval.metered_to_ms)
+        began_ms = interval.started_ms if interval.origin_ms is None else interval.origin_ms
+        paid_until = paid_until_ms(tariff_of(interval), began_ms, interval.metered_to_ms)
     return {
         "id": row.provider_id,
         "provider": row.provider,

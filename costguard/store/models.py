@@ -90,6 +90,7 @@ class Instance(Base):
     price_micros_per_hour: Mapped[int]
     quantum_s: Mapped[int]
     paused_micros_per_hour: Mapped[int] = mapped_column(default=0)
+    tariff_json: Mapped[str | None]  # the whole billing rule; None: the three figures above are it
     power: Mapped[str] = mapped_column(default="unknown")
     host_key: Mapped[str | None]
     last_call_utc_ms: Mapped[int | None]  # the last start or stop call, when it was sent
@@ -126,7 +127,8 @@ class PowerReadRow(Base):
 class PowerInterval(Base):
     """A stretch of time under one price: what the meter turns into charges.
 
-    `kind` is `running` or `disk`. A price change closes one interval and opens the next.
+    `kind` is `running` or `disk`. A price change closes one interval and opens the next, which goes
+    on counting from the `origin_ms` of the first. `price_micros_per_hour` is the price in force.
     """
 
     __tablename__ = "power_intervals"
@@ -136,6 +138,9 @@ class PowerInterval(Base):
     kind: Mapped[str]  # running, disk
     price_micros_per_hour: Mapped[int]
     quantum_s: Mapped[int]
+    tariff_json: Mapped[str | None]  # the whole billing rule; None: the two figures above are it
+    origin_ms: Mapped[int | None]  # when rent began; None: at `started_ms`
+    earliest_ms: Mapped[int | None]  # before when rent surely had not begun
     started_ms: Mapped[int]
     anchor_utc_ms: Mapped[int]  # when the read that opened it began
     anchor_boot_ms: Mapped[int]

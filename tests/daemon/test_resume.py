@@ -189,7 +189,8 @@ def test_an_instance_that_never_comes_on_is_not_waited_for_for_ever(world: World
         world.tick(10_000)
     assert world.job().state == "paused"
     assert world.job().pause_reason == "platform"
-    assert world.posted() - posted <= running_micros(world.cloud.quote(None).tariff, LATENCY_MS)
+    tariff = world.cloud.quote(None).tariff
+    assert world.posted() - posted <= running_micros(tariff, 0, LATENCY_MS)
 
 
 @pytest.mark.parametrize(
