@@ -56,13 +56,16 @@ def _window(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Tra
     cards = found if isinstance(found, list) else []
     peaks = [_number(_fields(card).get("util_max")) for card in cards]
     known = [peak for peak in peaks if peak is not None]
+    state = _fields(message.get("nvml")).get("state")
+    # Where a card is lost or the driver was reset, what the rest says is not the whole.
+    whole = bool(known) and len(known) == len(peaks) and state == "ok"
     job = _fields(message.get("job"))
     cores = _number(job.get("cpu_cores"))
     window = Window(
         at_ms=at_ms,
         length_ms=int((_number(message.get("window_s")) or 0) * 1000),
-        gpu_percent_max=int(max(known)) if known and len(known) == len(peaks) else None,
-        gpu_absent=_fields(message.get("nvml")).get("state") == "absent",
+        gpu_percent_max=int(max(known)) if whole else None,
+        gpu_absent=state == "absent",
         cpu_centicores=None if cores is None else round(cores * 100),
         processes=_whole(job.get("processes")),
     )
