@@ -34,12 +34,11 @@ def _stalled_steps(
 ) -> Verdict | None:
     """No progress for max(floor, factor x median step, three intervals between log lines)."""
     pace = cadence(facts.steps, since_ms)
-    allowance_ms = limits.stall_floor_ms
-    if pace.interval_ms is None:
-        allowance_ms *= UNKNOWN_CADENCE_FACTOR
+    allowance_ms = max(limits.stall_floor_ms, LOG_INTERVALS * (pace.interval_ms or 0))
+    if pace.step_ms is None:
+        allowance_ms = max(allowance_ms, UNKNOWN_CADENCE_FACTOR * limits.stall_floor_ms)
     else:
-        by_step_ms = limits.stall_factor * (pace.step_ms or 0)
-        allowance_ms = max(allowance_ms, by_step_ms, LOG_INTERVALS * pace.interval_ms)
+        allowance_ms = max(allowance_ms, limits.stall_factor * pace.step_ms)
     log_ms = facts.signs.log_ms
     if facts.phase_inferred and log_ms is not None and now_ms - log_ms < limits.stall_floor_ms:
         # It tells no phases, and it writes: most likely it evaluates. Not for ever.

@@ -41,10 +41,13 @@ def test_before_the_first_line_five_floors_are_given() -> None:
 
 
 def test_after_one_line_three_times_its_own_wait_are_given() -> None:
-    """The time to the first line is the only interval that is known."""
-    one = training(130_000 - 1, steps=(Step(10, 40_000, 2.0),), phase_since_ms=10_000)
+    """The only interval that is known; five floors at least, as some log their first step alone."""
+    one = training(169_999, steps=(Step(10, 50_000, 2.0),), phase_since_ms=10_000)
     assert reason(one) is None
-    assert reason(replace(one, agent_now_ms=130_000)) == "stalled"
+    assert reason(replace(one, agent_now_ms=170_000)) == "stalled"
+    quick = training(110_999, steps=(Step(1, 11_000, 2.0),), phase_since_ms=10_000)
+    assert reason(quick) is None
+    assert reason(replace(quick, agent_now_ms=111_000)) == "stalled"
 
 
 def test_the_allowance_scales_with_the_logging_interval() -> None:
