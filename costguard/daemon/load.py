@@ -13,7 +13,14 @@ from costguard.core.calendar import month_of
 from costguard.core.lease import Lease
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
-from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Platform, Snapshot
+from costguard.core.snapshot import (
+    ArtifactFacts,
+    InstanceFacts,
+    LinkFacts,
+    Platform,
+    Snapshot,
+    TrainingFacts,
+)
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.training import fold
 from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
@@ -86,11 +93,7 @@ def rebuild_memory(session: Session, job: Job, now: Moment) -> JobMemory:
     A training that runs counts as heard now: its silence is told from ours from here on.
     """
     memory = JobMemory(breach=job.breach)
-    rows = select(Telemetry.data_json).where(
-        Telemetry.job_id == job.id, Telemetry.stage == job.stage
-    )
-    for text in session.scalars(rows.order_by(Telemetry.seq)):
-        memory.training = fold(memory.training, json.loads(text))
+    memory.begin(job.stage, job.attempt, training_facts(session, job))
     if memory.training.is_alive:
         memory.link_facts = LinkFacts(heard=now)
     instance = newest_instance(session, job.id)
@@ -114,6 +117,17 @@ def rebuild_memory(session: Session, job: Job, now: Moment) -> JobMemory:
         was_on=instance.was_on,
     )
     return memory
+
+
+def training_facts(session: Session, job: Job) -> TrainingFacts:
+    """What the stored journal says of the job's present stage and attempt."""
+    facts = TrainingFacts()
+    rows = select(Telemetry.data_json).where(
+        Telemetry.job_id == job.id, Telemetry.stage == job.stage, Telemetry.seq > job.first_seq
+    )
+    for text in session.scalars(rows.order_by(Telemetry.seq)):
+        facts = fold(facts, json.loads(text))
+    return facts
 
 
 def load_snapshot(
@@ -152,6 +166,7 @@ def load_snapshot(
         verdict_at=verdict_at,
         created=Moment(job.created_ms, 0, ""),
         stage=job.stage,
+        stage_since=_moment(job.stage_since_ms, None, None),
         # The open interval's rule knows what its price was before, the instance's only what it is.
         tariff=memory.tariff if instance is None else tariff_of(running or instance),
         instance=None if instance is None else _instance(instance, running, memory, now),

@@ -141,6 +141,8 @@ def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: 
     row = session.scalars(query).one_or_none()
     files = json.dumps(found.get("files") or [])
     if row is not None:
+        if row.files_json != files:
+            row.pulled_ms = row.path = None  # another attempt made it anew
         row.complete, row.files_json = bool(found.get("complete")), files
         return
     session.add(

@@ -1,7 +1,7 @@
 """Whole billing rules beside the price: discounts, minimum, rounding on the clock, price changes.
 
-Revision ID: 20261124b
-Revises: 20261124a
+Revision ID: 20261124d
+Revises: 20261124c
 
 Rows from before keep None: their price and quantum are their whole rule.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "20261124b"
-down_revision = "20261124a"
+revision = "20261124d"
+down_revision = "20261124c"
 branch_labels = None
 depends_on = None
 
