@@ -35,8 +35,10 @@ class Account:
 
     @property
     def in_breach(self) -> bool:
-        """Whether facts have gone past the cap: then nothing is granted any more."""
-        return self.left_micros is not None and self.left_micros < 0
+        """Whether facts have gone past the cap; what is merely promised can still be cut short."""
+        return self.cap_micros is not None and (
+            self.posted_micros + self.hold_micros > self.cap_micros
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Lease:
     reserved_micros: int
     consumed_micros: int
     final: bool  # the budget allows no further one
+    cut: int = 0  # how often its end was brought forward
 
     @property
     def remaining_micros(self) -> int:
@@ -124,6 +127,29 @@ def offer_lease(
     increment = max(needed - held, 0)
     assert free is None or increment <= free, "an offer must fit what is free"
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
+
+
+def affordable_ms(
+    tariff: Tariff,
+    interval: Interval | None,
+    lease: Lease,
+    accounts: tuple[Account, ...],
+    now: Moment,
+    latency_ms: int,
+) -> int:
+    """How much longer the open lease may run and be stopped within every cap as it is now.
+
+    Never more than it has left: less only where a cap was lowered, or a bill was higher than the
+    books, since it was granted.
+    """
+    left_ms = ms_until(lease.end, now)
+    scopes = [account.left_micros for account in accounts if account.left_micros is not None]
+    free = min(scopes, default=0)
+    if free >= 0:
+        return left_ms
+    available = free + lease.remaining_micros
+    reach_ms = _reach_ms(tariff, interval, now, available, left_ms + latency_ms)
+    return min(max(reach_ms - latency_ms, 0), left_ms)
 
 
 def paid_left_ms(tariff: Tariff, interval: Interval, now: Moment, latency_ms: int) -> int:

@@ -125,6 +125,24 @@ class Actor:
             self.context.notify("warning", self.snap.spec.name, f"no lease: {error}")
             raise Halt from error
 
+    def shorten(self, action: act.Shorten) -> None:
+        """Bring the open lease's end forward; what it holds stays reserved until it is settled."""
+        now = self.now()
+        end = now.plus_ms(action.length_ms)
+        with self.context.store.write() as session:
+            lease = open_lease(session, self.job_id)
+            assert lease is not None, "only an open lease can be cut"
+            lease.end_utc_ms, lease.end_boot_ms, lease.boot_id = (
+                end.utc_ms,
+                end.boot_ms,
+                end.boot_id,
+            )
+            lease.armed_end_utc_ms = min(lease.armed_end_utc_ms, end.utc_ms)
+            lease.final, lease.cut = True, lease.cut + 1
+            text = f"the caps reach no further: the lease now ends in {action.length_ms // 1000} s"
+            add_event(session, self.job_id, now.utc_ms, "lease_cut", text)
+        self.wake()
+
     def arm_timer(self, action: act.ArmTimer) -> None:
         """Move the platform's timer; only what it reads back counts as armed."""
         instance = self.snap.instance
@@ -172,8 +190,10 @@ class Actor:
         valid_ms = min(end.utc_ms - heard.utc_ms, end.boot_ms - heard.boot_ms)
         if end.boot_id != heard.boot_id or valid_ms <= 0:
             return
-        message = {"t": "lease", "id": f"{lease.id}", "heartbeat": action.heartbeat}
-        if link.send({**message, "valid_ms": valid_ms}):
+        # To the agent a lease with the same name never ends earlier: one that was cut is another.
+        name = f"{lease.id}.{lease.cut}" if lease.cut else f"{lease.id}"
+        message = {"t": "lease", "id": name, "heartbeat": action.heartbeat}
+        if link.send({**message, "valid_ms": valid_ms, "alone": action.alone}):
             self.memory.note_leased(action.heartbeat)
 
     def save(self, action: act.Save) -> None:
@@ -212,6 +232,18 @@ class Actor:
             lease = open_lease(session, self.job_id)
             if lease is not None:
                 settle(session, job, lease, now.utc_ms, self.month(now))
+
+    def collect(self, _: act.Collect) -> None:
+        """Settle, then have the next pass switch it on: what it did alone is on its disk."""
+        assert proven_stopped(self.snap), "I4: not seen stopped"
+        self.rest(act.Rest())
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            job.collected = True
+            text = "it switched itself off while nobody listened; switched on once more to ask why"
+            add_event(session, job.id, now.utc_ms, "collect", text)
+        self.wake()
 
     def next_stage(self, _: act.NextStage) -> None:
         """The next rung begins: a folder and a journal of its own on the same instance."""
@@ -427,8 +459,10 @@ HANDLERS = {
     act.Grant: Actor.grant,
     act.Create: Actor.create,
     act.ResolveCreate: Actor.resolve_create,
+    act.Shorten: Actor.shorten,
     act.PowerOn: Actor.power_on,
     act.Rest: Actor.rest,
+    act.Collect: Actor.collect,
     act.NextStage: Actor.next_stage,
     act.ArmTimer: Actor.arm_timer,
     act.EnsureLink: Actor.ensure_link,

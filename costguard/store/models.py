@@ -62,6 +62,7 @@ class Job(Base):
     stage_since_ms: Mapped[int | None]  # when this stage became due, for a stage after the first
     attempt: Mapped[int] = mapped_column(default=0)  # how often it was resumed
     first_seq: Mapped[int] = mapped_column(default=0)  # what came before is an earlier attempt's
+    collected: Mapped[bool] = mapped_column(default=False)  # this attempt was switched on to ask
     phase: Mapped[str | None]
     launched_ms: Mapped[int | None]  # the agent said that training was started
     exit_json: Mapped[str | None]  # the agent's exit record, once there is one
@@ -168,6 +169,7 @@ class LeaseRow(Base):
     latency_ms: Mapped[int]  # L, as reserved
     months: Mapped[str]  # the budget months it may touch, comma-separated
     final: Mapped[bool]
+    cut: Mapped[int] = mapped_column(default=0)  # how often its end was brought forward
 
 
 class LedgerEntry(Base):

@@ -126,6 +126,7 @@ def spec_of(name: str = "job", *, yuan: float = 5, **changes: Any) -> JobSpec:
         runs=(run,),
         guards=replace(limits, **changes.pop("guards", {})),
         lease_ms=LEASE_MS,
+        long_leases=False,
         pull_to="home",
     )
     return replace(spec, **changes)

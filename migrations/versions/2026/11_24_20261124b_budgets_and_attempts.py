@@ -26,8 +26,9 @@ def upgrade() -> None:
         sa.Column("set_ms", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("scope", "name", name="pk_budgets"),
     )
-    for name in ("attempt", "first_seq"):
+    for name in ("attempt", "first_seq", "collected"):
         op.add_column("jobs", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("leases", sa.Column("cut", sa.Integer(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("stage_since_ms", sa.Integer(), nullable=True))
 
 
