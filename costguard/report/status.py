@@ -11,7 +11,6 @@ from sqlalchemy import select
 from costguard.core.guards import median_step_ms
 from costguard.core.money import yuan_text
 from costguard.core.snapshot import Step
-from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.tariff import Tariff, paid_until_ms, running_micros
 from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
@@ -93,7 +92,6 @@ def job_row(
     session: Session, job: Job, shelf: Shelf, now_ms: int, *, daemon_runs: bool
 ) -> dict[str, Any]:
     """One job as `status` shows it."""
-    spec = spec_from_json(job.spec_json)
     rented = shelf.instances.get(job.id)
     instance = rented[0] if rented else None
     lease = shelf.leases.get(job.id)
@@ -122,7 +120,7 @@ def job_row(
             "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
-        "enforcers": _enforcers(spec, instance, lease, job, now_ms, daemon_runs=daemon_runs),
+        "enforcers": _enforcers(instance, lease, job, now_ms, daemon_runs=daemon_runs),
         "telemetry": _telemetry(session, job, now_ms),
         "last_checkpoint": _last_checkpoint(session, job, now_ms),
     }
@@ -182,7 +180,6 @@ def _instance(row: Instance, shelf: Shelf) -> dict[str, Any]:
 
 
 def _enforcers(
-    spec: JobSpec,
     instance: Instance | None,
     lease: LeaseRow | None,
     job: Job,
@@ -212,7 +209,7 @@ def _enforcers(
             "kind": "agent",
             "armed": leased,
             "until": time_text(armed_until) if leased else None,
-            "proven": spec.instance.provider == "local",
+            "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]
 

@@ -105,6 +105,7 @@ class Instance(Base):
     work_dir: Mapped[str | None]
     timer_at_ms: Mapped[int | None]  # as read back
     absent_since_ms: Mapped[int | None]
+    guest_stop: Mapped[str] = mapped_column(default="none")  # none, unproven, proven
     stopped_seen_ms: Mapped[int | None]  # I4 held at this time
     released_ms: Mapped[int | None]
     bill_micros: Mapped[int | None]
