@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
@@ -23,7 +23,7 @@ from costguard.store.models import Job, LeaseRow, LedgerEntry, LedgerSum, PowerI
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
 # Where an append leaves the new head for the store, which writes it down after the commit.
@@ -387,7 +387,7 @@ def _append(
     session.info[HEAD] = Head(entry.id, entry.hash)
 
 
-def entry_hash(entry: LedgerEntry) -> str:
+def entry_hash(entry: LedgerEntry | Row[Any]) -> str:
     """The entry's link in the chain: SHA-256 over the previous hash and every field."""
     fields = {name: getattr(entry, name) for name in HASHED_FIELDS}
     text = json.dumps(fields, sort_keys=True, ensure_ascii=False)
