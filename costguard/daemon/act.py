@@ -39,6 +39,10 @@ LOUD_EVENTS = {
 }
 
 
+SEEN_STOPPED = "the meter was seen stopped"
+ATTESTED = "a person attested the stop"
+
+
 class Halt(Exception):
     """The action could not be completed; what follows it in this pass must not happen."""
 
@@ -319,8 +323,13 @@ class Actor:
             add_event(session, job.id, now.utc_ms, "state", action.state)
 
     def finish(self, action: act.Finish) -> None:
-        """Settle, and enter the final state: only with the proof of I4, or nothing ever rented."""
-        assert self.snap.instance is None or proven_stopped(self.snap), "I4: not seen stopped"
+        """Settle, and enter the final state: with the proof of I4, or nothing ever rented.
+
+        Where no platform can prove it, a person's word ends the job too, and is shown as such.
+        """
+        proven = self.snap.instance is None or proven_stopped(self.snap)
+        attested = self.snap.instance is not None and self.snap.instance.attested
+        assert proven or attested, "I4: neither seen stopped nor attested"
         if self.memory.unmetered:
             raise Halt  # what it has cost comes first: nothing is given back before it is charged
         now = self.now()
@@ -329,8 +338,9 @@ class Actor:
             instance = newest_instance(session, self.job_id)
             lease = open_lease(session, self.job_id)
             if lease is not None:
-                settle(session, job, lease, now.utc_ms, self.month(now))
-            if instance is not None:
+                why = SEEN_STOPPED if proven else ATTESTED
+                settle(session, job, lease, now.utc_ms, self.month(now), why)
+            if instance is not None and proven:
                 instance.stopped_seen_ms = now.utc_ms
                 seen = (
                     [read.begun.utc_ms for read in self.snap.instance.reads[-2:]]

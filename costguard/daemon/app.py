@@ -25,6 +25,7 @@ from costguard.daemon.clock import SystemClock
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
 from costguard.daemon.embedded import Embedded
+from costguard.daemon.head_check import check_head
 from costguard.daemon.loop import Loop
 from costguard.daemon.server import CommandServer, Handler
 from costguard.errors import EXIT_INTERNAL, CostguardError, UserError
@@ -85,6 +86,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until stopped."""
+        check_head(self.context)
         self.server.start()
         self.chores.start()
         log.info(
@@ -136,6 +138,7 @@ class Daemon:
             "pause": self.commands.pause,
             "release": self.commands.release,
             "budget_set": self.commands.budget_set,
+            "confirm_stopped": self.commands.confirm_stopped,
             "stop": self._stop_command,
         }
         for do in ("status", "report", "events", "explain", "logs", "budget_show"):

@@ -16,6 +16,7 @@ from costguard.core.lease import Account, offer_lease
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.tariff import hold_micros, running_micros
+from costguard.daemon.attested import confirm_stopped
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.providers.base import Provider, ProviderError
 from costguard.report.documents import find_job
@@ -80,6 +81,12 @@ class Commands:
     def release(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have the job's instance given back; it is stopped first, and seen to be."""
         return self._wish(args, "release")
+
+    def confirm_stopped(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a person's word for a stop that no platform can prove."""
+        answer = confirm_stopped(self._context, args)
+        self._wake()
+        return answer
 
     def budget_set(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Set a job's cap on the fly, up or down; the next pass acts on it."""

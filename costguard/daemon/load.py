@@ -18,6 +18,7 @@ from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.tariff import Tariff
 from costguard.core.training import fold
 from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
+from costguard.store.attest import is_attested
 from costguard.store.ledger import Caps, accounts, lease_remaining_micros
 from costguard.store.models import (
     Artifact,
@@ -252,6 +253,7 @@ def _instance(session: Session, row: Instance, memory: JobMemory, now: Moment) -
         absent=row.released_ms is not None
         or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
         stopped_seen=row.stopped_seen_ms is not None,
+        attested=is_attested(row),
     )
 
 

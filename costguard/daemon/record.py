@@ -18,6 +18,7 @@ from costguard.core.money import yuan_text
 from costguard.core.power import Power
 from costguard.core.tariff import Tariff, paused_micros
 from costguard.daemon.load import metered, newest_instance, open_interval, open_lease
+from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
 from costguard.store.models import (
@@ -199,6 +200,9 @@ def _meter_running(
     assume_after_ms: int,
 ) -> None:
     """Charge what the latest read shows to have run; open and close power intervals."""
+    rests, read = weigh(session, instance, read)
+    if rests:
+        return
     row = open_interval(session, instance.id, "running")
     if row is not None and row.price_micros_per_hour != instance.price_micros_per_hour:
         row = _split_at_price_change(session, job, instance, row, now, zone)
@@ -213,7 +217,7 @@ def _meter_running(
     if step.meter_to_ms is not None:
         _charge_to(session, job, row, step.meter_to_ms, now, zone)
     if step.close_at_ms is not None:
-        _close(session, job, row, step.close_at_ms, now, zone)
+        close_interval(session, job, row, step.close_at_ms, now, zone)
 
 
 def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
@@ -275,15 +279,20 @@ def _report_overrun(
     add_event(session, job.id, now.utc_ms, "overrun", text, {"micros": overrun})
 
 
-def _close(
-    session: Session, job: Job, row: PowerInterval, ended_ms: int, now: Moment, zone: ZoneInfo
+def close_interval(
+    session: Session,
+    job: Job,
+    row: PowerInterval,
+    ended_ms: int,
+    now: Moment,
+    zone: ZoneInfo,
+    why: str = "the platform's stop was earlier than assumed while it did not answer",
 ) -> None:
     """End the interval; what was charged beyond its true end by assumption is corrected."""
     owed = meter.owed_micros(metered(row), ended_ms)
     if owed >= row.posted_micros:
         _charge_to(session, job, row, ended_ms, now, zone)
     else:
-        why = "the platform's stop was earlier than assumed while it did not answer"
         adjust(session, job, row, owed, why, now.utc_ms, month_of(ended_ms, zone))
     row.ended_ms = ended_ms
 
@@ -303,7 +312,7 @@ def _split_at_price_change(
     """
     rise = instance.price_micros_per_hour > row.price_micros_per_hour
     at_ms = row.seen_to_ms if rise else max(meter.reach_ms(metered(row), now), row.seen_to_ms)
-    _close(session, job, row, at_ms, now, zone)
+    close_interval(session, job, row, at_ms, now, zone)
     anchor = Moment(at_ms, now.boot_ms - max(now.utc_ms - at_ms, 0), now.boot_id)
     return _open_interval(session, instance, "running", at_ms, anchor)
 

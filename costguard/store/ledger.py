@@ -326,8 +326,18 @@ def adjust(
     interval.posted_micros = owed_micros
 
 
-def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) -> None:
-    """Give back what `lease` did not use, and close it. Only a proven stop may call this (I4)."""
+def settle(
+    session: Session,
+    job: Job,
+    lease: LeaseRow,
+    at_ms: int,
+    month: str,
+    why: str = "the meter was seen stopped",
+) -> None:
+    """Give back what `lease` did not use, and close it.
+
+    Only a proven stop may call this (I4), or one that a person attests where no platform can.
+    """
     rest = lease_remaining_micros(session, lease.id)
     assert rest >= 0, "a lease cannot have been charged beyond its reservation"
     _append(
@@ -339,7 +349,7 @@ def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) 
         amount_micros=rest,
         lease_id=lease.id,
         key=f"settle:{lease.id}",
-        note="the meter was seen stopped",
+        note=why,
     )
     lease.state = "settled"
 
