@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "report": {"core", "errors", "paths", "settings", "store"},
     "daemon": {"core", "localcloud", "providers", "remote", "report", "store"}
     | {"errors", "paths", "settings"},
-    "cli": {"core", "daemon", "demo", "jobfile", "preflight", "report"}
+    "cli": {"core", "daemon", "demo", "jobfile", "preflight", "report", "store"}
     | {"errors", "lang", "paths", "settings"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
     "engines": {"core", "lang", "preflight", "tomlfile"},

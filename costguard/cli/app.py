@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from costguard import __version__
-from costguard.cli import reading
+from costguard.cli import books_app, reading
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
@@ -285,3 +285,6 @@ def _daemon_run() -> int:
     from costguard.daemon.app import main as run_daemon
 
     return run_daemon()
+
+
+books_app.register(app)

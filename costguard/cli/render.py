@@ -227,6 +227,11 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
             time=clock(stop["confirmed_at"])
         )
         return labelled(_("stop"), [*seen, screen.paint(proof, "green")], screen)
+    if stop.get("attested_at"):
+        word = _("a person attested the stop at {time}: not proven").format(
+            time=clock(stop["attested_at"])
+        )
+        return labelled(_("stop"), [*seen, screen.paint(word, "yellow")], screen)
     not_yet = screen.paint(_("not confirmed"), "yellow")
     return labelled(_("stop"), [*seen, not_yet], screen)
 

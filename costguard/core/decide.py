@@ -471,7 +471,7 @@ def _stopping(
         return (act.Finish(final_state(snap, verdict)),)
     if instance.provider_id is None:
         return (act.ResolveCreate(),)
-    if proven_stopped(snap):
+    if proven_stopped(snap) or instance.attested:
         return (act.Finish(final_state(snap, verdict)),)
     if off_run(instance.reads) and _may_be_believed_off(instance):
         return (act.SetState("pausing"),)  # seen off once; the next read decides

@@ -45,6 +45,7 @@ class InstanceFacts:
     interval: Interval | None
     absent: bool
     stopped_seen: bool
+    attested: bool = False  # a person says that it has stopped: never a proof
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
 from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow, Telemetry
+from costguard.store.restored import may_grant, unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,10 @@ LOUD_EVENTS = {
     "stop_not_confirmed": "STOP NOT CONFIRMED: the instance may still cost money",
     "running_without_lease": "an instance is running that should be off; it is being stopped",
 }
+
+
+SEEN_STOPPED = "the meter was seen stopped"
+ATTESTED = "a person attested the stop"
 
 
 class Halt(Exception):
@@ -103,6 +108,7 @@ class Actor:
         has_timer = self.snap.platform.timer_min_lead_ms is not None
         try:
             with self.context.store.write() as session:
+                self._refuse_while_restored(session)
                 job = session.get_one(Job, self.job_id)
                 lease = open_lease(session, self.job_id)
                 if lease is None:
@@ -124,6 +130,15 @@ class Actor:
         except (DoesNotFit, StoreUnavailable) as error:
             self.context.notify("warning", self.snap.spec.name, f"no lease: {error}")
             raise Halt from error
+
+    def _refuse_while_restored(self, session: Session) -> None:
+        """A restored database does not know what was rented since: it grants nothing blindly."""
+        accounts = (*self.context.accounts(), self.snap.spec.instance.provider)
+        if not may_grant(session, accounts):
+            missing = ", ".join(sorted(unlisted(session, accounts)))
+            text = f"no lease: this database was restored, and {missing} was not listed since"
+            self.context.notify("warning", self.snap.spec.name, text)
+            raise Halt
 
     def shorten(self, action: act.Shorten) -> None:
         """Bring the open lease's end forward; what it holds stays reserved until it is settled."""
@@ -392,8 +407,13 @@ class Actor:
             add_event(session, job.id, now.utc_ms, "state", action.state)
 
     def finish(self, action: act.Finish) -> None:
-        """Settle, and enter the final state: only with the proof of I4, or nothing ever rented."""
-        assert self.snap.instance is None or proven_stopped(self.snap), "I4: not seen stopped"
+        """Settle, and enter the final state: with the proof of I4, or nothing ever rented.
+
+        Where no platform can prove it, a person's word ends the job too, and is shown as such.
+        """
+        proven = self.snap.instance is None or proven_stopped(self.snap)
+        attested = self.snap.instance is not None and self.snap.instance.attested
+        assert proven or attested, "I4: neither seen stopped nor attested"
         if self.memory.unmetered:
             raise Halt  # what it has cost comes first: nothing is given back before it is charged
         now = self.now()
@@ -402,8 +422,9 @@ class Actor:
             instance = newest_instance(session, self.job_id)
             lease = open_lease(session, self.job_id)
             if lease is not None:
-                settle(session, job, lease, now.utc_ms, self.month(now))
-            if instance is not None:
+                why = SEEN_STOPPED if proven else ATTESTED
+                settle(session, job, lease, now.utc_ms, self.month(now), why)
+            if instance is not None and proven:
                 instance.stopped_seen_ms = now.utc_ms
                 seen = (
                     [read.begun.utc_ms for read in self.snap.instance.reads[-2:]]

@@ -24,6 +24,7 @@ from costguard.core.snapshot import (
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.training import fold
 from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
+from costguard.store.attest import is_attested
 from costguard.store.budgets import shares_caps
 from costguard.store.ledger import Caps, accounts, lease_remaining_micros
 from costguard.store.models import (
@@ -270,6 +271,7 @@ def _instance(
         absent=row.released_ms is not None
         or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
         stopped_seen=row.stopped_seen_ms is not None,
+        attested=is_attested(row),
     )
 
 
