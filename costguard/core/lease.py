@@ -110,21 +110,12 @@ def offer_lease(
     A renewal reserves only the increment: what the open lease still holds counts as available.
     An offer shorter than wanted is the final one.
     """
-    held = lease.remaining_micros if lease is not None else 0
-    free = min(
-        (account.left_micros for account in accounts if account.left_micros is not None),
-        default=None,
-    )
-    length_ms = wanted_ms
-    if free is not None:
-        if free < 0:
-            return None
-        reach_ms = _reach_ms(tariff, interval, now, free + held, wanted_ms + latency_ms)
-        length_ms = min(wanted_ms, reach_ms - latency_ms)
-    if length_ms < min(shortest_ms, wanted_ms):
+    length_ms = runway_ms(tariff, interval, lease, accounts, now, wanted_ms, latency_ms)
+    if length_ms is None or length_ms < min(shortest_ms, wanted_ms):
         return None
     needed = needed_micros(tariff, interval, now, length_ms, latency_ms)
-    increment = max(needed - held, 0)
+    increment = max(needed - _held_micros(lease), 0)
+    free = _free_micros(accounts)
     assert free is None or increment <= free, "an offer must fit what is free"
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
 
@@ -143,13 +134,44 @@ def affordable_ms(
     books, since it was granted.
     """
     left_ms = ms_until(lease.end, now)
-    scopes = [account.left_micros for account in accounts if account.left_micros is not None]
-    free = min(scopes, default=0)
-    if free >= 0:
+    if (_free_micros(accounts) or 0) >= 0:
         return left_ms
-    available = free + lease.remaining_micros
-    reach_ms = _reach_ms(tariff, interval, now, available, left_ms + latency_ms)
-    return min(max(reach_ms - latency_ms, 0), left_ms)
+    reach_ms = runway_ms(tariff, interval, lease, accounts, now, left_ms, latency_ms)
+    return max(reach_ms or 0, 0)
+
+
+def runway_ms(
+    tariff: Tariff,
+    interval: Interval | None,
+    lease: Lease | None,
+    accounts: tuple[Account, ...],
+    now: Moment,
+    at_most_ms: int,
+    latency_ms: int,
+) -> int | None:
+    """How long from now it may run, and then be stopped within L, before the tightest cap bites.
+
+    `at_most_ms` if no cap bites within that; less than 0 if L itself no longer fits; None in
+    breach, where nothing more may run at all. What the open lease still holds is there to be used.
+    """
+    free = _free_micros(accounts)
+    if free is None:
+        return at_most_ms
+    if any(account.in_breach for account in accounts):
+        return None
+    available = free + _held_micros(lease)  # free alone may be below 0: a cap was lowered
+    reach_ms = _reach_ms(tariff, interval, now, available, at_most_ms + latency_ms)
+    return min(at_most_ms, reach_ms - latency_ms)
+
+
+def _free_micros(accounts: tuple[Account, ...]) -> int | None:
+    """What the tightest scope may still promise; None without any cap."""
+    left = (account.left_micros for account in accounts)
+    return min((micros for micros in left if micros is not None), default=None)
+
+
+def _held_micros(lease: Lease | None) -> int:
+    return 0 if lease is None else lease.remaining_micros
 
 
 def paid_left_ms(tariff: Tariff, interval: Interval, now: Moment, latency_ms: int) -> int:

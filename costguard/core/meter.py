@@ -43,7 +43,8 @@ class MeterStep:
     """What one read does to the meter. Every field is UTC ms, or None where nothing happens."""
 
     open_at_ms: int | None = None
-    earliest_ms: int | None = None  # where it opens: how early rent may have begun at most
+    earliest_ms: int | None = None  # where it opens: before when rent surely had not begun
+    origin_ms: int | None = None  # where it opens: when rent began, if that was before our time
     seen_to_ms: int | None = None
     meter_to_ms: int | None = None
     close_at_ms: int | None = None
@@ -89,11 +90,33 @@ def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
     if not read.is_charging:
         return _unseen(read, earliest_ms)
     latest_ms = read.begun.utc_ms
-    bound_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
+    if earliest_ms is None:
+        return _taken_over(read, latest_ms)
+    bound_ms = min(earliest_ms, latest_ms)
     started_ms = bound_ms
     if read.charged_since_ms is not None:
         started_ms = min(max(read.charged_since_ms, bound_ms), latest_ms)
     return MeterStep(started_ms, bound_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+
+
+def _taken_over(read: PowerRead, latest_ms: int) -> MeterStep:
+    """It was on before we knew of it: ours from this read on, its hours from when rent began."""
+    since_ms = read.charged_since_ms
+    origin_ms = None if since_ms is None or since_ms >= latest_ms else since_ms
+    return MeterStep(latest_ms, origin_ms=origin_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+
+
+def start_bound_ms(found: MeterStep, tariff: Tariff) -> int | None:
+    """Before when the rent that this step opens had surely not begun, as its lease has to take it.
+
+    Where nobody knows when it began, its next quantum may begin at any time: as if this one had
+    begun almost a whole one ago. On the clock that makes no difference.
+    """
+    if found.open_at_ms is None or found.earliest_ms is not None or tariff.by_clock:
+        return found.earliest_ms
+    if found.origin_ms is not None:
+        return found.origin_ms
+    return found.open_at_ms - tariff.quantum_ms + 1
 
 
 def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:

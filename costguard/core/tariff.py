@@ -69,9 +69,10 @@ class Tariff:
 
     `quantum_s` is the unit that running is rounded up to: 1, 60 or 3600 on real platforms,
     anything in a test. It is counted from the start or, with `by_clock`, on the zone's clock.
-    A start costs at least `minimum_s` of running and at least `minimum_micros`. The first `free_s`
-    of an interval, in whole quanta, are free or paid already. `paused_micros_per_hour` is what the
-    disk costs from creation to release, in quanta of `paused_quantum_s`.
+    The first `free_s` of an interval, in whole quanta, are free or paid already. Beyond them a
+    start costs at least `minimum_s` at the price of its first instant, and at least
+    `minimum_micros`. `paused_micros_per_hour` is what the disk costs from creation to release, in
+    quanta of `paused_quantum_s`.
     """
 
     price_micros_per_hour: int
@@ -244,19 +245,24 @@ def running_micros(tariff: Tariff, start_ms: int, end_ms: int) -> int:
     It never falls as the end moves on, and depends on nothing but the two instants: metered in
     however many steps, the differences add up to the same.
     """
-    if end_ms <= start_ms:
-        return 0
     grid = _grid(tariff, start_ms)
-    free = tariff.free_s // tariff.quantum_s
+    counted = tariff.free_s // tariff.quantum_s
+    if grid.begun(end_ms) <= counted:
+        return 0
     parts = 0
-    counted = 0
-    for _, until_ms, price in _pieces(
-        tariff, start_ms, max(end_ms, start_ms + tariff.minimum_s * MS_PER_S)
-    ):
-        begun = grid.begun(until_ms)
-        parts += (max(begun, free) - max(counted, free)) * price
+    for _, until_ms, price in _pieces(tariff, start_ms, end_ms):
+        begun = max(grid.begun(until_ms), counted)
+        parts += (begun - counted) * price
         counted = begun
-    return max(ceil_div(parts * tariff.quantum_s, PARTS), tariff.minimum_micros)
+    running = ceil_div(parts * tariff.quantum_s, PARTS)
+    return max(running, _minimum_micros(tariff, start_ms))
+
+
+def _minimum_micros(tariff: Tariff, start_ms: int) -> int:
+    """What a start costs at least once its free time is used up, known at its first instant."""
+    least_s = max(tariff.minimum_s - tariff.free_s, 0)
+    least = ceil_div(least_s * _parts_per_s(tariff, start_ms), PARTS) if least_s else 0
+    return max(least, tariff.minimum_micros)
 
 
 def longest_ms(tariff: Tariff, start_ms: int, affordable_micros: int, at_most_ms: int) -> int:
@@ -266,12 +272,14 @@ def longest_ms(tariff: Tariff, start_ms: int, affordable_micros: int, at_most_ms
     not, unless the limit cut it. A sum is within the amount, which is whole, exactly when its
     parts are within the amount's parts.
     """
-    if affordable_micros < 0 or running_micros(tariff, start_ms, start_ms + 1) > affordable_micros:
+    if affordable_micros < 0:
         return 0
     end_ms = start_ms + at_most_ms
     grid = _grid(tariff, start_ms)
-    left = affordable_micros * PARTS // tariff.quantum_s
     counted = tariff.free_s // tariff.quantum_s
+    if _minimum_micros(tariff, start_ms) > affordable_micros:
+        return min(grid.begins_ms(counted), end_ms) - start_ms
+    left = affordable_micros * PARTS // tariff.quantum_s
     for _, until_ms, price in _pieces(tariff, start_ms, end_ms):
         begun = grid.begun(until_ms)
         if begun <= counted:
@@ -284,12 +292,14 @@ def longest_ms(tariff: Tariff, start_ms: int, affordable_micros: int, at_most_ms
 
 
 def paid_until_ms(tariff: Tariff, started_ms: int, now_ms: int) -> int:
-    """UTC ms up to which the running interval is already paid: where the next quantum begins."""
+    """UTC ms up to which the running interval is already paid: an hour begun, or the minimum."""
     if now_ms <= started_ms:
         return started_ms
     grid = _grid(tariff, started_ms)
-    paid_ms = max(now_ms, started_ms + tariff.minimum_s * MS_PER_S)
-    return grid.begins_ms(grid.begun(paid_ms))
+    last_ms = max(now_ms, started_ms + tariff.minimum_s * MS_PER_S)
+    most_ms = grid.begins_ms(grid.begun(last_ms)) - started_ms
+    owed = running_micros(tariff, started_ms, now_ms)
+    return started_ms + longest_ms(tariff, started_ms, owed, most_ms)
 
 
 def free_left_s(tariff: Tariff, start_ms: int, end_ms: int) -> int:

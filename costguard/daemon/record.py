@@ -194,11 +194,15 @@ def _record_read(
 
 
 def _record_price(session: Session, instance: Instance, view: InstanceView) -> None:
-    """Keep the rule that the platform bills by now, and say so where its list price is another."""
+    """Keep the rule that the platform bills by now, and say so where its list price is another.
+
+    Free time that was used up here is not had again, whatever a platform goes on offering.
+    """
     at_ms = view.read.begun.utc_ms
-    old = list_price_micros(tariff_of(instance), at_ms)
-    price = list_price_micros(view.tariff, at_ms)
-    set_tariff(instance, view.tariff)
+    known = tariff_of(instance)
+    old, price = list_price_micros(known, at_ms), list_price_micros(view.tariff, at_ms)
+    free_s = min(known.free_s, view.tariff.free_s)
+    set_tariff(instance, replace(view.tariff, free_s=free_s))
     if price == old:
         return
     text = f"the price went from {yuan_text(old)} to {yuan_text(price)} yuan an hour"
@@ -227,7 +231,7 @@ def _meter_running(
     if step.open_at_ms is not None and read is not None:
         tariff = tariff_of(instance)
         row = _open_interval(session, instance, tariff, step.open_at_ms, read.begun)
-        row.earliest_ms = step.earliest_ms
+        row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), step.origin_ms
     if row is None:
         return
     if step.seen_to_ms is not None:

@@ -21,14 +21,17 @@ DAY_S = 86_400
 
 def naive_micros(tariff: Tariff, start_ms: int, end_ms: int) -> int:
     """What [start, end) costs."""
-    if end_ms <= start_ms:
-        return 0
-    total, at, number = Fraction(0), start_ms, 0
-    while at < max(end_ms, start_ms + tariff.minimum_s * 1_000):
+    total, charged, at, number = Fraction(0), 0, start_ms, 0
+    while at < end_ms:
         if (number + 1) * tariff.quantum_s > tariff.free_s:
             total += Fraction(tariff.quantum_s, 3_600) * naive_price(tariff, at)
+            charged += 1
         at, number = _next(tariff, at), number + 1
-    return max(ceil(total), tariff.minimum_micros)
+    if charged == 0:
+        return 0
+    least_s = max(tariff.minimum_s - tariff.free_s, 0)
+    least = Fraction(least_s, 3_600) * naive_price(tariff, start_ms)
+    return max(ceil(total), ceil(least), tariff.minimum_micros)
 
 
 def naive_price(tariff: Tariff, at_ms: int) -> Fraction:

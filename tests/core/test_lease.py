@@ -16,6 +16,7 @@ from costguard.core.lease import (
     needed_micros,
     offer_lease,
     paid_left_ms,
+    runway_ms,
     worst_case_micros,
 )
 from costguard.core.moment import Moment
@@ -321,6 +322,25 @@ def test_an_earliest_start_after_the_start_is_the_start() -> None:
     """It was set by a clock that jumped."""
     interval = Interval(1, NOW.utc_ms - 10_000, 10 * YUAN, earliest_ms=NOW.utc_ms)
     assert needed_micros(SECOND, interval, NOW, 10_000, L_MS) == 30 * YUAN
+
+
+@pytest.mark.parametrize(
+    ("scopes", "runway"),
+    [
+        ((), 90_000),
+        ((account(None),), 90_000),
+        ((account(1_000),), 90_000),
+        ((account(70), account(1_000)), 50_000),
+        ((account(20),), 0),
+        ((account(0),), -20_000),
+        ((account(10, posted=11),), None),
+    ],
+)
+def test_the_runway_ends_where_the_tightest_cap_bites(
+    scopes: tuple[Account, ...], runway: int | None
+) -> None:
+    """L taken off; in breach there is none at all."""
+    assert runway_ms(SECOND, None, None, scopes, NOW, 90_000, L_MS) == runway
 
 
 @pytest.mark.parametrize(

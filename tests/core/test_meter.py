@@ -13,6 +13,7 @@ from costguard.core.meter import (
     change_at_ms,
     lease_interval,
     owed_micros,
+    start_bound_ms,
     step,
     turns_ms,
 )
@@ -130,9 +131,25 @@ def test_a_read_that_does_not_understand_the_state_meters_on() -> None:
 
 
 def test_an_instance_that_was_not_ours_to_start_is_metered_from_the_first_read() -> None:
-    """Without a start call or an earlier read nothing earlier is known, not even by hearsay."""
+    """Nothing earlier is ours, but its hours count from when the platform says that rent began."""
     assert step(None, on(5_000), at(5_000), None, 1).open_at_ms == 5_000
-    assert step(None, on(5_000, charged_since_ms=1), at(5_000), None, 1).open_at_ms == 5_000
+    told = step(None, on(5_000, charged_since_ms=1_000), at(5_000), None, 1)
+    assert (told.open_at_ms, told.origin_ms) == (5_000, 1_000)
+    junk = step(None, on(5_000, charged_since_ms=5_000), at(5_000), None, 1)
+    assert (junk.open_at_ms, junk.origin_ms) == (5_000, None)
+
+
+def test_a_beginning_that_nobody_knows_may_be_almost_an_hour_ago() -> None:
+    """So that the lease is prepared for the next one to begin at any time."""
+    hourly = Tariff(15, 3_600)
+    found = step(None, on(5_000_000), at(5_000_000), None, 1)
+    assert start_bound_ms(found, hourly) == 5_000_000 - 3_600_000 + 1
+    assert start_bound_ms(found, replace(hourly, by_clock=True)) is None
+    told = step(None, on(5_000_000, charged_since_ms=7), at(5_000_000), None, 1)
+    assert start_bound_ms(told, hourly) == 7
+    ours = step(None, on(5_000), at(5_000), 1_000, 1)
+    assert start_bound_ms(ours, hourly) == 1_000
+    assert start_bound_ms(NOTHING, hourly) is None
 
 
 def test_a_start_call_in_the_future_is_not_after_the_read() -> None:
