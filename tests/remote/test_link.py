@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,24 @@ def test_hostile_names_reach_the_instance_as_names(machine: Machine, world: Worl
     assert not list(world.home.rglob("pwned"))
 
 
+def test_hostile_paths_and_data_sets_reach_any_server_as_names(
+    any_machine: Machine | OpenSsh, world: World
+) -> None:
+    """A job's folder and a data set whose names are a shell's nightmare, through OpenSSH too."""
+    data = world.home / "$(touch pwned); 'a' \"b\"\n线.jsonl"
+    data.write_text("{}\n")
+    names = (f"data/{data.name}", "-n", "~", "*", "a b/ c ")
+    uploads = tuple(Upload(data, name) for name in names)
+    argv = ["{python}", "toy.py", "{}", "--dataset", names[0], "`touch pwned`"]
+    plan = world.plan(any_machine.target(), absolute(any_machine, HOSTILE_DIRECTORY), argv=argv)
+    daemon = world.run(replace(plan, uploads=(*plan.uploads, *uploads)))
+    daemon.wait_for("exit", code=0)
+    assert daemon.of("started")[0]["argv"][3:] == argv[3:]
+    for name in names:
+        assert (any_machine.home / HOSTILE_DIRECTORY / name).read_text() == "{}\n"
+    assert not list(world.home.rglob("pwned"))
+
+
 def test_a_cut_line_is_mended_without_loss_or_repetition(
     any_machine: Machine | OpenSsh, world: World
 ) -> None:
@@ -214,6 +233,47 @@ def test_a_line_cut_in_mid_line_costs_nothing(
         proxy.cut_after = proxy.passed + 1777
         wait_until(lambda: proxy.cut_after is None, "the cut")
     (machine.home / "job" / "go on").touch()
+    daemon.wait_for("exit", code=0)
+    numbers = [one["seq"] for one in daemon.journal()]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_connection_reset_in_mid_line_costs_nothing(
+    any_machine: Machine | OpenSsh, world: World, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """RST instead of an orderly end, in the middle of what was being sent."""
+    proxy = make_proxy(any_machine.port)
+    proxy.cut_by_reset = True
+    toy = {"steps": 15, "gates": {"5": "go on"}}
+    plan = world.plan(any_machine.target(port=proxy.port), absolute(any_machine), toy)
+    daemon = world.run(plan)
+    daemon.wait_for("progress", step=5)
+    proxy.cut_after = proxy.passed + 1234
+    wait_until(lambda: proxy.cut_after is None, "the reset")
+    wait_until(functools.partial(daemon.lost, 1), "the loss")
+    (any_machine.home / "job" / "go on").touch()
+    daemon.wait_for("exit", code=0)
+    numbers = [one["seq"] for one in daemon.journal()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(daemon.of("started")) == 1
+
+
+def test_a_line_of_one_byte_at_a_time_is_given_up_and_costs_nothing(
+    machine: Machine, world: World, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """Alive by TCP and useless: no whole message in time is silence, and the training goes on.
+
+    Scaled: a byte each 20 ms against a silence of 0.6 s, as a byte a second against 30 s.
+    """
+    proxy = make_proxy(machine.port)
+    toy = {"steps": 15, "gates": {"5": "go on"}}
+    plan = world.plan(machine.target(port=proxy.port), absolute(machine), toy)
+    daemon = world.run(plan, replace(QUICK, silence_s=0.6, connect_timeout_s=0.5))
+    daemon.wait_for("progress", step=5)
+    proxy.byte_each_s = 0.02
+    wait_until(lambda: daemon.states().count("lost") >= 2, "two tries given up")
+    (machine.home / "job" / "go on").touch()
+    proxy.byte_each_s = None
     daemon.wait_for("exit", code=0)
     numbers = [one["seq"] for one in daemon.journal()]
     assert numbers == list(range(1, len(numbers) + 1))
