@@ -110,12 +110,14 @@ def offer_lease(
     A renewal reserves only the increment: what the open lease still holds counts as available.
     An offer shorter than wanted is the final one.
     """
+    free = _free_micros(accounts)
+    if free is not None and free < 0:
+        return None
     length_ms = runway_ms(tariff, interval, lease, accounts, now, wanted_ms, latency_ms)
     if length_ms is None or length_ms < min(shortest_ms, wanted_ms):
         return None
     needed = needed_micros(tariff, interval, now, length_ms, latency_ms)
     increment = max(needed - _held_micros(lease), 0)
-    free = _free_micros(accounts)
     assert free is None or increment <= free, "an offer must fit what is free"
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
 
