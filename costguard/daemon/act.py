@@ -458,7 +458,7 @@ class Actor:
 def enter_stage(session: Session, job: Job, stage: int, at_ms: int) -> None:
     """Have the job begin `stage`; what its journal already held there is an earlier attempt's."""
     job.stage, job.stage_since_ms, job.phase = stage, at_ms, None
-    job.launched_ms = job.exit_json = None
+    job.launched_ms = job.exit_json = job.forecast_json = None
     seen = select(func.max(Telemetry.seq)).where(
         Telemetry.job_id == job.id, Telemetry.stage == stage
     )

@@ -72,6 +72,7 @@ class Job(Base):
     verdict_boot_ms: Mapped[int | None]
     verdict_boot_id: Mapped[str | None]
     last_seq: Mapped[int] = mapped_column(default=0)  # newest journal record stored
+    forecast_json: Mapped[str | None]  # what finishing is likely to cost, as last reckoned
     retry_at_ms: Mapped[int | None]
     closed_ms: Mapped[int | None]
 
