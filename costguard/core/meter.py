@@ -2,7 +2,8 @@
 
 The platform's own times are believed only inside what we saw ourselves: rent cannot have begun
 before our start call or our last off read, nor after the first read that shows it on; it cannot
-have ended before the last read that shows it on, nor after the first that shows it off.
+have ended before the last read that shows it on, nor after the first that shows it off. A time
+outside of that means that its clock and ours disagree: then the longer interval is charged.
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def step(
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
     first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
     ended_ms = first_off_ms
-    if read.charged_until_ms is not None:
-        ended_ms = min(max(read.charged_until_ms, interval.seen_to_ms), first_off_ms)
+    until_ms = read.charged_until_ms
+    if until_ms is not None and until_ms >= interval.seen_to_ms:
+        ended_ms = min(until_ms, first_off_ms)
     return MeterStep(close_at_ms=ended_ms)
 
 
@@ -81,8 +83,9 @@ def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
         return _unseen(read, earliest_ms)
     latest_ms = read.begun.utc_ms
     started_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
-    if read.charged_since_ms is not None:
-        started_ms = min(max(read.charged_since_ms, started_ms), latest_ms)
+    since_ms = read.charged_since_ms
+    if since_ms is not None and since_ms <= latest_ms:
+        started_ms = max(since_ms, started_ms)
     return MeterStep(open_at_ms=started_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
 
 
