@@ -302,9 +302,11 @@ def _split_at_price_change(
     the earlier one, a fall only now, so that the books are never the lower ones for long.
     """
     rise = instance.price_micros_per_hour > row.price_micros_per_hour
-    at_ms = row.seen_to_ms if rise else max(meter.reach_ms(metered(row), now), row.seen_to_ms)
+    reach_ms = max(meter.reach_ms(metered(row), now), row.seen_to_ms)
+    at_ms = row.seen_to_ms if rise else reach_ms
     _close(session, job, row, at_ms, now, zone)
-    anchor = Moment(at_ms, now.boot_ms - max(now.utc_ms - at_ms, 0), now.boot_id)
+    # Not by the wall clock, which may have been set back since: what has run must not get lost.
+    anchor = Moment(at_ms, now.boot_ms - (reach_ms - at_ms), now.boot_id)
     return _open_interval(session, instance, "running", at_ms, anchor)
 
 
