@@ -22,7 +22,7 @@ TEXTS = sorted(
 # What only the whole program shares (errors, words, paths) stands at the right, as few as can be.
 ARROWS: dict[str, set[str]] = {
     "core": set(),
-    "agent": set(),
+    "agent": {"core"},
     "localcloud": set(),
     "store": {"core", "errors"},
     "providers": {"core", "errors"},

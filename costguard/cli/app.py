@@ -194,6 +194,24 @@ def _pause(
     return acting.pause(job, everything=everything)
 
 
+@app.command("resume", help=_("go on with a paused job, from its last checkpoint"))
+def _resume(
+    job: Job,
+    *,
+    data: Annotated[
+        Path | None, typer.Option("--data", help=_("train on this data set"), metavar="FILE")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="base | checkpoint", metavar="WHERE")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help=_("stay and watch"))] = True,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli import resuming
+
+    return resuming.resume(job, data, start, follow=follow, as_json=as_json)
+
+
 @app.command("release", help=_("give the instance back; its disk is deleted"))
 def _release(
     job: Job,

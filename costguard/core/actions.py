@@ -37,6 +37,21 @@ class ResolveCreate:
 
 
 @dataclass(frozen=True, slots=True)
+class PowerOn:
+    """Switch the paused instance on again, under the open lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Settle what is reserved for a start that the platform refused; only after the proof of I4."""
+
+
+@dataclass(frozen=True, slots=True)
+class NextStage:
+    """Go on to the next rung of the ladder on the same instance."""
+
+
+@dataclass(frozen=True, slots=True)
 class ArmTimer:
     """Move the platform's stop timer to `timer_at_ms`; read back, the lease's end is armed."""
 
@@ -116,6 +131,9 @@ Action: TypeAlias = (
     | Grant
     | Create
     | ResolveCreate
+    | PowerOn
+    | Rest
+    | NextStage
     | ArmTimer
     | EnsureLink
     | SendLease

@@ -7,6 +7,7 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 from __future__ import annotations
 
 from costguard.core import actions as act
+from costguard.core.gate import judge_gate
 from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
 from costguard.core.lease import Lease, has_ended, is_due, needed_micros, offer_lease
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
@@ -18,6 +19,7 @@ RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
 SAVE_LEAD_MS = 5_000  # how long before the last lease's end the saving begins
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
 PULL_PATIENCE_MS = 120_000
+START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
@@ -29,6 +31,10 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if snap.pause_reason is not None:
         return _stopping(snap, now, snap.verdict_at or now)
     verdict = judge(snap, now)
+    if verdict is not None and verdict.reason == "finished" and snap.has_next_stage:
+        verdict = judge_step_up(snap, now)
+        if verdict is None:
+            return _stepping_up(snap, now)
     if verdict is not None:
         return (act.Conclude(verdict), *_stopping(snap, now, now, verdict))
     return _running(snap, now)
@@ -41,6 +47,8 @@ def judge(snap: Snapshot, now: Moment) -> Verdict | None:
     if snap.in_breach:
         over = [account.scope for account in snap.accounts if account.in_breach]
         return Verdict("budget", f"spent past the cap: {', '.join(over)}", {"breach": over})
+    if snap.instance is not None and snap.instance.stopped_seen:
+        return None  # a resumed job whose instance is still to be switched on
     run = snap.spec.runs[snap.stage]
     end = snap.training.exit
     if end is not None and end.code == EXIT_SAVED_ON_REQUEST:
@@ -62,11 +70,17 @@ def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
         return _stopped_without_us(snap, now, "the instance was found switched off")
     limits = snap.spec.guards
     started = instance.started_call or snap.created
+    if snap.stage_since is not None and snap.stage_since.utc_ms > started.utc_ms:
+        started = snap.stage_since
     if not snap.training.is_alive and elapsed_ms(started, now) > limits.prepare_within_ms:
         evidence["link"] = snap.link.state
         evidence["detail"] = snap.link.detail
         text = f"training could not be started within {limits.prepare_within_ms // 60_000} minutes"
         return Verdict("platform", text, evidence)
+    if snap.lease is not None and snap.retry_at_ms is None:
+        never_on = not instance.was_on and instance.power is Power.STOPPED
+        if never_on and has_ended(snap.lease, now):
+            return Verdict("platform", "it was not switched on within its lease", evidence)
     if snap.link.state == "refused":
         return Verdict("platform", snap.link.detail, {"link": "refused"}, save=False)
     return None
@@ -174,6 +188,10 @@ def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _renting(snap, now)
     if instance.provider_id is None:
         return (act.ResolveCreate(),)
+    if instance.stopped_seen:
+        return _resuming(snap, now)
+    if not instance.was_on and instance.power is Power.STOPPED:
+        return _coming_on(snap, now, instance)
     actions: list[act.Action] = [*_leasing(snap, now)]
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
@@ -226,6 +244,68 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         act.Create(timer_after_ms=timer_ms),
         act.SetState("provisioning"),
     )
+
+
+def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Switch a paused instance on again, in the order of the first rent: reserve, then call."""
+    if snap.retry_at_ms is not None and now.utc_ms < snap.retry_at_ms:
+        return (act.SetState("waiting_capacity"),)
+    if snap.tariff is None:
+        return (act.AskPrice(),)
+    offer = offer_lease(
+        snap.tariff,
+        None,
+        snap.lease,
+        snap.accounts,
+        now,
+        snap.spec.lease_ms,
+        snap.latency_ms,
+        FIRST_LEASE_SHORTEST_MS,
+    )
+    if offer is None:
+        evidence = {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000}
+        refusal = Verdict("budget", "not even one more lease fits the budget", evidence)
+        return (act.Conclude(refusal), act.Finish("paused"))
+    grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
+    end_ms = now.utc_ms + offer.length_ms
+    grace_ms = snap.spec.runs[snap.stage].save_grace_ms
+    has_timer = snap.platform.timer_min_lead_ms is not None
+    timer = (act.ArmTimer(end_ms + grace_ms, end_ms),) if has_timer else ()
+    return (grant, act.PowerOn(), act.SetState("provisioning"), *timer)
+
+
+def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[act.Action, ...]:
+    """Not on yet after a start call: refused, lost, or simply under way."""
+    if snap.retry_at_ms is not None:
+        proof = _stop_proof(snap)
+        is_off = proof.holds(off_run(instance.reads), instance.last_call)
+        rest = (act.Rest(),) if is_off else ()
+        return (*rest, act.SetState("waiting_capacity"))
+    called = instance.last_call
+    if called is not None and elapsed_ms(called, now) > START_RETRY_MS:
+        return (act.PowerOn(),)
+    return (*_leasing(snap, now), act.SetState("provisioning"))
+
+
+def judge_step_up(snap: Snapshot, now: Moment) -> Verdict | None:
+    """Why a job whose stage has finished must not go on to the next one, or None."""
+    running_out = _judge_lease(snap, now) or _judge_line(snap, now)
+    if running_out is not None:
+        return running_out
+    gate = judge_gate(snap.training, snap.spec.stages[snap.stage])
+    return gate if snap.spec.guards.on_gate == "pause" else None
+
+
+def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Bring the stage's adapter home, then go on; what it costs stays under the lease."""
+    going = _leasing(snap, now)
+    if snap.link.state != "attached":
+        return (*going, act.EnsureLink())
+    going = (*going, *_granting(snap))
+    adapters = [a for a in snap.artifacts if a.kind == "adapter" and not a.pulled and not a.failed]
+    if adapters:
+        return (*going, *_pulling(snap, only_newest=True))
+    return (*going, act.NextStage())
 
 
 def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
@@ -380,10 +460,17 @@ def _may_be_believed_off(instance: InstanceFacts) -> bool:
 def proven_stopped(snap: Snapshot) -> bool:
     """Whether invariant I4 lets us say "stopped"."""
     instance = snap.instance
-    if instance is None or not _may_be_believed_off(instance):
+    if instance is None:
         return False
-    proof = StopProof(apart_ms=max(snap.platform.poll_interval_ms, snap.platform.cache_age_ms))
-    return proof.holds(off_run(instance.reads), instance.last_call)
+    if instance.stopped_seen:
+        return bool(off_run(instance.reads))  # proven before, and not switched on since
+    if not _may_be_believed_off(instance):
+        return False
+    return _stop_proof(snap).holds(off_run(instance.reads), instance.last_call)
+
+
+def _stop_proof(snap: Snapshot) -> StopProof:
+    return StopProof(apart_ms=max(snap.platform.poll_interval_ms, snap.platform.cache_age_ms))
 
 
 def final_state(snap: Snapshot, verdict: Verdict | None = None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costguard.core.moment import MS_PER_S, Moment, elapsed_ms, has_passed, ms_until
-from costguard.core.tariff import Tariff, longest_ms, running_micros
+from costguard.core.tariff import Tariff, longest_ms, price_points_ms, running_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,8 @@ class Interval:
     id: int
     started_ms: int  # UTC; the platform's word, bounded by what we saw ourselves
     posted_micros: int
+    earliest_ms: int | None = None  # before when it surely had not begun; None: `started_ms`
+    ahead_ms: int = 0  # how far the time it is metered in is ahead of the wall clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,14 @@ def needed_micros(
 ) -> int:
     """What running on until `now + length + L` still costs beyond what is posted for this interval.
 
-    Without an interval the meter is taken to start now: the call that starts it is still to come.
+    Every part is priced at what is in force then. Without an interval the meter is taken to start
+    now: the call that starts it is still to come. Where it is not known to the second when rent
+    began, the dearest beginning counts: an hour must not begin that was thought to be later.
     """
-    if interval is None:
-        return running_micros(tariff, length_ms + latency_ms)
-    total = running_micros(tariff, _so_far_ms(tariff, interval, now) + length_ms + latency_ms)
-    return max(total - interval.posted_micros, 0)
+    end_ms = _now_ms(interval, now) + length_ms + latency_ms
+    starts = _starts_ms(tariff, interval, now, end_ms)
+    total = max(running_micros(tariff, start_ms, end_ms) for start_ms in starts)
+    return max(total - _posted_micros(interval), 0)
 
 
 def offer_lease(
@@ -112,9 +116,8 @@ def offer_lease(
     if free is not None:
         if free < 0:
             return None
-        reach_ms = _reach_ms(tariff, interval, now, free + held)
-        if reach_ms is not None:
-            length_ms = min(wanted_ms, reach_ms - latency_ms)
+        reach_ms = _reach_ms(tariff, interval, now, free + held, wanted_ms + latency_ms)
+        length_ms = min(wanted_ms, reach_ms - latency_ms)
     if length_ms < min(shortest_ms, wanted_ms):
         return None
     needed = needed_micros(tariff, interval, now, length_ms, latency_ms)
@@ -123,27 +126,62 @@ def offer_lease(
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
 
 
-def _reach_ms(
-    tariff: Tariff, interval: Interval | None, now: Moment, available_micros: int
-) -> int | None:
-    """How long from now the meter may run on `available_micros`; None if running is free."""
-    if interval is None:
-        return longest_ms(tariff, available_micros)
-    whole_ms = longest_ms(tariff, interval.posted_micros + available_micros)
-    if whole_ms is None:
-        return None
-    return whole_ms - _so_far_ms(tariff, interval, now)
+def paid_left_ms(tariff: Tariff, interval: Interval, now: Moment, latency_ms: int) -> int:
+    """How much longer it may run, and be stopped, without beginning a quantum that is not paid yet.
 
-
-def _so_far_ms(tariff: Tariff, interval: Interval, now: Moment) -> int:
-    """How long the interval has run, by the wall clock or, if that was set back, by the books.
-
-    What is posted was metered on a clock that cannot be set back. Of its last quantum it is not
-    known how much is used up, so that quantum is not counted.
+    With a tariff per hour this is what is left of the hour, less L and less what is not known of
+    its beginning; a queued stage that fits may have it for nothing. Per second it is 0.
     """
-    wall_ms = now.utc_ms - interval.started_ms
-    paid_ms = longest_ms(tariff, interval.posted_micros) or 0
-    return max(wall_ms, paid_ms - tariff.quantum_s * MS_PER_S, 0)
+    horizon_ms = latency_ms + tariff.quantum_ms + tariff.minimum_s * MS_PER_S
+    paid_ms = _reach_ms(tariff, interval, now, 0, horizon_ms)
+    return max(paid_ms - latency_ms, 0)
+
+
+def _reach_ms(
+    tariff: Tariff, interval: Interval | None, now: Moment, available_micros: int, at_most_ms: int
+) -> int:
+    """How long from now the meter may run on `available_micros`, at most `at_most_ms`."""
+    now_ms = _now_ms(interval, now)
+    total = _posted_micros(interval) + available_micros
+    limit_ms = now_ms + at_most_ms
+    ends = (
+        start_ms + longest_ms(tariff, start_ms, total, limit_ms - start_ms)
+        for start_ms in _starts_ms(tariff, interval, now, limit_ms)
+    )
+    return min(ends) - now_ms
+
+
+def _now_ms(interval: Interval | None, now: Moment) -> int:
+    """Now, in the time that the interval is metered in; never before it began."""
+    if interval is None:
+        return now.utc_ms
+    return max(now.utc_ms + interval.ahead_ms, interval.started_ms)
+
+
+def _posted_micros(interval: Interval | None) -> int:
+    return 0 if interval is None else interval.posted_micros
+
+
+def _starts_ms(
+    tariff: Tariff, interval: Interval | None, now: Moment, end_ms: int
+) -> tuple[int, ...]:
+    """Of the instants at which rent may have begun, those of which one is the dearest.
+
+    The earliest begins the most quanta. A later one can cost more only where it has a quantum begin
+    right at a change of price, so one for each change is enough: the first that does so, as those
+    after it begin fewer. On the clock only the first quantum moves with the start.
+    """
+    if interval is None:
+        earliest_ms, latest_ms = now.utc_ms, now.utc_ms + tariff.quantum_ms
+    else:
+        latest_ms = interval.started_ms
+        told_ms = interval.earliest_ms
+        earliest_ms = latest_ms if told_ms is None else min(told_ms, latest_ms)
+    shifted = (
+        point_ms if tariff.by_clock else earliest_ms + (point_ms - earliest_ms) % tariff.quantum_ms
+        for point_ms in price_points_ms(tariff, earliest_ms, end_ms)
+    )
+    return (earliest_ms, *(start_ms for start_ms in shifted if start_ms <= latest_ms))
 
 
 def is_due(lease: Lease, now: Moment) -> bool:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from costguard.core.lease import Interval
 from costguard.core.moment import Moment, elapsed_ms
-from costguard.core.tariff import Tariff, running_micros
+from costguard.core.tariff import Tariff, price_micros, price_points_ms, running_micros
 
 if TYPE_CHECKING:
     from costguard.core.power import PowerRead
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """The open power interval of an instance."""
+    """The open power interval of an instance, or the part of it since its price last changed."""
 
     id: int
     started_ms: int
@@ -29,6 +30,13 @@ class Metered:
     metered_to_ms: int  # how far it is charged; beyond `seen_to_ms` only by assumption
     posted_micros: int
     tariff: Tariff
+    origin_ms: int | None = None  # when rent began, where that was before `started_ms`
+    earliest_ms: int | None = None  # before when rent surely had not begun; None: it is `rent_ms`
+
+    @property
+    def rent_ms(self) -> int:
+        """When rent began (UTC ms): from here quanta are counted, whatever the price did since."""
+        return self.started_ms if self.origin_ms is None else self.origin_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class MeterStep:
     """What one read does to the meter. Every field is UTC ms, or None where nothing happens."""
 
     open_at_ms: int | None = None
+    earliest_ms: int | None = None  # where it opens: how early rent may have begun at most
     seen_to_ms: int | None = None
     meter_to_ms: int | None = None
     close_at_ms: int | None = None
@@ -82,11 +91,11 @@ def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
     if not read.is_charging:
         return _unseen(read, earliest_ms)
     latest_ms = read.begun.utc_ms
-    started_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
-    since_ms = read.charged_since_ms
+    bound_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
+    started_ms, since_ms = bound_ms, read.charged_since_ms
     if since_ms is not None and since_ms <= latest_ms:
-        started_ms = max(since_ms, started_ms)
-    return MeterStep(open_at_ms=started_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+        started_ms = max(since_ms, bound_ms)
+    return MeterStep(started_ms, bound_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
 
 
 def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:
@@ -97,7 +106,7 @@ def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:
     if not earliest_ms <= since_ms <= read.begun.utc_ms:
         return NOTHING
     return MeterStep(
-        open_at_ms=since_ms, close_at_ms=min(max(until_ms, since_ms), read.begun.utc_ms)
+        since_ms, earliest_ms, close_at_ms=min(max(until_ms, since_ms), read.begun.utc_ms)
     )
 
 
@@ -107,5 +116,45 @@ def reach_ms(interval: Metered, at: Moment) -> int:
 
 
 def owed_micros(interval: Metered, to_ms: int) -> int:
-    """What the interval costs in all if it is metered up to `to_ms`."""
-    return running_micros(interval.tariff, to_ms - interval.started_ms)
+    """What the interval costs in all if it is metered up to `to_ms`.
+
+    The part since its price last changed costs what the whole does less what came before: a quantum
+    that had begun by then is not begun anew.
+    """
+    return _total_micros(interval, to_ms) - _total_micros(interval, interval.started_ms)
+
+
+def turns_ms(interval: Metered, to_ms: int) -> tuple[int, ...]:
+    """Where, up to `to_ms`, the price in force changes by the tariff's own rules."""
+    return tuple(price_points_ms(interval.tariff, interval.started_ms, to_ms))
+
+
+def change_at_ms(interval: Metered, new: Tariff, now: Moment) -> int:
+    """From when on to charge by `new` terms, which the platform did not have when last looked at.
+
+    They changed at some time between two reads: a rise is taken to have come right after the
+    earlier one, a fall only now, so that the books are never the lower ones for long.
+    """
+    now_ms = max(reach_ms(interval, now), interval.seen_to_ms)
+    rises = price_micros(new, now_ms) > price_micros(interval.tariff, now_ms)
+    return interval.seen_to_ms if rises else now_ms
+
+
+def lease_interval(interval: Metered, now: Moment) -> Interval:
+    """The interval as the arithmetic of leases takes it, in the time that it is metered in.
+
+    The wall clock may have been set since it began: how far the books are ahead goes with it.
+    """
+    reached_ms = max(reach_ms(interval, now), interval.metered_to_ms)
+    before = _total_micros(interval, interval.started_ms)
+    return Interval(
+        id=interval.id,
+        started_ms=interval.rent_ms,
+        posted_micros=before + interval.posted_micros,
+        earliest_ms=interval.earliest_ms,
+        ahead_ms=reached_ms - now.utc_ms,
+    )
+
+
+def _total_micros(interval: Metered, to_ms: int) -> int:
+    return running_micros(interval.tariff, interval.rent_ms, to_ms)

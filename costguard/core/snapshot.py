@@ -79,6 +79,23 @@ class Window:
     gpu_absent: bool  # NVML itself says that there is no card or no driver
     cpu_centicores: int | None
     processes: int | None
+    gpu_state: str = "ok"  # NVML's: ok, absent, lost, reset, changed, error
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """When the job last showed life, by each of the ways that it has. None: never.
+
+    `status`: the trainer's own word (bytes of a download done, and the like); `log`: output;
+    `bytes`: read or written by its processes; `cpu`, `gpu`: work, which a hung job shows too.
+    """
+
+    progress_ms: int | None = None
+    status_ms: int | None = None
+    log_ms: int | None = None
+    bytes_ms: int | None = None
+    cpu_ms: int | None = None
+    gpu_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +106,7 @@ class Exit:
     signal: int | None
     artifact_complete: bool
     log_tail: tuple[str, ...] = ()
+    artifact_pending: bool = False  # the last artifacts were still being verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +118,15 @@ class TrainingFacts:
     phase: str | None = None
     phase_since_ms: int | None = None
     steps: tuple[Step, ...] = ()
+    first_losses: tuple[float, ...] = ()
     best_loss: float | None = None
     windows: tuple[Window, ...] = ()
     exit: Exit | None = None
+    exit_at_ms: int | None = None
+    total_steps: int | None = None
+    phase_inferred: bool = False  # the trainer tells no phase: train, since the first progress
+    signs: Signs = field(default_factory=Signs)
+    adapter_at_ms: int | None = None  # when the result was found complete
 
     @property
     def is_alive(self) -> bool:
@@ -135,6 +159,7 @@ class Snapshot:
     verdict_at: Moment | None
     created: Moment
     stage: int
+    stage_since: Moment | None
     tariff: Tariff | None
     instance: InstanceFacts | None
     lease: Lease | None
@@ -154,6 +179,11 @@ class Snapshot:
         run = self.spec.runs[self.stage]
         platform = self.platform
         return run.save_grace_ms + platform.stop_latency_ms + platform.timer_lateness_ms
+
+    @property
+    def has_next_stage(self) -> bool:
+        """Whether another rung of the ladder waits."""
+        return self.stage + 1 < len(self.spec.runs)
 
     @property
     def in_breach(self) -> bool:

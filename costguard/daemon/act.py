@@ -14,23 +14,27 @@ from sqlalchemy import func, select
 from costguard.core import actions as act
 from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
+from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
 from costguard.daemon.links import artifact_files, close_link, ensure_link
-from costguard.daemon.load import newest_instance, open_lease
+from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.memory import Calls, JobMemory
+from costguard.daemon.power_on import power_on
 from costguard.daemon.record import close_disk
 from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
-from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow
+from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy.orm import Session
+
     from costguard.core.moment import Moment
-    from costguard.core.snapshot import Snapshot
+    from costguard.core.snapshot import Snapshot, Verdict
     from costguard.daemon.context import Context
 
 LOUD_EVENTS = {
@@ -175,7 +179,8 @@ class Actor:
     def save(self, action: act.Save) -> None:
         """Ask for a checkpoint and the end of the training, once."""
         link = self.memory.link
-        stop = {"t": "stop", "id": f"stop-{self.job_id}-{self.snap.stage}", "save": True}
+        stop_id = f"stop-{self.job_id}-{self.snap.stage}-{self.memory.attempt}"
+        stop = {"t": "stop", "id": stop_id, "save": True}
         if link is not None and link.send({**stop, "grace_s": action.grace_ms / 1000}):
             self.memory.note_stop_sent()
 
@@ -190,11 +195,47 @@ class Actor:
         self.memory.pulling.add(action.artifact_id)
         link.pull(name, files)
 
+    def power_on(self, _: act.PowerOn) -> None:
+        """Switch the paused instance on again."""
+        if not power_on(self):
+            raise Halt
+
+    def rest(self, _: act.Rest) -> None:
+        """Give back what was reserved for a start that did not happen."""
+        assert self.snap.instance is not None
+        if self.memory.unmetered:
+            raise Halt
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            session.get_one(Instance, self.snap.instance.id).stopped_seen_ms = now.utc_ms
+            lease = open_lease(session, self.job_id)
+            if lease is not None:
+                settle(session, job, lease, now.utc_ms, self.month(now))
+
+    def next_stage(self, _: act.NextStage) -> None:
+        """The next rung begins: a folder and a journal of its own on the same instance."""
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            enter_stage(session, job, job.stage + 1, now.utc_ms)
+            count = len(job_spec(job).runs)
+            text = f"stage {job.stage + 1} of {count} begins"
+            gate = judge_gate(self.snap.training, self.snap.spec.stages[self.snap.stage])
+            if gate is not None:
+                text += f", although {gate.text}"
+            add_event(session, job.id, now.utc_ms, "stage", text, {"stage": job.stage})
+        self.wake()
+
     # ------------------------------------------------------------------ ending
 
     def conclude(self, action: act.Conclude) -> None:
         """Record the verdict; kept in memory when the database cannot take it."""
-        now, verdict = self.now(), action.verdict
+        self.conclude_now(action.verdict)
+
+    def conclude_now(self, verdict: Verdict) -> None:
+        """As `conclude`, for what a call of this very pass has shown."""
+        now = self.now()
         self.memory.verdict = (verdict, now)
         self.context.notify("info", self.snap.spec.name, f"{verdict.reason}: {verdict.text}")
         self.write_verdict()
@@ -361,6 +402,16 @@ class Actor:
             row.bill_micros, row.bill_read_ms = bill, self.now().utc_ms
 
 
+def enter_stage(session: Session, job: Job, stage: int, at_ms: int) -> None:
+    """Have the job begin `stage`; what its journal already held there is an earlier attempt's."""
+    job.stage, job.stage_since_ms, job.phase = stage, at_ms, None
+    job.launched_ms = job.exit_json = None
+    seen = select(func.max(Telemetry.seq)).where(
+        Telemetry.job_id == job.id, Telemetry.stage == stage
+    )
+    job.first_seq = job.last_seq = session.scalar(seen) or 0
+
+
 def note_calls(row: Instance, calls: Calls) -> None:
     """Write our calls into the instance's row."""
     if calls.last is not None:
@@ -376,6 +427,9 @@ HANDLERS = {
     act.Grant: Actor.grant,
     act.Create: Actor.create,
     act.ResolveCreate: Actor.resolve_create,
+    act.PowerOn: Actor.power_on,
+    act.Rest: Actor.rest,
+    act.NextStage: Actor.next_stage,
     act.ArmTimer: Actor.arm_timer,
     act.EnsureLink: Actor.ensure_link,
     act.SendLease: Actor.send_lease,

@@ -135,10 +135,11 @@ class Daemon:
             "quote": self.commands.quote,
             "pause": self.commands.pause,
             "release": self.commands.release,
+            "resume": self.commands.resume,
             "budget_set": self.commands.budget_set,
             "stop": self._stop_command,
         }
-        for do in ("status", "report", "events", "explain", "logs", "budget_show"):
+        for do in ("status", "report", "events", "explain", "logs", "source", "budget_show"):
             handlers[do] = self._reader(do)
         return handlers
 

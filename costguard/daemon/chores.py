@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 
-from costguard.core.money import yuan_text
 from costguard.daemon.load import job_spec
+from costguard.daemon.reconcile import reconcile
 from costguard.daemon.strays import is_stray, parent_of, take_stray
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
-from costguard.store.ledger import posted_micros
-from costguard.store.models import Instance, Intent, Job, LedgerEntry, PowerInterval
+from costguard.store.models import Intent, Job
 
 if TYPE_CHECKING:
     from costguard.daemon.context import Context
@@ -91,33 +90,8 @@ class Chores:
         return True
 
     def reconcile(self) -> None:
-        """Read each instance's bill and say where the books and the bill differ."""
-        try:
-            with self._context.store.read() as session:
-                rows = session.scalars(select(Instance).where(Instance.released_ms.is_(None))).all()
-        except StoreUnavailable as error:
-            log.warning("reconcile: %s", error)
-            return
-        for row in rows:
-            if row.provider_id is None:
-                continue
-            try:
-                bill = self._context.provider(row.provider).bill_micros(row.provider_id)
-                if bill is not None:
-                    self._note_bill(row.id, bill)
-            except (ProviderError, StoreUnavailable) as error:
-                log.warning("reconcile %s: %s", row.provider_id, error)
-
-    def _note_bill(self, instance_id: int, bill: int) -> None:
-        now = self._context.clock.now()
-        with self._context.store.write() as session:
-            row = session.get_one(Instance, instance_id)
-            row.bill_micros, row.bill_read_ms = bill, now.utc_ms
-            own = select(PowerInterval.id).where(PowerInterval.instance_id == instance_id)
-            posted = posted_micros(session, LedgerEntry.interval_id.in_(own))
-            if row.stopped_seen_ms is not None and bill > posted:
-                text = f"the bill is {yuan_text(bill - posted)} yuan above the books"
-                add_event(session, row.job_id, now.utc_ms, "drift", text)
+        """Hold every instance's bill against the books."""
+        reconcile(self._context)
 
     def _say(self, kind: str, text: str) -> None:
         self._context.notify("alarm", "account", text)

@@ -36,6 +36,8 @@ class Calls:
 class JobMemory:
     """One job's memory; touched only by that job's own pass."""
 
+    stage: int = 0
+    attempt: int = 0
     training: TrainingFacts = field(default_factory=TrainingFacts)
     reads: list[PowerRead] = field(default_factory=list)
     calls: Calls = field(default_factory=Calls)
@@ -72,6 +74,13 @@ class JobMemory:
         was_charged = last is not None and since_ms is not None and since_ms >= last.utc_ms
         if was_charged or (view.read.is_charging and view.read.power.may_charge):
             self.calls.was_on = True
+
+    def begin(self, stage: int, attempt: int, training: TrainingFacts) -> None:
+        """Another stage or attempt: what was known of the training before is not of this one."""
+        self.stage, self.attempt, self.training = stage, attempt, training
+        self.unsaved.clear()
+        self.pull_failed.clear()
+        self.verdict = None
 
     def note_leased(self, heartbeat: int) -> None:
         """This heartbeat was answered with a lease."""

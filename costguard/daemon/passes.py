@@ -10,6 +10,7 @@ from costguard.core import actions as act
 from costguard.core.decide import FINAL_STATES, decide, save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
+from costguard.core.snapshot import LinkFacts
 from costguard.daemon.act import Actor, Halt, note_calls
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
@@ -18,6 +19,7 @@ from costguard.daemon.load import (
     newest_instance,
     overlay,
     rebuild_memory,
+    training_facts,
 )
 from costguard.daemon.memory import READS_KEPT, JobMemory
 from costguard.daemon.record import record_pass
@@ -110,6 +112,11 @@ class JobPasses:
         try:
             with self.context.store.read() as session:
                 job = session.get_one(Job, self.job_id)
+                if (job.stage, job.attempt) != (memory.stage, memory.attempt):
+                    heard = memory.link_facts.heard if job.attempt == memory.attempt else None
+                    close_link(memory)
+                    memory.link_facts = LinkFacts(heard=heard)  # a stage does not end a silence
+                    memory.begin(job.stage, job.attempt, training_facts(session, job))
                 caps, zone = self.context.caps(), self.context.zone
                 snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
         except StoreUnavailable:
@@ -214,7 +221,7 @@ class JobPasses:
             memory.pulling.discard(row.id)
             if message.get("ok"):
                 row.pulled_ms = now.utc_ms
-                row.path = str(artifacts_home(job_spec(job)) / row.name)
+                row.path = str(artifacts_home(job_spec(job), job.stage) / row.name)
                 text = f"{row.name} is home and verified"
                 add_event(session, job.id, now.utc_ms, "pulled", text, {"path": row.path})
                 continue

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from costguard import paths
 from costguard.core.calendar import month_of
 from costguard.core.money import yuan_text
+from costguard.core.spec import spec_from_json
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.figures import time_text
 from costguard.report.spend import report_document
@@ -81,6 +82,7 @@ def read_answer(
         "events": lambda: _events(session, args),
         "explain": lambda: _explain(session, args),
         "logs": lambda: _logs(session, args),
+        "source": lambda: _source(session, args),
         "budget_show": lambda: _budgets(session, caps, zone, now_ms),
     }
     return simple[do]()
@@ -172,6 +174,14 @@ def _explain(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
         },
         "next": [hint.format(job=job.name)] if hint else [],
     }
+
+
+def _source(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the job came from, and how often it was resumed: for the next `resume`."""
+    job = find_job(session, str(args["job"]))
+    spec = spec_from_json(job.spec_json)
+    uploads = [upload.local for upload in spec.runs[0].uploads if upload.remote.startswith("data/")]
+    return {"job": job.name, "file": spec.source, "attempt": job.attempt, "data": uploads}
 
 
 def _logs(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent import procfs
+from costguard.agent.alone import Alone
 from costguard.agent.artifacts import ArtifactWatcher
 from costguard.agent.journal import Journal
 from costguard.agent.leases import Leases
@@ -62,6 +63,11 @@ def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S
 def lives(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     return procfs.alive(procfs.find_process(pid))
+
+
+def touch(path: Path) -> list[str]:
+    """A power-off that powers nothing off: it adds one line to a file."""
+    return [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('off\\n')", str(path)]
 
 
 class Reader:
@@ -226,6 +232,7 @@ class Desk:
         self.directory = directory
         self.pids: set[int] = set()
         self.clock = FakeClock()
+        self.gauges: dict[str, Any] = {}
         output = directory / "output"
         log = directory / "train.log"
         order = {"run_id": "run-1", "argv": [sys.executable, str(TOY), json.dumps(toy)], **spec}
@@ -252,15 +259,16 @@ class Desk:
             training=self.training,
             watchers=self.watchers,
             leases=Leases(),
+            alone=Alone(parsed.guards, self.clock.boot_ms(), parsed.expects_adapter),
             launch=launch,
-            gauges=dict,
+            gauges=lambda: self.gauges,
         )
 
-    def lease(self, valid_s: float) -> None:
+    def lease(self, valid_s: float, **also: Any) -> None:
         """Answers a heartbeat that is sent now with a lease."""
         heartbeat = self.supervisor.heartbeat(at_once=True)
         assert heartbeat is not None
-        lease = {"t": "lease", "id": "L1", "heartbeat": heartbeat["n"]}
+        lease = {"t": "lease", "id": "L1", "heartbeat": heartbeat["n"], **also}
         self.supervisor.receive({**lease, "valid_ms": round(valid_s * 1000)})
 
     def step(self) -> None:

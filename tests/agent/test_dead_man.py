@@ -6,39 +6,20 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
-from tests.agent.harness import Desk, lives, wait_until
+from tests.agent.harness import lives, touch, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.agent.harness import Job
+    import pytest
 
-
-def touch(path: Path) -> list[str]:
-    """A power-off that powers nothing off: it adds one line to a file."""
-    return [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('off\\n')", str(path)]
+    from tests.agent.harness import Desk, Job
 
 
 def has_lines(path: Path, count: int) -> bool:
     """Whether the file is there and has so many lines."""
     return path.exists() and path.read_text().count("\n") == count
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    """A supervisor in this process on a clock that the test moves; all it started ended."""
-    made: list[Desk] = []
-
-    def make(toy: dict[str, Any] | None = None, **spec: Any) -> Desk:
-        made.append(Desk(tmp_path / "desk", toy or {}, **spec))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
 
 
 def test_a_lease_that_runs_out_saves_and_powers_off(

@@ -31,6 +31,7 @@ DEFAULTS: dict[str, Any] = {
     "rubbish": False,  # binary bytes and one line of 10 MiB
     "burn_s": 0.0,  # CPU time used by a child that is gone afterwards
     "gates": {},  # after this step (a text), waits for this file
+    "gate_each": None,  # after every step, waits for the file of its number in this directory
     "hold_s": 0.0,  # stays this long after the last step
     "signals_to": None,  # a file that gets one line for each SIGTERM
 }
@@ -112,6 +113,8 @@ def train(order: dict[str, Any], stop: list[int]) -> int:
                 write_artifact(f"checkpoint-{step}", step)
             time.sleep(order["step_s"])
             gate = order["gates"].get(str(step))
+            if order["gate_each"]:
+                gate = f"{order['gate_each']}/{step}"
             while gate and not Path(gate).exists() and not stop:
                 time.sleep(0.01)
     if stop:

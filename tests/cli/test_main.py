@@ -128,7 +128,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out.split("Commands:")[1]
     assert [line.split()[0] for line in listed.strip().splitlines()] == [
-        "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause",
+        "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause", "resume",
         "release", "daemon", "budget", "data",
     ]  # fmt: skip
     assert main(["status", "--help"]) == 0

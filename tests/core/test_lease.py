@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
+from costguard.core.calendar import Window
 from costguard.core.lease import (
     Account,
     Interval,
@@ -12,10 +15,12 @@ from costguard.core.lease import (
     is_due,
     needed_micros,
     offer_lease,
+    paid_left_ms,
     worst_case_micros,
 )
 from costguard.core.moment import Moment
-from costguard.core.tariff import Tariff, running_micros
+from costguard.core.tariff import Discount, PriceChange, Tariff, running_micros
+from tests.core.tariffs import CASES, HOUR_MS, MIDNIGHT_MS
 
 NOW = Moment(10_000_000, 10_000_000, "boot")
 SECOND = Tariff(3_600_000_000, 1)  # 1 yuan a second
@@ -129,17 +134,17 @@ def test_no_offer_ever_breaks_the_cap(
     """Invariant I1: what an offer adds is free in every scope, and pays for all that it allows."""
     tariff = Tariff(price, quantum_s)
     started_ms = NOW.utc_ms - so_far_ms
-    interval = Interval(1, started_ms, running_micros(tariff, so_far_ms))
+    interval = Interval(1, started_ms, running_micros(tariff, 0, so_far_ms))
     scope = account(cap, posted, held, hold)
     offer = offer_lease(tariff, interval, lease(held), (scope,), NOW, wanted_ms, L_MS, 0)
     if offer is None:
         return
     assert scope.left_micros is not None
     assert 0 <= offer.increment_micros <= scope.left_micros
-    total = running_micros(tariff, so_far_ms + offer.length_ms + L_MS)
+    total = running_micros(tariff, 0, so_far_ms + offer.length_ms + L_MS)
     assert interval.posted_micros + held * YUAN + offer.increment_micros >= total
     if offer.final:
-        beyond = running_micros(tariff, so_far_ms + offer.length_ms + L_MS + quantum_s * 1_000)
+        beyond = running_micros(tariff, 0, so_far_ms + offer.length_ms + L_MS + quantum_s * 1_000)
         assert beyond > interval.posted_micros + held * YUAN + scope.left_micros
 
 
@@ -188,19 +193,16 @@ def test_a_short_wish_is_no_reason_for_refusal() -> None:
 
 
 def test_a_clock_set_back_does_not_make_running_free() -> None:
-    """What is posted says how long it has run, whatever the wall clock says now."""
+    """The interval goes on in the time that it is metered in, whatever the wall clock says now."""
     interval = Interval(1, NOW.utc_ms - 600_000, 600 * YUAN)
     back = Moment(NOW.utc_ms - 3_600_000, NOW.boot_ms, "boot")
+    ahead = replace(interval, ahead_ms=3_600_000)
     expected = offer_lease(SECOND, interval, None, (account(None),), NOW, 60_000, L_MS, 0)
-    offer = offer_lease(SECOND, interval, None, (account(None),), back, 60_000, L_MS, 0)
-    assert expected is not None
-    assert offer is not None
-    assert expected.increment_micros - SECOND.quantum_s * YUAN <= offer.increment_micros
-    assert offer.increment_micros == 79 * YUAN
+    assert expected == Offer(60_000, 80 * YUAN, final=False)
+    assert offer_lease(SECOND, ahead, None, (account(None),), back, 60_000, L_MS, 0) == expected
     poor = (account(650, posted=600),)
-    cut = offer_lease(SECOND, interval, None, poor, back, 60_000, L_MS, 0)
-    assert cut is not None
-    assert (cut.final, cut.increment_micros) == (True, 50 * YUAN)
+    cut = offer_lease(SECOND, ahead, None, poor, back, 60_000, L_MS, 0)
+    assert cut == Offer(30_000, 50 * YUAN, final=True)
 
 
 def test_an_interval_that_has_not_begun_costs_from_its_beginning() -> None:
@@ -247,12 +249,12 @@ def test_an_offer_is_the_longest_that_fits_every_scope(
     shortest_ms: int,
 ) -> None:
     """It never breaks a cap, is never shorter than it could be, and refusal means nothing fits."""
-    posted = 0 if so_far_ms is None else running_micros(tariff, so_far_ms)
+    posted = 0 if so_far_ms is None else running_micros(tariff, 0, so_far_ms)
     interval = None if so_far_ms is None else Interval(1, NOW.utc_ms - so_far_ms, posted)
     left = [scope.left_micros for scope in scopes if scope.left_micros is not None]
 
     def fits(length_ms: int) -> bool:
-        total = running_micros(tariff, (so_far_ms or 0) + length_ms + latency_ms)
+        total = running_micros(tariff, 0, (so_far_ms or 0) + length_ms + latency_ms)
         return all(free >= max(total - posted - held * YUAN, 0) for free in left)
 
     offer = offer_lease(
@@ -269,3 +271,122 @@ def test_an_offer_is_the_longest_that_fits_every_scope(
     )
     if offer.final:
         assert not fits(offer.length_ms + 1)
+
+
+# --------------------------------------------------------------------------- by the clock
+
+
+def in_shanghai(clock: str) -> Moment:
+    """A time of 2026-11-25 there."""
+    hours, minutes = map(int, clock.split(":"))
+    return Moment(MIDNIGHT_MS + hours * HOUR_MS + minutes * 60_000, 0, "boot")
+
+
+NIGHTLY = Tariff(20 * YUAN, discounts=(Discount(500, Window(23 * 3_600, 7 * 3_600)),))
+
+
+def test_a_lease_over_the_end_of_the_night_takes_each_price_for_its_part() -> None:
+    """Half an hour at 10, half an hour at 20."""
+    assert needed_micros(NIGHTLY, None, in_shanghai("06:30"), HOUR_MS - L_MS, L_MS) == 15 * YUAN
+    offer = offer_lease(NIGHTLY, None, None, (account(10),), in_shanghai("06:30"), HOUR_MS, L_MS, 0)
+    assert offer == Offer(HOUR_MS * 3 // 4 - L_MS, 10 * YUAN, final=True)
+
+
+def test_a_rise_that_is_announced_is_reserved_before_it_comes() -> None:
+    """Not only once it is seen."""
+    now = in_shanghai("06:30")
+    tariff = replace(SECOND, changes=(PriceChange(now.utc_ms + 10_000, 2 * 3_600 * YUAN),))
+    assert needed_micros(tariff, None, now, 20_000, 0) == 30 * YUAN
+
+
+def test_an_hour_that_may_begin_after_the_night_is_reserved_at_the_days_price() -> None:
+    """The start call is still to come, and the price is that of the instant when rent begins."""
+    hourly = replace(NIGHTLY, quantum_s=3_600)
+    assert needed_micros(hourly, None, in_shanghai("06:59"), 600_000, L_MS) == 20 * YUAN
+    assert needed_micros(hourly, None, in_shanghai("05:00"), 600_000, L_MS) == 10 * YUAN
+    clock = replace(hourly, by_clock=True)
+    assert needed_micros(clock, None, in_shanghai("06:59"), 600_000, L_MS) == 30 * YUAN
+
+
+def test_an_hour_ends_earlier_by_what_is_not_known_of_its_beginning() -> None:
+    """L and the uncertainty of the start lie before the boundary."""
+    hourly = Tariff(15 * YUAN, 3_600)
+    started_ms = NOW.utc_ms - 3_000_000
+    interval = Interval(1, started_ms, 15 * YUAN, earliest_ms=started_ms - 60_000)
+    offer = offer_lease(hourly, interval, lease(0), (account(20, 15),), NOW, 900_000, L_MS, 0)
+    assert offer == Offer(600_000 - L_MS - 60_000, 0, final=True)
+
+
+def test_an_earliest_start_after_the_start_is_the_start() -> None:
+    """It was set by a clock that jumped."""
+    interval = Interval(1, NOW.utc_ms - 10_000, 10 * YUAN, earliest_ms=NOW.utc_ms)
+    assert needed_micros(SECOND, interval, NOW, 10_000, L_MS) == 30 * YUAN
+
+
+@pytest.mark.parametrize(
+    ("tariff", "ran_ms", "posted", "left_ms"),
+    [
+        (Tariff(15 * YUAN, 3_600), 3_000_000, 15 * YUAN, 600_000 - L_MS - 5_000),
+        (Tariff(15 * YUAN, 3_600), 3_590_000, 15 * YUAN, 0),
+        (Tariff(15 * YUAN, 3_600), 3_610_000, 15 * YUAN, 0),
+        (Tariff(3_600 * YUAN), 10_000, 10 * YUAN, 0),
+        (Tariff(3_600 * YUAN, minimum_s=600), 10_000, 600 * YUAN, 590_000 - L_MS - 5_000),
+        (Tariff(0), 10_000, 0, 1_000),
+    ],
+)
+def test_what_is_left_of_a_paid_hour_is_there_for_nothing(
+    tariff: Tariff, ran_ms: int, posted: int, left_ms: int
+) -> None:
+    """Less L, and less 5 s that are not known of its beginning; a stage that fits may have it."""
+    started_ms = NOW.utc_ms - ran_ms
+    interval = Interval(1, started_ms, posted, earliest_ms=started_ms - 5_000)
+    assert paid_left_ms(tariff, interval, NOW, L_MS) == left_ms
+
+
+@given(
+    case=CASES,
+    later_ms=st.integers(0, 2 * HOUR_MS),
+    unsure_ms=st.integers(0, 2 * HOUR_MS),
+    length_ms=st.integers(0, 6 * HOUR_MS),
+)
+def test_whenever_rent_began_the_reservation_covers_it(
+    case: tuple[Tariff, int, int], later_ms: int, unsure_ms: int, length_ms: int
+) -> None:
+    """Of a start that is known only to lie between two instants, and of one that is to come."""
+    tariff, start_ms, _ = case
+    now = Moment(start_ms, 0, "boot")
+    began_ms = start_ms - later_ms
+    interval = Interval(1, began_ms, 0, earliest_ms=began_ms - unsure_ms)
+    needed = needed_micros(tariff, interval, now, length_ms, L_MS)
+    first = needed_micros(tariff, None, now, length_ms, L_MS)
+    for part in range(5):
+        truly_ms = began_ms - unsure_ms * part // 4
+        assert running_micros(tariff, truly_ms, start_ms + length_ms + L_MS) <= needed
+        soon_ms = start_ms + tariff.quantum_ms * part // 4
+        assert running_micros(tariff, soon_ms, start_ms + length_ms + L_MS) <= first
+
+
+@given(
+    case=CASES,
+    cap=st.integers(0, 300),
+    unsure_ms=st.none() | st.integers(0, 100_000),
+    wanted_ms=st.integers(1, 30 * HOUR_MS),
+)
+def test_an_offer_is_the_longest_whatever_the_tariff(
+    case: tuple[Tariff, int, int], cap: int, unsure_ms: int | None, wanted_ms: int
+) -> None:
+    """What it needs is free; a millisecond more would not be."""
+    tariff, start_ms, ran_ms = case
+    now = Moment(start_ms + ran_ms, 0, "boot")
+    interval = None
+    if unsure_ms is not None:
+        posted = running_micros(tariff, start_ms, now.utc_ms)
+        interval = Interval(1, start_ms, posted, earliest_ms=start_ms - unsure_ms)
+    offer = offer_lease(tariff, interval, None, (account(cap),), now, wanted_ms, L_MS, 0)
+    if offer is None:
+        assert needed_micros(tariff, interval, now, 0, L_MS) > cap * YUAN
+        return
+    needed = needed_micros(tariff, interval, now, offer.length_ms, L_MS)
+    assert offer.increment_micros == needed <= cap * YUAN
+    if offer.final:
+        assert needed_micros(tariff, interval, now, offer.length_ms + 1, L_MS) > cap * YUAN

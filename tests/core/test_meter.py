@@ -4,10 +4,22 @@ from dataclasses import replace
 
 from hypothesis import given, strategies as st
 
-from costguard.core.meter import NOTHING, Metered, MeterStep, owed_micros, step
+from costguard.core.calendar import Window
+from costguard.core.lease import Interval
+from costguard.core.meter import (
+    NOTHING,
+    Metered,
+    MeterStep,
+    change_at_ms,
+    lease_interval,
+    owed_micros,
+    step,
+    turns_ms,
+)
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff, running_micros
+from costguard.core.tariff import Discount, Tariff, price_points_ms, repriced, running_micros
+from tests.core.tariffs import CASES
 
 
 def at(ms: int) -> Moment:
@@ -31,7 +43,7 @@ OPEN = Metered(1, 1_000, at(2_000), 5_000, 5_000, 0, Tariff(3_600, 1))
 def test_rent_begins_when_the_platform_says_within_what_we_saw() -> None:
     """Between our start call and the first read that shows it on."""
     told = step(None, on(5_000, charged_since_ms=3_000), at(5_000), 1_000, 9_999)
-    assert told == MeterStep(open_at_ms=3_000, seen_to_ms=5_000, meter_to_ms=5_000)
+    assert told == MeterStep(3_000, earliest_ms=1_000, seen_to_ms=5_000, meter_to_ms=5_000)
 
 
 def test_a_start_before_our_call_or_after_our_read_is_not_believed() -> None:
@@ -158,7 +170,7 @@ def test_however_often_it_is_looked_at_an_interval_costs_the_same(
     assert closed.close_at_ms == end_ms
     posted.append(owed_micros(interval, end_ms) - sum(posted))
     assert posted[-1] >= 0
-    assert sum(posted) == running_micros(tariff, lasts_s * 1_000)
+    assert sum(posted) == running_micros(tariff, 1_000, end_ms)
 
 
 TIMES = st.none() | st.integers(0, 10_000)
@@ -188,7 +200,7 @@ def test_rent_never_ends_outside_of_what_we_saw(read_ms: int, told_ms: int | Non
 def test_an_interval_between_two_looks_is_metered_by_the_platforms_word() -> None:
     """It began after our start call and was over before we looked."""
     told = off(9_000, charged_since_ms=3_000, charged_until_ms=7_000)
-    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(open_at_ms=3_000, close_at_ms=7_000)
+    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(3_000, 1_000, close_at_ms=7_000)
     late = off(9_000, charged_since_ms=3_000, charged_until_ms=99_000)
     assert step(None, late, at(9_000), 1_000, 1).close_at_ms == 9_000
 
@@ -216,3 +228,67 @@ def test_an_unseen_interval_never_ends_before_it_began(
         assert found.close_at_ms is not None
         assert earliest_ms is not None
         assert earliest_ms <= found.open_at_ms <= found.close_at_ms <= read_ms
+
+
+# --------------------------------------------------------------------------- changes of price
+
+
+def test_a_part_after_a_change_of_price_does_not_begin_its_hour_anew() -> None:
+    """The hour that had begun is paid; the next is at the new price, at its old boundary."""
+    hourly = Tariff(15, 3_600)
+    first = replace(OPEN, tariff=hourly)
+    turn_ms = 1_000 + 1_800_000
+    tariff = repriced(hourly, Tariff(18, 3_600), turn_ms)
+    second = replace(first, started_ms=turn_ms, origin_ms=1_000, tariff=tariff)
+    assert (first.rent_ms, second.rent_ms) == (1_000, 1_000)
+    assert owed_micros(first, turn_ms) == 15
+    assert owed_micros(second, 1_000 + 3_600_000) == 0
+    assert owed_micros(second, 1_000 + 3_600_001) == 18
+
+
+@given(CASES)
+def test_cut_at_its_turns_an_interval_costs_the_same(case: tuple[Tariff, int, int]) -> None:
+    """Each part under one price, no quantum twice."""
+    tariff, start_ms, lasts_ms = case
+    end_ms = start_ms + lasts_ms
+    whole = replace(OPEN, started_ms=start_ms, tariff=tariff)
+    turns = turns_ms(whole, end_ms)
+    total = 0
+    for begins_ms, ends_ms in zip((start_ms, *turns), (*turns, end_ms), strict=True):
+        part = replace(whole, started_ms=begins_ms, origin_ms=start_ms)
+        assert not tuple(price_points_ms(tariff, begins_ms, ends_ms))
+        assert owed_micros(part, ends_ms) >= 0
+        total += owed_micros(part, ends_ms)
+    assert total == owed_micros(whole, end_ms)
+
+
+def test_a_rise_came_right_after_the_last_look_and_a_fall_only_now() -> None:
+    """The worst of what is possible between two reads."""
+    dearer, cheaper = Tariff(7_200), Tariff(1_800)
+    assert change_at_ms(OPEN, dearer, at(9_000)) == OPEN.seen_to_ms
+    assert change_at_ms(OPEN, cheaper, at(9_000)) == 9_000
+    assert change_at_ms(OPEN, cheaper, Moment(0, 8_000, "boot")) == 8_000
+    assert change_at_ms(OPEN, cheaper, at(4_000)) == OPEN.seen_to_ms
+
+
+def test_a_discount_that_ends_is_a_rise() -> None:
+    """What counts is the price in force, not the list's."""
+    nightly = replace(OPEN, tariff=Tariff(3_600, discounts=(Discount(500, Window()),)))
+    assert change_at_ms(nightly, Tariff(3_000), at(9_000)) == OPEN.seen_to_ms
+
+
+# --------------------------------------------------------------------------- for the lease
+
+
+def test_the_lease_goes_by_the_time_that_is_metered() -> None:
+    """A wall clock that was set back, or books that assumed more, do not make it shorter."""
+    back = Moment(100, 8_000, "boot")
+    assert lease_interval(OPEN, back) == Interval(1, 1_000, 0, None, ahead_ms=7_900)
+    assumed = replace(OPEN, metered_to_ms=20_000, earliest_ms=500)
+    assert lease_interval(assumed, at(9_000)) == Interval(1, 1_000, 0, 500, ahead_ms=11_000)
+
+
+def test_the_lease_counts_what_the_parts_before_have_cost() -> None:
+    """The quanta are those of the whole interval, and so is what is posted."""
+    part = replace(OPEN, started_ms=3_000, origin_ms=1_000, posted_micros=2)
+    assert lease_interval(part, at(5_000)) == Interval(1, 1_000, 4)

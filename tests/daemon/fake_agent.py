@@ -48,11 +48,16 @@ class FakeAgent:
     """One machine's agent, with its journal on the machine's disk."""
 
     def __init__(
-        self, machine: Machine, script: Script, cloud: FakeCloud, spec: Mapping[str, Any]
+        self,
+        machine: Machine,
+        script: Script,
+        cloud: FakeCloud,
+        spec: Mapping[str, Any],
+        journal: list[dict[str, Any]],
     ) -> None:
         self.machine, self.script, self.cloud = machine, script, cloud
         self.spec = spec
-        self.journal: list[dict[str, Any]] = []
+        self.journal = journal  # of the job's folder: an earlier attempt's records come first
         self.leases = Leases()
         self.begun_ms = cloud.clock.true_ms
         self.launched_ms: int | None = None
@@ -294,6 +299,8 @@ class Line:
         self.script = Script()
         self.links: list[FakeLink] = []
         self.agents: dict[str, FakeAgent] = {}
+        self.launches: list[Mapping[str, Any]] = []  # the order of each agent, oldest first
+        self.journals: dict[tuple[str, str], list[dict[str, Any]]] = {}  # on the machines' disks
         self.pulled: list[str] = []
         self.pull_ms = 1_000
         self.pull_fails = False
@@ -311,9 +318,14 @@ class Line:
         return link
 
     def agent_on(self, machine: Machine, plan: LinkPlan) -> FakeAgent:
-        """The machine's agent, started if there was none since it was switched on."""
-        if machine.id not in self.agents:
-            self.agents[machine.id] = FakeAgent(machine, self.script, self.cloud, plan.spec)
+        """The machine's agent, started if there was none for this run of the job."""
+        known = self.agents.get(machine.id)
+        if known is None or known.spec["run_id"] != plan.spec["run_id"]:
+            assert known is None or not known.training, "an agent that trains does not make way"
+            journal = self.journals.setdefault((machine.id, plan.job_dir), [])
+            agent = FakeAgent(machine, self.script, self.cloud, plan.spec, journal)
+            self.launches.append(plan.spec)
+            self.agents[machine.id] = agent
         return self.agents[machine.id]
 
     def cut(self) -> None:

@@ -316,12 +316,12 @@ class World:
     def posted(self, name: str = "job") -> int:
         """What the ledger has charged the job, in micro-yuan."""
         with Store.read(self.store) as session:
-            return posted_micros(session, LedgerEntry.job_id == self.job(name).id)
+            return posted_micros(session, job_id=self.job(name).id)
 
     def pending(self, name: str = "job") -> int:
         """What the job has reserved and not used, in micro-yuan."""
         with Store.read(self.store) as session:
-            return pending_micros(session, LedgerEntry.job_id == self.job(name).id)
+            return pending_micros(session, job_id=self.job(name).id)
 
     def ledger(self) -> list[LedgerEntry]:
         """The entries of the books, oldest first."""
