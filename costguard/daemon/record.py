@@ -370,6 +370,7 @@ def _cut(
     part.seen_to_ms = seen_to_ms
     return part
 
+
 def _carry_free_time(instance: Instance, row: PowerInterval, ended_ms: int) -> None:
     """What the interval left of free or prepaid time is the next one's, until the platform says."""
     tariff = tariff_of(row)
