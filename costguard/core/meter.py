@@ -79,10 +79,24 @@ def step(
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
     first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
     ended_ms = first_off_ms
-    until_ms = read.charged_until_ms
-    if until_ms is not None and until_ms >= interval.seen_to_ms:
-        ended_ms = min(until_ms, first_off_ms)
+    told_ms = _told_end_ms(interval, read)
+    if told_ms is not None and told_ms >= interval.seen_to_ms:
+        ended_ms = min(told_ms, first_off_ms)
     return MeterStep(close_at_ms=ended_ms)
+
+
+def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
+    """The platform's word on the end, in the time that the interval is metered in; None: unusable.
+
+    How long it says that rent has run is told on one clock, its own; when it says that rent ended
+    is as wrong as its clock and ours are apart. What began after we last looked is another one.
+    """
+    since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
+    if since_ms is None or until_ms is None:
+        return until_ms
+    if since_ms > interval.seen_to_ms:
+        return None
+    return interval.rent_ms + until_ms - since_ms
 
 
 def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:

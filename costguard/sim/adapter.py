@@ -5,6 +5,8 @@ Whatever it does is told to an ear: before a call is made, and once it has taken
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from costguard.core.power import Power, PowerRead
@@ -99,8 +101,11 @@ class SimProvider:
         # What is answered is no older than what was asked for less the cache's age.
         asked_ms = now.utc_ms - self.cloud.clock.wall_error_ms
         view = self._view(machine, now, None if age_ms == 0 else asked_ms - age_ms)
+        told = not self.faults.hits("unknown_power")
+        if not told:
+            view = replace(view, read=PowerRead(Power.UNKNOWN, now), ssh=None)
         answer = self._leave("read", late, view)
-        if age_ms == 0:
+        if age_ms == 0 and told:
             self.on_read(machine, asked_ms)
         return answer
 
@@ -233,6 +238,7 @@ class SimProvider:
         )
 
 
+@lru_cache(maxsize=1_000)
 def tariff_of(prices: Prices) -> Tariff:
     """The platform's prices in costguard's words."""
     return Tariff(

@@ -17,23 +17,28 @@ class SimClock:
         self.wall_error_ms = 0
         self._boots = 1
         self._booted_ms = true_ms - UPTIME_MS
+        self._now: Moment | None = None
 
     def now(self) -> Moment:
         """Both clocks as the daemon's machine shows them."""
-        true_ms = self.true_ms
-        return Moment(
-            true_ms + self.wall_error_ms, true_ms - self._booted_ms, f"boot-{self._boots}"
-        )
+        if self._now is None:
+            true_ms = self.true_ms
+            boot = f"boot-{self._boots}"
+            self._now = Moment(true_ms + self.wall_error_ms, true_ms - self._booted_ms, boot)
+        return self._now
 
     def advance(self, ms: int) -> None:
         """Let time pass."""
         self.true_ms += ms
+        self._now = None
 
     def set_wall(self, by_ms: int) -> None:
         """Somebody, or NTP, sets the wall clock by so much; the boot clock does not notice."""
         self.wall_error_ms += by_ms
+        self._now = None
 
-    def reboot(self) -> None:
+    def boot_anew(self) -> None:
         """The daemon's machine has just booted anew."""
         self._booted_ms = self.true_ms
         self._boots += 1
+        self._now = None

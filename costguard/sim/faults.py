@@ -18,6 +18,7 @@ PER_CALL: dict[str, tuple[float, float]] = {
     "server_error": (0.01, 0.2),
     "too_many_requests": (0.01, 0.2),
     "stale_read": (0.05, 0.5),
+    "unknown_power": (0.02, 0.3),
     "not_listed_yet": (0.2, 0.8),
     "twin": (0.1, 0.5),
     "stop_ignored": (0.1, 0.7),

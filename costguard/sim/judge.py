@@ -6,7 +6,7 @@ as overrun and alarmed, the second is a violation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from costguard.core.decide import FINAL_STATES
@@ -101,7 +101,6 @@ class Figures:
     wrong_pauses: int = 0
     grants: int = 0
     stops: int = 0
-    cap_used_percent: list[float] = field(default_factory=list)
 
     def add(self, other: Figures) -> None:
         """Take another seed's figures in."""
@@ -111,7 +110,6 @@ class Figures:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.grants += other.grants
         self.stops += other.stops
-        self.cap_used_percent += other.cap_used_percent
 
 
 class Judge:
@@ -127,6 +125,7 @@ class Judge:
         self._reads: dict[str, int] = {}
         self._final: set[int] = set()
         self._listed_ms: dict[str, int] = {}
+        self._quiet: set[int] = set()  # jobs with which nothing costs anything for now
 
     # ------------------------------------------------------------------ telling
 
@@ -182,6 +181,11 @@ class Judge:
             self.violate("I2", machine.id, "the agent was granted time without a lease")
         elif self.world.clock.now().utc_ms + valid_ms > job.armed_end_ms + self.world.poll_ms:
             self.violate("I2", machine.id, "the agent was granted time beyond what is armed")
+        has_timer = self.world.scenario.facts.timer_min_lead_ms is not None
+        if has_timer and "clock_jump" not in self.world.faults.counts:
+            end_ms = self.world.clock.true_ms + valid_ms
+            if machine.timer_ms is None or end_ms > machine.timer_ms:
+                self.violate("I2", machine.id, "the agent was granted time beyond the timer")
 
     def _tag(self, machine_id: str) -> str:
         machine = self.world.cloud.by_id.get(machine_id)
@@ -258,11 +262,20 @@ class Judge:
         """Everything that must hold at every moment."""
         jobs = self.world.books()
         for job in jobs:
-            self._check_cap(job)
-            self._check_reason(job)
-        if recorded:
-            self._check_books(jobs)
-        self._reads.clear()
+            if job.id not in self._quiet:
+                self._check_cap(job)
+                if job.overrun_micros and self.world.faults.mood == "calm":
+                    what = f"{job.overrun_micros} micro-yuan that nothing had reserved"
+                    self.violate("I2", job.name, what)
+                self._check_reason(job)
+        if self._reads:
+            if recorded:
+                self._check_books(jobs)
+            self._reads.clear()
+
+    def stir(self) -> None:
+        """Something has happened to a machine."""
+        self._quiet.clear()
 
     def _check_cap(self, job: JobBooks) -> None:
         """True spend is within the cap, or no enforcer could have kept it there."""
@@ -271,6 +284,8 @@ class Judge:
             return
         now_ms = self.world.clock.true_ms
         machines = self.own_machines(job)
+        if job.state in FINAL_STATES and not any(m.is_charged for m in machines):
+            self._quiet.add(job.id)  # its disk costs on: F has it, and it is looked at once more
         spent = sum(self._cost(machine, now_ms) for machine in machines)
         over = spent - track.limit_micros - track.extra_micros
         if over <= track.worst_micros:
@@ -410,6 +425,7 @@ class Judge:
         """At the very end: nothing runs, every job has ended, books and meter agree."""
         jobs = self.world.books()
         for job in jobs:
+            self._check_cap(job)
             if job.state not in FINAL_STATES:
                 self.violate("liveness", job.name, f"still {job.state} ({job.reason})")
             if job.pending_micros and job.state in FINAL_STATES:

@@ -132,7 +132,7 @@ class Line:
         self.cloud, self.faults, self._script_of = cloud, faults, script_of
         self.links: list[SimLink] = []
         self._troubled: dict[str, tuple[int, str]] = {}  # machine: (until, state)
-        self.was_troubled: set[str] = set()  # machines whose line ever failed
+        self.guests: list[Guest] = []  # every agent there ever was
         self.on_lease: Callable[[Machine, Mapping[str, Any]], None] = lambda machine, message: None
 
     def open(self, plan: LinkPlan, wake: Callable[[], None]) -> SimLink:
@@ -147,6 +147,7 @@ class Line:
         if machine.guest is None:
             script = self._script_of(machine.tag)
             machine.guest = Guest(script, spec, self.faults, self.cloud.clock.true_ms)
+            self.guests.append(machine.guest)
 
     def state_of(self, machine: Machine) -> str:
         """`up`, `down` or `hanging`."""
@@ -175,5 +176,4 @@ class Line:
                     if self.faults.comes(kind, passed_ms):
                         until_ms = self.faults.between(20, 3_000) * MS_PER_S
                         self._troubled[machine.id] = (self.cloud.clock.true_ms + until_ms, state)
-                        self.was_troubled.add(machine.id)
             link.tick()

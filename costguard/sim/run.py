@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from costguard.core.money import yuan_text
 from costguard.sim.faults import Faults
 from costguard.sim.judge import Figures, Violation
+from costguard.sim.lean import LeanHost
+from costguard.sim.probe import cap_used_percents
 from costguard.sim.real import RealHost
 from costguard.sim.scenario import DAY_MS, draw
 from costguard.sim.world import World
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SCHEMA = "costguard.simulate/1"
+REAL = 2  # the tier with the real daemon
 
 
 @dataclass
@@ -45,21 +48,17 @@ def play_seed(seed: int, tier: int, days: float) -> Result:
     """One seed, from its draw to the verdict; the same seed always comes to the same."""
     rng = Random(f"costguard {tier} {seed}")
     faults = Faults(rng)
+    calm = faults.mood == "calm"
     length_ms = int(days * DAY_MS)
     poll_s = rng.choice((30, 60, 60, 120))
-    jobs = rng.choice((1, 1, 2, 3))
-    calm = faults.mood == "calm"
-    scenario = draw(rng, length_ms, jobs, poll_s, calm=calm, brief=True)
+    jobs = rng.choice((1, 1, 2, 3)) if tier == REAL else rng.choice((1, 2, 3))
+    scenario = draw(rng, length_ms, jobs, poll_s, calm=calm, brief=tier == REAL)
     world = World(seed, rng, scenario, faults)
-    with tempfile.TemporaryDirectory(prefix="costguard-sim-") as folder:
-        database = Path(folder) / "costguard.db"
-        shutil.copy(_template(), database)
-        host = RealHost(world, database)
-        world.host = host
-        try:
-            world.play()
-        finally:
-            host.close()
+    if tier == REAL:
+        _play_real(world)
+    else:
+        world.host = LeanHost(world)
+        world.play()
     return Result(
         seed,
         world.ticks,
@@ -70,6 +69,18 @@ def play_seed(seed: int, tier: int, days: float) -> Result:
         world.judge.violations,
         world.judge.figures,
     )
+
+
+def _play_real(world: World) -> None:
+    with tempfile.TemporaryDirectory(prefix="costguard-sim-") as folder:
+        database = Path(folder) / "costguard.db"
+        shutil.copy(_template(), database)
+        host = RealHost(world, database)
+        world.host = host
+        try:
+            world.play()
+        finally:
+            host.close()
 
 
 @lru_cache(maxsize=1)
@@ -123,7 +134,6 @@ class Summary:
     def document(self) -> dict[str, Any]:
         """The JSON document of `costguard simulate --json`."""
         figures = self.figures
-        used = figures.cap_used_percent
         return {
             "schema": SCHEMA,
             "seeds": self.seeds,
@@ -142,5 +152,6 @@ class Summary:
             "wrong_pauses": figures.wrong_pauses,
             "grants": figures.grants,
             "stops_proven": figures.stops,
-            "cap_used_percent_median": median(used) if used else None,
+            "cap_used_percent_median": median(cap_used_percents(quantum_s=1)),
+            "cap_used_percent_median_hourly": median(cap_used_percents(quantum_s=3_600)),
         }

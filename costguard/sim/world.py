@@ -118,7 +118,7 @@ class World:
         self._wire()
 
     def _wire(self) -> None:
-        self.cloud.on_event = lambda what, machine: self.trace(f"{what} {machine.id}")
+        self.cloud.on_event = self._on_event
         self.provider.on_call = self._on_call
         self.provider.on_done = self._on_done
         self.provider.on_made = self.judge.on_made
@@ -236,7 +236,7 @@ class World:
         self._orders.clear()
         self.host.break_store(None)
         self._broken_until_ms = self._asleep_until_ms = 0
-        self.clock.wall_error_ms = 0
+        self.clock.set_wall(-self.clock.wall_error_ms)
         if self._down_until_ms is not None:
             self._boot()
         self.trace("healed")
@@ -288,10 +288,11 @@ class World:
             times.append(self.began_ms + self._acts[0].at_ms)
         if self.is_up():
             times.append(now_ms + self.host.quiet_ms())
-            times.append(self.line.next_event_ms())
+            if self.line.links:
+                times.append(self.line.next_event_ms())
         else:
             times.append(self._down_until_ms or self._asleep_until_ms)
-        return min(at_ms for at_ms in times if at_ms > now_ms)
+        return min([at_ms for at_ms in times if at_ms > now_ms], default=NEVER_MS)
 
     # ------------------------------------------------------------------ the daemon
 
@@ -352,8 +353,8 @@ class World:
             self.host.break_store(None)
         if faults.comes("new_boot", passed_ms) and self._down_until_ms is None:
             self._kill(faults.between(20, 600) * 1_000)
-            self.clock.reboot()
-            self.clock.wall_error_ms = 0
+            self.clock.boot_anew()
+            self.clock.set_wall(-self.clock.wall_error_ms)
             self.trace("new_boot")
 
     def _change_price(self) -> None:
@@ -393,6 +394,10 @@ class World:
                     self.cloud.begin_start(machine, by_console=True)
 
     # ------------------------------------------------------------------ ears
+
+    def _on_event(self, what: str, machine: Machine) -> None:
+        self.trace(f"{what} {machine.id}")
+        self.judge.stir()
 
     def _on_call(self, route: str, target: str, timer_ms: int | None) -> None:
         self.trace(f"call {route} {target} {timer_ms}")
