@@ -401,6 +401,8 @@ def _meter_disk(
     row = open_interval(session, instance.id, "disk")
     if row is None:
         since = instance.created_ms or view.read.begun.utc_ms
+        if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
+            since = instance.started_call_ms or view.read.begun.utc_ms
         row = _open_disk(session, instance, since, view.read.begun)
     to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
     owed = paused_micros(disk_tariff_of(row), to_ms - row.started_ms)
