@@ -31,6 +31,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 NAME_MAX = 64
+LEASE_MS = 900_000
 
 _LIMITS = GuardLimits()  # the defaults of the design, section 6
 _WISH = InstanceWish(provider="")
@@ -133,7 +134,7 @@ class _Artifacts(_Table):
 class _Advanced(_Table):
     """What a night does not need and a test does."""
 
-    lease: DurationMs = 900_000
+    lease: DurationMs | None = None  # given: never a longer one
     save_grace: DurationMs = 60_000
     telemetry_window: DurationMs = 5_000
 
@@ -182,7 +183,8 @@ def load_job(
         stages=stages,
         guards=_limits(table.guards),
         pull_to=str(file.path.parent / Path(table.artifacts.pull_to).expanduser()),
-        lease_ms=table.advanced.lease,
+        lease_ms=table.advanced.lease or LEASE_MS,
+        long_leases=table.advanced.lease is None,
         telemetry_window_ms=table.advanced.telemetry_window,
         source=str(file.path),
     )

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent.guest_stop import GuestStop
-from costguard.agent.tail import LogTail, last_lines
+from costguard.agent.tail import LogTail, last_lines, shed_middle
 from costguard.agent.training import Ended, Training
 
 if TYPE_CHECKING:
@@ -371,6 +371,7 @@ class Supervisor:
 
     def _poll_log(self, *, final: bool = False) -> None:
         self._append_if("log", self._watch.log.poll(final=final))
+        shed_middle(self._watch.log_path)
 
     def _poll_output(self, *, final: bool = False) -> None:
         if self._training.pid is None and self._ended is None:

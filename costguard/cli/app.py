@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from costguard import __version__
-from costguard.cli import reading
+from costguard.cli import books_app, reading
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
@@ -254,6 +254,23 @@ def _data_check(
     return reading.check_data(file, as_json=as_json)
 
 
+@app.command("simulate", help=_("try budget and guards against a thousand bad nights"))
+def _simulate(
+    *,
+    seeds: Annotated[int, typer.Option(help=_("how many worlds"), metavar="N")] = 100,
+    first_seed: Annotated[int, typer.Option(help=_("the first one's seed"), metavar="K")] = 0,
+    days: Annotated[float | None, typer.Option(help=_("simulated days each"), metavar="D")] = None,
+    tier: Annotated[
+        int, typer.Option(help=_("1: the pure core, 2: the whole daemon"), metavar="1|2")
+    ] = 1,
+    jobs: Annotated[int | None, typer.Option(help=_("processes"), metavar="N")] = None,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli.simulate import simulate
+
+    return simulate(seeds, first_seed, days, tier, jobs, as_json=as_json)
+
+
 @daemon.command("start", help=_("start it in the background"))
 def _daemon_start() -> int:
     from costguard.cli import acting
@@ -285,3 +302,6 @@ def _daemon_run() -> int:
     from costguard.daemon.app import main as run_daemon
 
     return run_daemon()
+
+
+books_app.register(app)

@@ -37,6 +37,13 @@ class ResolveCreate:
 
 
 @dataclass(frozen=True, slots=True)
+class Shorten:
+    """Have the open lease end `length_ms` from now: the caps no longer reach further."""
+
+    length_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class PowerOn:
     """Switch the paused instance on again, under the open lease."""
 
@@ -44,6 +51,11 @@ class PowerOn:
 @dataclass(frozen=True, slots=True)
 class Rest:
     """Settle what is reserved for a start that the platform refused; only after the proof of I4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """As Rest, and then switch on once more: the journal on the disk says what has happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +78,13 @@ class EnsureLink:
 
 @dataclass(frozen=True, slots=True)
 class SendLease:
-    """Answer this heartbeat with the armed lease."""
+    """Answer this heartbeat with the armed lease.
+
+    `alone`: whether the agent is to give the verdicts by itself should the daemon fall silent.
+    """
 
     heartbeat: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +147,10 @@ Action: TypeAlias = (
     | Grant
     | Create
     | ResolveCreate
+    | Shorten
     | PowerOn
     | Rest
+    | Collect
     | NextStage
     | ArmTimer
     | EnsureLink

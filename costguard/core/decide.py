@@ -9,7 +9,14 @@ from __future__ import annotations
 from costguard.core import actions as act
 from costguard.core.gate import judge_gate
 from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
-from costguard.core.lease import Lease, has_ended, is_due, needed_micros, offer_lease
+from costguard.core.lease import (
+    Lease,
+    affordable_ms,
+    has_ended,
+    is_due,
+    needed_micros,
+    offer_lease,
+)
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
@@ -19,6 +26,7 @@ RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
 SAVE_LEAD_MS = 5_000  # how long before the last lease's end the saving begins
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
 PULL_PATIENCE_MS = 120_000
+LONG_LEASE_MS = 30 * 86_400_000  # beyond any run; the budget is what ends it
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
@@ -30,6 +38,8 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _after_the_end(snap, now)
     if snap.pause_reason is not None:
         return _stopping(snap, now, snap.verdict_at or now)
+    if _must_ask(snap, now):
+        return (act.Collect(),)
     verdict = judge(snap, now)
     if verdict is not None and verdict.reason == "finished" and snap.has_next_stage:
         verdict = judge_step_up(snap, now)
@@ -38,6 +48,19 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if verdict is not None:
         return (act.Conclude(verdict), *_stopping(snap, now, now, verdict))
     return _running(snap, now)
+
+
+def _must_ask(snap: Snapshot, now: Moment) -> bool:
+    """Whether an agent that was alone has switched its instance off, and only its disk knows why.
+
+    Once for each attempt: whatever comes of it, the second time it is the platform's doing.
+    """
+    instance, lease = snap.instance, snap.lease
+    if instance is None or lease is None or snap.collected or snap.wish != "run" or snap.in_breach:
+        return False
+    was_alone = elapsed_ms(lease.started, lease.end) > snap.spec.lease_ms
+    off = instance.was_on and proven_stopped(snap) and not instance.stopped_seen
+    return was_alone and off and snap.training.is_alive and not has_ended(lease, now)
 
 
 def judge(snap: Snapshot, now: Moment) -> Verdict | None:
@@ -49,6 +72,8 @@ def judge(snap: Snapshot, now: Moment) -> Verdict | None:
         return Verdict("budget", f"spent past the cap: {', '.join(over)}", {"breach": over})
     if snap.instance is not None and snap.instance.stopped_seen:
         return None  # a resumed job whose instance is still to be switched on
+    if snap.training.verdict is not None:
+        return snap.training.verdict  # the agent's own, given while we were not heard
     run = snap.spec.runs[snap.stage]
     end = snap.training.exit
     if end is not None and end.code == EXIT_SAVED_ON_REQUEST:
@@ -89,6 +114,9 @@ def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
 def _stopped_without_us(snap: Snapshot, now: Moment, text: str) -> Verdict:
     """The instance or its agent stopped by itself: the lease ran out unrenewed, or it was taken."""
     evidence: dict[str, object] = {"lease_ended": False}
+    if snap.lease is not None and snap.lease.final and has_ended(snap.lease, now):
+        evidence["lease_ended"] = True
+        return Verdict("budget", f"{text} at the end of the last lease", evidence, save=False)
     if snap.armed_end is not None and has_passed(snap.armed_end, now):
         evidence["lease_ended"] = True
         return Verdict("blind", f"{text} after its lease ran out unrenewed", evidence, save=False)
@@ -193,6 +221,8 @@ def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if not instance.was_on and instance.power is Power.STOPPED:
         return _coming_on(snap, now, instance)
     actions: list[act.Action] = [*_leasing(snap, now)]
+    if act.Shorten in map(type, actions):
+        return tuple(actions)  # the agent is told by the next pass, which knows the new end
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
@@ -289,6 +319,9 @@ def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[ac
 
 def judge_step_up(snap: Snapshot, now: Moment) -> Verdict | None:
     """Why a job whose stage has finished must not go on to the next one, or None."""
+    instance = snap.instance
+    if instance is not None and instance.was_on and len(off_run(instance.reads)) >= 2:
+        return _stopped_without_us(snap, now, "the instance was found switched off")
     running_out = _judge_lease(snap, now) or _judge_line(snap, now)
     if running_out is not None:
         return running_out
@@ -299,6 +332,8 @@ def judge_step_up(snap: Snapshot, now: Moment) -> Verdict | None:
 def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """Bring the stage's adapter home, then go on; what it costs stays under the lease."""
     going = _leasing(snap, now)
+    if act.Shorten in map(type, going):
+        return going
     if snap.link.state != "attached":
         return (*going, act.EnsureLink())
     going = (*going, *_granting(snap))
@@ -306,6 +341,26 @@ def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if adapters:
         return (*going, *_pulling(snap, only_newest=True))
     return (*going, act.NextStage())
+
+
+def goes_alone(snap: Snapshot) -> bool:
+    """Whether the agent can be trusted with all that the budget allows, should we fall silent.
+
+    It must be able to stop the meter by itself, and be there. Where other jobs live under the
+    same caps a long lease would take what they need, so each keeps to short ones.
+    """
+    return (
+        snap.spec.long_leases
+        and snap.platform.in_guest_stop_proven
+        and snap.link.state == "attached"
+        and snap.training.is_alive
+        and not snap.shares_caps
+    )
+
+
+def _wanted_ms(snap: Snapshot) -> int:
+    """How long a lease to ask for."""
+    return LONG_LEASE_MS if goes_alone(snap) else snap.spec.lease_ms
 
 
 def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
@@ -319,7 +374,7 @@ def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
         lease,
         snap.accounts,
         now,
-        snap.spec.lease_ms,
+        _wanted_ms(snap),
         snap.latency_ms,
         shortest_ms=0,
     )
@@ -345,9 +400,14 @@ def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return ()  # found off: the next read decides why, and nothing is granted meanwhile
     grace_ms = snap.spec.runs[snap.stage].save_grace_ms
     has_timer = snap.platform.timer_min_lead_ms is not None
+    shorter = _shortening(snap, now, lease)
+    if shorter is not None:
+        end_ms = now.utc_ms + shorter.length_ms
+        return (shorter, act.ArmTimer(end_ms + grace_ms, end_ms)) if has_timer else (shorter,)
     if end.utc_ms < lease.end.utc_ms and has_timer:
         return (act.ArmTimer(lease.end.utc_ms + grace_ms, lease.end.utc_ms),)
-    calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id
+    outgrown = goes_alone(snap) and elapsed_ms(lease.started, lease.end) <= snap.spec.lease_ms
+    calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id and not outgrown
     if calm and _shortfall_micros(snap, now) <= 0:
         return ()
     grant = _renewal(snap, now)
@@ -357,6 +417,17 @@ def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return (grant,)
     end_ms = now.utc_ms + grant.length_ms
     return (grant, act.ArmTimer(end_ms + grace_ms, end_ms))
+
+
+def _shortening(snap: Snapshot, now: Moment, lease: Lease) -> act.Shorten | None:
+    """The lease cut to what the caps allow now, where they were lowered since it was granted."""
+    if snap.tariff is None or snap.instance is None:
+        return None
+    interval, latency_ms = snap.instance.interval, snap.latency_ms
+    length_ms = affordable_ms(snap.tariff, interval, lease, snap.accounts, now, latency_ms)
+    if length_ms >= ms_until(lease.end, now):
+        return None
+    return act.Shorten(length_ms)
 
 
 def _shortfall_micros(snap: Snapshot, now: Moment) -> int:
@@ -374,7 +445,7 @@ def _granting(snap: Snapshot) -> tuple[act.Action, ...]:
     beat = snap.link.heartbeat
     if beat is None or snap.lease is None or beat == snap.link.leased_heartbeat:
         return ()
-    return (act.SendLease(beat),)
+    return (act.SendLease(beat, alone=goes_alone(snap)),)
 
 
 def _pulling(snap: Snapshot, *, only_newest: bool) -> tuple[act.Action, ...]:
@@ -400,7 +471,7 @@ def _stopping(
         return (act.Finish(final_state(snap, verdict)),)
     if instance.provider_id is None:
         return (act.ResolveCreate(),)
-    if proven_stopped(snap):
+    if proven_stopped(snap) or instance.attested:
         return (act.Finish(final_state(snap, verdict)),)
     if off_run(instance.reads) and _may_be_believed_off(instance):
         return (act.SetState("pausing"),)  # seen off once; the next read decides

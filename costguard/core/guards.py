@@ -93,6 +93,11 @@ def judge_exit(facts: TrainingFacts, end: Exit, *, expects_adapter: bool) -> Ver
     }
     if end.code == 0 and (end.artifact_complete or not expects_adapter):
         return Verdict("finished", "training ended with exit code 0", evidence, save=False)
+    is_unseen = end.code is None and end.signal is None
+    if is_unseen and end.artifact_complete and is_through(facts):
+        evidence["total_steps"] = facts.total_steps
+        text = "training is complete; its exit was not seen"
+        return Verdict("finished", text, evidence, save=False)
     evidence["log_tail"] = list(end.log_tail[-5:])
     if end.code == 0:
         return Verdict("failed", "exit code 0, but no verified adapter", evidence, save=False)
@@ -173,6 +178,12 @@ def idle(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
     return Verdict("idle", f"{seen} quiet for {quiet_ms // 1000} s in the training phase", evidence)
 
 
+def is_through(facts: TrainingFacts) -> bool:
+    """Whether the trainer has said so, or its last step has been logged."""
+    total = facts.total_steps
+    return facts.phase == "done" or bool(total and last_step(facts) >= total)
+
+
 def lingers(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
     """`finished` though its process is still there: the result is whole and nothing happens.
 
@@ -181,8 +192,7 @@ def lingers(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
     """
     if not facts.is_alive or facts.adapter_at_ms is None or facts.agent_now_ms is None:
         return None
-    last, total = last_step(facts), facts.total_steps
-    if facts.phase != "done" and (not total or last < total):
+    if not is_through(facts):
         return None
     own_word = ("log",) if facts.phase_inferred else ()  # its output tells of an evaluation
     told_ms = max(facts.adapter_at_ms, last_sign_ms(facts, own_word) or 0)
@@ -190,8 +200,8 @@ def lingers(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
     if silent_ms < LINGER_MS and facts.agent_now_ms - told_ms < LINGER_UNKNOWN_MS:
         return None
     evidence = {
-        "step": last,
-        "total_steps": total,
+        "step": last_step(facts),
+        "total_steps": facts.total_steps,
         "artifact_complete": True,
         "waited_s": (facts.agent_now_ms - told_ms) // 1000,
         "limit_s": LINGER_MS // 1000,

@@ -35,8 +35,10 @@ class Account:
 
     @property
     def in_breach(self) -> bool:
-        """Whether facts have gone past the cap: then nothing is granted any more."""
-        return self.left_micros is not None and self.left_micros < 0
+        """Whether facts have gone past the cap; what is merely promised can still be cut short."""
+        return self.cap_micros is not None and (
+            self.posted_micros + self.hold_micros > self.cap_micros
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Lease:
     reserved_micros: int
     consumed_micros: int
     final: bool  # the budget allows no further one
+    cut: int = 0  # how often its end was brought forward
 
     @property
     def remaining_micros(self) -> int:
@@ -107,14 +110,36 @@ def offer_lease(
     A renewal reserves only the increment: what the open lease still holds counts as available.
     An offer shorter than wanted is the final one.
     """
+    free = _free_micros(accounts)
+    if free is not None and free < 0:
+        return None
     length_ms = runway_ms(tariff, interval, lease, accounts, now, wanted_ms, latency_ms)
     if length_ms is None or length_ms < min(shortest_ms, wanted_ms):
         return None
     needed = needed_micros(tariff, interval, now, length_ms, latency_ms)
     increment = max(needed - _held_micros(lease), 0)
-    free = _free_micros(accounts)
     assert free is None or increment <= free, "an offer must fit what is free"
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
+
+
+def affordable_ms(
+    tariff: Tariff,
+    interval: Interval | None,
+    lease: Lease,
+    accounts: tuple[Account, ...],
+    now: Moment,
+    latency_ms: int,
+) -> int:
+    """How much longer the open lease may run and be stopped within every cap as it is now.
+
+    Never more than it has left: less only where a cap was lowered, or a bill was higher than the
+    books, since it was granted.
+    """
+    left_ms = ms_until(lease.end, now)
+    if (_free_micros(accounts) or 0) >= 0:
+        return left_ms
+    reach_ms = runway_ms(tariff, interval, lease, accounts, now, left_ms, latency_ms)
+    return max(reach_ms or 0, 0)
 
 
 def runway_ms(
@@ -134,9 +159,9 @@ def runway_ms(
     free = _free_micros(accounts)
     if free is None:
         return at_most_ms
-    if free < 0:
+    if any(account.in_breach for account in accounts):
         return None
-    available = free + _held_micros(lease)
+    available = free + _held_micros(lease)  # free alone may be below 0: a cap was lowered
     reach_ms = _reach_ms(tariff, interval, now, available, at_most_ms + latency_ms)
     return min(at_most_ms, reach_ms - latency_ms)
 

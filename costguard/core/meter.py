@@ -2,7 +2,8 @@
 
 The platform's own times are believed only inside what we saw ourselves: rent cannot have begun
 before our start call or our last off read, nor after the first read that shows it on; it cannot
-have ended before the last read that shows it on, nor after the first that shows it off.
+have ended before the last read that shows it on, nor after the first that shows it off. A time
+outside of that means that its clock and ours disagree: then the longer interval is charged.
 """
 
 from __future__ import annotations
@@ -79,9 +80,24 @@ def step(
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
     first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
     ended_ms = first_off_ms
-    if read.charged_until_ms is not None:
-        ended_ms = min(max(read.charged_until_ms, interval.seen_to_ms), first_off_ms)
+    told_ms = _told_end_ms(interval, read)
+    if told_ms is not None and told_ms >= interval.seen_to_ms:
+        ended_ms = min(told_ms, first_off_ms)
     return MeterStep(close_at_ms=ended_ms)
+
+
+def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
+    """The platform's word on the end, in the time that the interval is metered in; None: unusable.
+
+    How long it says that rent has run is told on one clock, its own; when it says that rent ended
+    is as wrong as its clock and ours are apart. What began after we last looked is another one.
+    """
+    since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
+    if since_ms is None or until_ms is None:
+        return until_ms
+    if since_ms > interval.seen_to_ms:
+        return None
+    return interval.rent_ms + until_ms - since_ms
 
 
 def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
@@ -93,9 +109,9 @@ def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
     if earliest_ms is None:
         return _taken_over(read, latest_ms)
     bound_ms = min(earliest_ms, latest_ms)
-    started_ms = bound_ms
-    if read.charged_since_ms is not None:
-        started_ms = min(max(read.charged_since_ms, bound_ms), latest_ms)
+    started_ms, since_ms = bound_ms, read.charged_since_ms
+    if since_ms is not None and since_ms <= latest_ms:
+        started_ms = max(since_ms, bound_ms)
     return MeterStep(started_ms, bound_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
 
 

@@ -26,6 +26,7 @@ class Platform:
     stop_latency_ms: int
     timer_min_lead_ms: int | None
     timer_lateness_ms: int
+    in_guest_stop_proven: bool = False  # a power-off from inside is known to stop the meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class InstanceFacts:
     interval: Interval | None
     absent: bool
     stopped_seen: bool
+    attested: bool = False  # a person says that it has stopped: never a proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ class TrainingFacts:
     phase_inferred: bool = False  # the trainer tells no phase: train, since the first progress
     signs: Signs = field(default_factory=Signs)
     adapter_at_ms: int | None = None  # when the result was found complete
+    verdict: Verdict | None = None  # the agent's own, given while the daemon was silent
 
     @property
     def is_alive(self) -> bool:
@@ -165,6 +168,8 @@ class Snapshot:
     lease: Lease | None
     armed_end: Moment | None
     accounts: tuple[Account, ...]
+    collected: bool = False  # it was switched on once already to ask what had happened
+    shares_caps: bool = False  # another unfinished job lives under one of these caps
     link: LinkFacts = field(default_factory=LinkFacts)
     training: TrainingFacts = field(default_factory=TrainingFacts)
     artifacts: tuple[ArtifactFacts, ...] = ()

@@ -16,6 +16,7 @@ from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.models import Intent, Job
+from costguard.store.restored import clear_if_listed, is_restored, note_listed, unlisted
 
 if TYPE_CHECKING:
     from costguard.daemon.context import Context
@@ -59,6 +60,7 @@ class Chores:
                 now = self._context.clock.now()
                 views = self._context.provider(name).list_tagged(self._context.tag_prefix, now)
                 found += [view.id for view in views if self._guard_stray(view)]
+                self._note_listed(name)
             except (ProviderError, StoreUnavailable) as error:
                 log.warning("strays on %s: %s", name, error)
         return found
@@ -68,12 +70,31 @@ class Chores:
         asked = select(Intent.job_id).where(Intent.kind == "create")
         try:
             with self._context.store.read() as session:
-                query = select(Job).where(Job.id.in_(asked), Job.state != "released")
+                query = select(Job)
+                names: set[str] = set()
+                if is_restored(session):  # jobs and accounts of which these books may know nothing
+                    names = unlisted(session, self._context.accounts())
+                else:
+                    query = query.where(Job.id.in_(asked), Job.state != "released")
                 jobs = session.scalars(query).all()
-                return sorted({job_spec(job).instance.provider for job in jobs})
+                return sorted(names | {job_spec(job).instance.provider for job in jobs})
         except StoreUnavailable as error:
             log.warning("strays: %s", error)
             return []
+
+    def _note_listed(self, name: str) -> None:
+        """After a restore: this account's instances are known again."""
+        with self._context.store.read() as session:
+            if not is_restored(session):
+                return
+        with self._context.store.write() as session:
+            note_listed(session, name)
+            jobs = session.scalars(select(Job)).all()
+            names = {job_spec(job).instance.provider for job in jobs}
+            if clear_if_listed(session, (*self._context.accounts(), *names)):
+                now_ms = self._context.clock.now().utc_ms
+                text = "every account was listed since the restore: leases are granted again"
+                add_event(session, None, now_ms, "restored", text)
 
     def _guard_stray(self, view: InstanceView) -> bool:
         """Whether the instance is a stray; if so, it is now under guard, or reported."""

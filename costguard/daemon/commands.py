@@ -15,6 +15,7 @@ from sqlalchemy import select
 from costguard.core.decide import FINAL_STATES
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
+from costguard.daemon.attested import confirm_stopped
 from costguard.daemon.load import newest_instance
 from costguard.daemon.plan import plan
 from costguard.daemon.resume import resume
@@ -89,6 +90,12 @@ class Commands:
     def resume(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have a paused job go on."""
         answer = resume(self._context, args)
+        self._wake()
+        return answer
+
+    def confirm_stopped(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a person's word for a stop that no platform can prove."""
+        answer = confirm_stopped(self._context, args)
         self._wake()
         return answer
 

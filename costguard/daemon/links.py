@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,8 @@ def agent_spec(
         "env": {},
         "needs": list(run.needs),
         "output_dir": run.output_dir,
+        "expects_adapter": run.expects_adapter,
+        "guards": asdict(spec.guards),
         "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
         "save_grace_s": run.save_grace_ms / 1000,
         "first_lease_s": 120,

@@ -24,6 +24,8 @@ from costguard.core.snapshot import (
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.training import fold
 from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
+from costguard.store.attest import is_attested
+from costguard.store.budgets import shares_caps
 from costguard.store.ledger import Caps, accounts, lease_remaining_micros
 from costguard.store.models import (
     Artifact,
@@ -173,6 +175,8 @@ def load_snapshot(
         lease=lease,
         armed_end=_armed_end(lease_row),
         accounts=accounts(session, job, caps, tuple(sorted(months))),
+        collected=job.collected,
+        shares_caps=shares_caps(session, job, caps, tuple(months)),
         link=memory.link_facts,
         training=memory.training,
         artifacts=_artifacts(session, job, memory),
@@ -223,6 +227,7 @@ def platform_of(facts: ProviderFacts) -> Platform:
         stop_latency_ms=facts.stop_latency_ms,
         timer_min_lead_ms=facts.timer_min_lead_ms,
         timer_lateness_ms=facts.timer_lateness_ms,
+        in_guest_stop_proven=facts.in_guest_stop_proven,
     )
 
 
@@ -242,6 +247,7 @@ def _lease(session: Session, row: LeaseRow) -> Lease:
         reserved_micros=remaining,
         consumed_micros=0,
         final=row.final,
+        cut=row.cut,
     )
 
 
@@ -265,6 +271,7 @@ def _instance(
         absent=row.released_ms is not None
         or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
         stopped_seen=row.stopped_seen_ms is not None,
+        attested=is_attested(row),
     )
 
 

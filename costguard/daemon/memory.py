@@ -61,6 +61,8 @@ class JobMemory:
     store_alarmed: bool = False
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
     breach: bool = False  # as the database has it
+    forecast_at: Moment | None = None
+    is_short: bool = False  # it was said that the caps will not reach
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
 
     def take_read(self, view: InstanceView) -> None:

@@ -12,6 +12,7 @@ from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import LinkFacts
 from costguard.daemon.act import Actor, Halt, note_calls
+from costguard.daemon.foresee import note_forecast
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
     job_spec,
@@ -70,6 +71,7 @@ class JobPasses:
         actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
         actor.write_verdict()
         self._note_breach(memory, snap, now)
+        note_forecast(context, self.job_id, memory, snap, now)
         actions = decide(snap, context.clock.now())
         self._act(actor, actions)
         is_stopping = snap.pause_reason is not None or act.Conclude in map(type, actions)

@@ -32,6 +32,7 @@ from costguard.daemon.load import (
     open_interval,
     open_lease,
 )
+from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
 from costguard.store.models import (
@@ -219,6 +220,9 @@ def _meter_running(
     assume_after_ms: int,
 ) -> None:
     """Charge what the latest read shows to have run; open and close power intervals."""
+    rests, read = weigh(session, instance, read)
+    if rests:
+        return
     row = open_interval(session, instance.id, "running")
     if row is not None and not same_terms(tariff_of(row), tariff_of(instance), row.metered_to_ms):
         row = _reprice(session, job, row, tariff_of(instance), now, zone)
@@ -237,7 +241,7 @@ def _meter_running(
         _charge_to(session, job, row, step.meter_to_ms, now, zone)
     if step.close_at_ms is not None:
         row = _turn(session, job, row, step.close_at_ms, now, zone)
-        _close(session, job, row, step.close_at_ms, now, zone, ASSUMED)
+        close_interval(session, job, row, step.close_at_ms, now, zone)
         _carry_free_time(instance, row, step.close_at_ms)
 
 
@@ -308,14 +312,14 @@ def _report_overrun(
     add_event(session, job.id, now.utc_ms, "overrun", text, {"micros": overrun})
 
 
-def _close(
+def close_interval(
     session: Session,
     job: Job,
     row: PowerInterval,
     ended_ms: int,
     now: Moment,
     zone: ZoneInfo,
-    why: str,
+    why: str = ASSUMED,
 ) -> None:
     """End the interval; what was charged beyond its true end is corrected, saying why."""
     owed = meter.owed_micros(metered(row), ended_ms)
@@ -357,7 +361,7 @@ def _cut(
     zone: ZoneInfo,
 ) -> PowerInterval:
     """Close the interval and open its next part, which has another price and counts on."""
-    _close(session, job, row, at_ms, now, zone, REPRICED)
+    close_interval(session, job, row, at_ms, now, zone, REPRICED)
     part = PowerInterval(
         instance_id=row.instance_id,
         job_id=row.job_id,
@@ -397,6 +401,8 @@ def _meter_disk(
     row = open_interval(session, instance.id, "disk")
     if row is None:
         since = instance.created_ms or view.read.begun.utc_ms
+        if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
+            since = instance.started_call_ms or view.read.begun.utc_ms
         row = _open_disk(session, instance, since, view.read.begun)
     to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
     owed = paused_micros(disk_tariff_of(row), to_ms - row.started_ms)

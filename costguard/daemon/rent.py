@@ -32,6 +32,7 @@ from costguard.store.tariffs import set_tariff
 
 if TYPE_CHECKING:
     from costguard.daemon.act import Actor
+    from costguard.providers.base import ProviderFacts
 
 # How long a created instance may be missing from the platform's lists.
 VISIBLE_WITHIN_MS = 15_000
@@ -58,6 +59,7 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
             provider=wish.provider,
             tag=tag,
             gpu=wish.gpu,
+            guest_stop=guest_stop_of(actor.provider.facts),
             last_call_utc_ms=sent.utc_ms,
             last_call_boot_ms=sent.boot_ms,
             last_call_boot_id=sent.boot_id,
@@ -99,6 +101,13 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         return False
     adopt(actor, tag, view)
     return True
+
+
+def guest_stop_of(facts: ProviderFacts) -> str:
+    """What a power-off from inside is worth here, as the instance's row keeps it."""
+    if facts.in_guest_stop is None:
+        return "none"
+    return "proven" if facts.in_guest_stop_proven else "unproven"
 
 
 def is_armed(back_ms: int | None, wanted_ms: int) -> bool:

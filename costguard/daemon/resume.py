@@ -44,7 +44,7 @@ def resume(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
             job.spec_json, stage = changed.to_json(), 0
         elif job.pause_reason == "gate":
             stage += 1  # a person has looked at it and goes on
-        job.attempt += 1
+        job.attempt, job.collected = job.attempt + 1, False
         enter_stage(session, job, stage, now.utc_ms)
         job.state, job.wish, job.pause_reason = "queued", "run", None
         job.verdict_text = job.verdict_json = job.verdict_boot_id = None

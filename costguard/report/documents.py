@@ -22,7 +22,7 @@ from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
 from costguard.store.ledger import Caps, accounts
-from costguard.store.models import Event, Job, Telemetry
+from costguard.store.models import Event, Instance, Job, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,6 +161,11 @@ def _explain(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
     query = select(Event).where(Event.job_id == job.id, Event.kind == "stop_confirmed")
     seen = session.scalars(query.order_by(Event.id.desc())).first()
     reads = json.loads(seen.data_json).get("seen_ms", []) if seen is not None else []
+    attested = session.scalars(
+        select(Instance.attested_stop_ms)
+        .where(Instance.job_id == job.id)
+        .order_by(Instance.id.desc())
+    ).first()
     hint = NEXT_STEPS.get(job.pause_reason or "", "")
     return {
         "schema": "costguard.explain/1",
@@ -171,6 +176,7 @@ def _explain(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
         "stop": {
             "seen": [time_text(at) for at in reads],
             "confirmed_at": None if seen is None else time_text(seen.at_ms),
+            "attested_at": time_text(attested),  # a person's word: never a proof
         },
         "next": [hint.format(job=job.name)] if hint else [],
     }

@@ -8,11 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from costguard.core.guards import median_step_ms
 from costguard.core.money import yuan_text
-from costguard.core.snapshot import Step
-from costguard.core.spec import JobSpec, spec_from_json
-from costguard.core.tariff import Tariff, paid_until_ms, running_micros
+from costguard.core.tariff import paid_until_ms
 from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
 from costguard.store.ledger import pending_by_job, posted_by_instance
@@ -33,6 +30,13 @@ if TYPE_CHECKING:
 
 STATUS_SCHEMA = "costguard.status/1"
 CADENCE_ROWS = 50
+FORECAST_KEYS = (
+    "eta_s",
+    "forecast_yuan",
+    "forecast_low_yuan",
+    "forecast_high_yuan",
+    "bites_at_step",
+)
 LIVE_STATES = ("training", "saving", "preparing", "provisioning", "pausing")
 
 
@@ -93,13 +97,12 @@ def job_row(
     session: Session, job: Job, shelf: Shelf, now_ms: int, *, daemon_runs: bool
 ) -> dict[str, Any]:
     """One job as `status` shows it."""
-    spec = spec_from_json(job.spec_json)
     rented = shelf.instances.get(job.id)
     instance = rented[0] if rented else None
     lease = shelf.leases.get(job.id)
     progress = latest(session, job, "progress", CADENCE_ROWS)
     last = progress[-1] if progress else {}
-    eta_ms = _eta_ms(progress) if job.state == "training" else None
+    forecast = _forecast(job)
     spent, pending = shelf.spent.get(job.id, 0), shelf.pending.get(job.id, 0)
     return {
         "job": job.name,
@@ -111,8 +114,7 @@ def job_row(
         "step": last.get("step"),
         "total_steps": last.get("total_steps"),
         "loss": last.get("loss"),
-        "eta_s": None if eta_ms is None else eta_ms // 1000,
-        "forecast_yuan": _forecast(instance, spent, eta_ms),
+        **forecast,
         "instance": None if instance is None else _instance(instance, shelf),
         "budget": {
             "cap_yuan": yuan_text(job.cap_micros),
@@ -122,7 +124,7 @@ def job_row(
             "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
-        "enforcers": _enforcers(spec, instance, lease, job, now_ms, daemon_runs=daemon_runs),
+        "enforcers": _enforcers(instance, lease, job, now_ms, daemon_runs=daemon_runs),
         "telemetry": _telemetry(session, job, now_ms),
         "last_checkpoint": _last_checkpoint(session, job, now_ms),
     }
@@ -137,32 +139,19 @@ def latest(session: Session, job: Job, kind: str, count: int) -> list[dict[str, 
     return [json.loads(text) for text in reversed(texts)]
 
 
-def _eta_ms(progress: Sequence[dict[str, Any]]) -> int | None:
-    """Time to the last step by the cadence of this session; None before there is one."""
-    last = progress[-1] if progress else {}
-    total, done = last.get("total_steps"), last.get("step")
-    if not isinstance(total, int) or not isinstance(done, int):
-        return None
-    steps = tuple(
-        Step(row["step"], row["boot_ms"], None)
-        for row in progress
-        if isinstance(row.get("step"), int) and isinstance(row.get("boot_ms"), int)
-    )
-    gap_ms = median_step_ms(steps)
-    if gap_ms is None:
-        return None
-    gained = steps[-1].step - steps[0].step
-    if gained <= 0:
-        return None
-    steps_per_row = max(gained // (len(steps) - 1), 1)
-    return (total - done) * gap_ms // steps_per_row
-
-
-def _forecast(instance: Instance | None, spent: int, eta_ms: int | None) -> str | None:
-    if instance is None or eta_ms is None:
-        return None
-    tariff = Tariff(instance.price_micros_per_hour, instance.quantum_s)
-    return yuan_text(spent + running_micros(tariff, 0, eta_ms))
+def _forecast(job: Job) -> dict[str, Any]:
+    """The daemon's last forecast while the job trains; every figure null where there is none."""
+    if job.state != "training" or job.forecast_json is None:
+        return dict.fromkeys(FORECAST_KEYS)
+    known: dict[str, Any] = json.loads(job.forecast_json)
+    low, likely, high = (yuan_text(micros) for micros in known["total_micros"])
+    return {
+        "eta_s": known["eta_ms"] // 1000,
+        "forecast_yuan": likely,
+        "forecast_low_yuan": low,
+        "forecast_high_yuan": high,
+        "bites_at_step": known["bites_at_step"],
+    }
 
 
 def _instance(row: Instance, shelf: Shelf) -> dict[str, Any]:
@@ -182,7 +171,6 @@ def _instance(row: Instance, shelf: Shelf) -> dict[str, Any]:
 
 
 def _enforcers(
-    spec: JobSpec,
     instance: Instance | None,
     lease: LeaseRow | None,
     job: Job,
@@ -212,7 +200,7 @@ def _enforcers(
             "kind": "agent",
             "armed": leased,
             "until": time_text(armed_until) if leased else None,
-            "proven": spec.instance.provider == "local",
+            "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from costguard.store.models import BudgetRow
+from costguard.core.decide import FINAL_STATES
+from costguard.store.models import BudgetRow, Job
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -23,6 +24,19 @@ def set_cap(session: Session, scope: str, name: str, cap_micros: int, at_ms: int
         return None
     old, row.cap_micros, row.set_ms = row.cap_micros, cap_micros, at_ms
     return old
+
+
+def shares_caps(session: Session, job: Job, configured: Caps, months: tuple[str, ...]) -> bool:
+    """Whether another job that is not over lives under a cap that this one lives under too."""
+    caps = in_force(session, configured)
+    others = select(Job.id).where(Job.id != job.id, Job.state.not_in(FINAL_STATES)).limit(1)
+    own = caps.months or {}
+    has_month = any(own.get(month, caps.month_micros) is not None for month in months)
+    if not has_month:
+        if (caps.project_micros or {}).get(job.project) is None:
+            return False
+        others = others.where(Job.project == job.project)
+    return session.scalars(others).first() is not None
 
 
 def in_force(session: Session, configured: Caps) -> Caps:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
@@ -24,7 +24,7 @@ from costguard.store.models import Instance, Job, LeaseRow, LedgerEntry, LedgerS
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
 # Where an append leaves the new head for the store, which writes it down after the commit.
@@ -352,8 +352,18 @@ def adjust(
     interval.posted_micros = owed_micros
 
 
-def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) -> None:
-    """Give back what `lease` did not use, and close it. Only a proven stop may call this (I4)."""
+def settle(
+    session: Session,
+    job: Job,
+    lease: LeaseRow,
+    at_ms: int,
+    month: str,
+    why: str = "the meter was seen stopped",
+) -> None:
+    """Give back what `lease` did not use, and close it.
+
+    Only a proven stop may call this (I4), or one that a person attests where no platform can.
+    """
     rest = lease_remaining_micros(session, lease.id)
     assert rest >= 0, "a lease cannot have been charged beyond its reservation"
     _append(
@@ -365,7 +375,7 @@ def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) 
         amount_micros=rest,
         lease_id=lease.id,
         key=f"settle:{lease.id}",
-        note="the meter was seen stopped",
+        note=why,
     )
     lease.state = "settled"
 
@@ -413,7 +423,7 @@ def _append(
     session.info[HEAD] = Head(entry.id, entry.hash)
 
 
-def entry_hash(entry: LedgerEntry) -> str:
+def entry_hash(entry: LedgerEntry | Row[Any]) -> str:
     """The entry's link in the chain: SHA-256 over the previous hash and every field."""
     fields = {name: getattr(entry, name) for name in HASHED_FIELDS}
     text = json.dumps(fields, sort_keys=True, ensure_ascii=False)

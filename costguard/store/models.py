@@ -62,6 +62,7 @@ class Job(Base):
     stage_since_ms: Mapped[int | None]  # when this stage became due, for a stage after the first
     attempt: Mapped[int] = mapped_column(default=0)  # how often it was resumed
     first_seq: Mapped[int] = mapped_column(default=0)  # what came before is an earlier attempt's
+    collected: Mapped[bool] = mapped_column(default=False)  # this attempt was switched on to ask
     phase: Mapped[str | None]
     launched_ms: Mapped[int | None]  # the agent said that training was started
     exit_json: Mapped[str | None]  # the agent's exit record, once there is one
@@ -71,6 +72,7 @@ class Job(Base):
     verdict_boot_ms: Mapped[int | None]
     verdict_boot_id: Mapped[str | None]
     last_seq: Mapped[int] = mapped_column(default=0)  # newest journal record stored
+    forecast_json: Mapped[str | None]  # what finishing is likely to cost, as last reckoned
     retry_at_ms: Mapped[int | None]
     closed_ms: Mapped[int | None]
 
@@ -104,6 +106,7 @@ class Instance(Base):
     work_dir: Mapped[str | None]
     timer_at_ms: Mapped[int | None]  # as read back
     absent_since_ms: Mapped[int | None]
+    guest_stop: Mapped[str] = mapped_column(default="none")  # none, unproven, proven
     stopped_seen_ms: Mapped[int | None]  # I4 held at this time
     released_ms: Mapped[int | None]
     bill_micros: Mapped[int | None]
@@ -168,6 +171,7 @@ class LeaseRow(Base):
     latency_ms: Mapped[int]  # L, as reserved
     months: Mapped[str]  # the budget months it may touch, comma-separated
     final: Mapped[bool]
+    cut: Mapped[int] = mapped_column(default=0)  # how often its end was brought forward
 
 
 class LedgerEntry(Base):

@@ -38,6 +38,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.now_ms = 1_000_000
+        self.utc_jump_ms = 0
 
     def boot_ms(self) -> int:
         """Where the clock stands."""
@@ -45,7 +46,7 @@ class FakeClock:
 
     def utc_ms(self) -> int:
         """The same, a long time after 1970."""
-        return 1_700_000_000_000 + self.now_ms
+        return 1_700_000_000_000 + self.now_ms + self.utc_jump_ms
 
     def advance(self, seconds: float) -> None:
         """Moves on."""

@@ -38,14 +38,16 @@ def build(directory: Path) -> Path:
 class Looker:
     """A process that looks at the cards of a script through the real pynvml."""
 
-    def __init__(self, library: Path, script: Path, values: dict[str, int]) -> None:
+    def __init__(
+        self, library: Path, script: Path, values: dict[str, int], modules: Path | None = None
+    ) -> None:
         self.values = values
         self._script = script
         self._write()
         env = {**os.environ, "LD_LIBRARY_PATH": str(library), "NVML_SCRIPT": str(script)}
         self._process = subprocess.Popen(
             [sys.executable, str(LOOKER)],
-            env={**env, "PYTHONPATH": str(ROOT)},
+            env={**env, "PYTHONPATH": f"{modules}:{ROOT}" if modules else str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -167,6 +167,13 @@ int nvmlDeviceGetClockInfo(card_t *card, unsigned int type, unsigned int *megahe
     return OK;
 }
 
+int nvmlDeviceGetCudaComputeCapability(card_t *card, int *major, int *minor) {
+    CARD_CALL("nvmlDeviceGetCudaComputeCapability")
+    *major = (int)of_card(card, "capability", 8);
+    *minor = 6;
+    return OK;
+}
+
 int nvmlDeviceGetTotalEccErrors(
     card_t *card, unsigned int type, unsigned int counter, unsigned long long *count
 ) {

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +12,7 @@ from costguard.agent.cards import CardWindow
 from costguard.agent.gpu import GpuSampler, NvmlAbsentError
 from costguard.core.snapshot import TrainingFacts
 from costguard.core.training import fold
+from costguard.remote.bundle import build_agent
 from tests.agent.nvml import Looker, build, compiler
 
 if TYPE_CHECKING:
@@ -35,8 +38,8 @@ def look(library: Path, tmp_path: Path) -> Iterator[Callable[..., Looker]]:
     """Looks at cards that behave as told."""
     made: list[Looker] = []
 
-    def make(values: dict[str, int] | None = None) -> Looker:
-        made.append(Looker(library, tmp_path / "script", dict(values or {})))
+    def make(values: dict[str, int] | None = None, modules: Path | None = None) -> Looker:
+        made.append(Looker(library, tmp_path / "script", dict(values or {}), modules))
         return made[-1]
 
     yield make
@@ -78,6 +81,25 @@ def test_a_card_tells_everything_that_is_offered(look: Callable[..., Looker]) ->
         "xids": [],
         "pids": [os.getpid()],
     }
+
+
+def test_the_part_of_pynvml_that_travels_is_enough(
+    look: Callable[..., Looker], tmp_path: Path
+) -> None:
+    """What the bundle holds of it gives the same answers, good and bad, as the whole."""
+    with zipfile.ZipFile(io.BytesIO(build_agent())) as bundle:
+        bundle.extract("pynvml.py", tmp_path / "modules")
+    looker = look({"0.pid": os.getpid(), "0.xid": 79}, tmp_path / "modules")
+    assert looker.first["state"] == "ok"
+    (card,) = looker.until(lambda seen: has_cards(seen) and bool(seen["cards"][0]["xids"]))["cards"]
+    assert None not in card.values()
+    looker.change(nvmlDeviceGetName=3, nvmlDeviceGetMemoryInfo_v2=13)
+    (card,) = looker.until(lambda seen: has_cards(seen) and seen["cards"][0]["name"] is None)[
+        "cards"
+    ]
+    assert card["mem_used_mib"] == 18000
+    looker.change(nvmlDeviceGetUtilizationRates=15)
+    looker.until(lambda seen: seen["nvml"]["state"] == "lost")
 
 
 def test_every_card_is_reported(look: Callable[..., Looker]) -> None:

@@ -118,6 +118,10 @@ def _add_job(plain: sqlite3.Connection, job_id: int) -> None:
         stage=0,
         last_seq=0,
     )
+    _add_instance(plain, job_id)
+
+
+def _add_instance(plain: sqlite3.Connection, job_id: int) -> None:
     _insert(
         plain,
         "instances",

@@ -92,3 +92,14 @@ def test_after_the_exit_only_the_exit_is_judged() -> None:
     gone = tuple(window(ms, processes=0, **QUIET) for ms in (5_000, 10_000))
     end = Exit(0, None, artifact_complete=True)
     assert reason(training(9_000_000, windows=gone, exit=end)) == "finished"
+
+
+def test_an_exit_that_nobody_saw_is_finished_only_with_the_result_and_the_last_step() -> None:
+    """An agent was killed and the next one adopted the training: the code is not to be had."""
+    unseen = Exit(None, None, artifact_complete=True)
+    facts = training(9_000, exit=unseen, total_steps=5)
+    assert reason(facts) == "finished"
+    assert reason(replace(facts, total_steps=6)) == "failed"
+    assert reason(replace(facts, total_steps=None)) == "failed"
+    assert reason(replace(facts, exit=replace(unseen, artifact_complete=False))) == "failed"
+    assert reason(replace(facts, exit=replace(unseen, signal=9))) == "failed"

@@ -11,6 +11,7 @@ from costguard.core.lease import (
     Interval,
     Lease,
     Offer,
+    affordable_ms,
     has_ended,
     is_due,
     needed_micros,
@@ -151,16 +152,38 @@ def test_no_offer_ever_breaks_the_cap(
 
 def test_a_scope_in_breach_is_offered_nothing() -> None:
     """Not even what the open lease still holds: facts have gone past the cap."""
-    scope = account(60, posted=40, pending=21)
+    scope = account(60, posted=61, pending=1)
     assert scope.in_breach
-    interval = Interval(1, NOW.utc_ms - 40_000, 40 * YUAN)
-    assert offer_lease(SECOND, interval, lease(21), (scope,), NOW, 1_000, L_MS, 0) is None
+    interval = Interval(1, NOW.utc_ms - 61_000, 61 * YUAN)
+    assert offer_lease(SECOND, interval, lease(1), (scope,), NOW, 1_000, L_MS, 0) is None
+
+
+def test_a_cap_lowered_under_what_is_promised_is_no_breach_and_is_offered_nothing() -> None:
+    """What is promised can be cut short: the lease is left what the new cap allows."""
+    scope = account(60, posted=20, pending=70)
+    assert not scope.in_breach
+    interval = Interval(1, NOW.utc_ms - 20_000, 20 * YUAN)
+    open_now = lease(70)
+    assert offer_lease(SECOND, interval, open_now, (scope,), NOW, 1_000, L_MS, 0) is None
+    assert affordable_ms(SECOND, interval, open_now, (scope,), NOW, L_MS) == 40_000 - L_MS
+
+
+def test_a_lease_is_left_as_it_is_while_the_caps_reach() -> None:
+    """And has nothing left once facts are past them."""
+    interval = Interval(1, NOW.utc_ms - 20_000, 20 * YUAN)
+    open_now = lease(70)
+    left_ms = open_now.end.utc_ms - NOW.utc_ms
+    for scopes in ((account(90, posted=20, pending=70),), (account(None),)):
+        assert affordable_ms(SECOND, interval, open_now, scopes, NOW, L_MS) == left_ms
+    over = (account(10, posted=20, pending=70),)
+    assert affordable_ms(SECOND, interval, open_now, over, NOW, L_MS) == 0
 
 
 def test_a_cap_reached_to_the_micro_is_no_breach() -> None:
     """Both sides of the limit, and a scope without a cap is never in breach."""
     assert not account(60, posted=40, pending=20).in_breach
-    assert account(60, posted=40, pending=15, hold=6).in_breach
+    assert not account(60, posted=54, pending=15, hold=6).in_breach
+    assert account(60, posted=55, hold=6).in_breach
     assert not account(None, posted=10**6).in_breach
     assert account(None).left_micros is None
 

@@ -69,6 +69,7 @@ class Books:
         session.add(job)
         session.flush()
         instance = Instance(
+            guest_stop="proven",
             job_id=job.id,
             provider="local",
             provider_id=f"i-{job.id}",
