@@ -27,14 +27,15 @@ def judge_gate(facts: TrainingFacts, stage: Stage) -> Verdict | None:
         evidence: dict[str, Any] = {"wanted_percent": wanted, "logged_steps": len(facts.steps)}
         return Verdict("gate", "the stage logged no loss to judge it by", evidence, save=False)
     first_loss, last_loss = median(facts.first_losses), median(last)
-    fell_percent = 100 * (first_loss - last_loss) / first_loss
+    # Rounded as it is shown: a gate that asks for 10 % and sees 10.0 % must not refuse.
+    fell_percent = round(100 * (first_loss - last_loss) / first_loss, 1)
     if fell_percent >= wanted:
         return None
     evidence = {
         "first_loss": round(first_loss, 4),
         "last_loss": round(last_loss, 4),
-        "fell_percent": round(fell_percent, 1),
+        "fell_percent": fell_percent,
         "wanted_percent": wanted,
     }
-    text = f"the loss fell by {fell_percent:.1f} %, the gate asks for {wanted} %"
+    text = f"the loss fell by {fell_percent} %, the gate asks for {wanted} %"
     return Verdict("gate", text, evidence, save=False)

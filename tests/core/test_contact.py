@@ -129,6 +129,12 @@ def test_hidden_processes_on_a_card_in_use_are_unknown_never_none() -> None:
     assert "hidden from us" in row.seen
 
 
+def test_a_job_that_asks_for_no_memory_takes_any_card() -> None:
+    """Unknown or little, it is not asked for."""
+    for used in (None, 20_000):
+        assert verdict("cards", Needs(), cards=card(mem_used_mib=used)) in ("ok", "warn")
+
+
 def test_two_cards_are_wanted_and_one_is_there() -> None:
     """The number counts too."""
     assert verdict("cards", Needs(cards=2)) == "fail"

@@ -479,3 +479,13 @@ def test_on_the_clock_a_beginning_after_the_night_has_a_dear_first_hour() -> Non
     tariff = Tariff(20 * YUAN, 3_600, by_clock=True, discounts=(free,))
     interval = Interval(1, in_shanghai("07:00").utc_ms, 0, in_shanghai("05:30").utc_ms)
     assert needed_micros(tariff, interval, in_shanghai("07:00"), 600_000, L_MS) == 40 * YUAN
+
+
+@pytest.mark.parametrize(
+    ("cap", "left_ms"), [(None, 60_000), (160, 60_000), (100, 20_000), (80, 0), (79, 0), (59, 0)]
+)
+def test_a_lease_is_cut_to_what_a_lowered_cap_still_allows(cap: int | None, left_ms: int) -> None:
+    """Sixty are spent and eighty held; L comes off what is left, in breach nothing is."""
+    interval = Interval(1, NOW.utc_ms - 60_000, 60 * YUAN)
+    scopes = (account(cap, posted=60, pending=80),)
+    assert affordable_ms(SECOND, interval, lease(80), scopes, NOW, L_MS) == left_ms

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, strategies as st
 
 from costguard.core.guards import judge_training
-from costguard.core.snapshot import Exit, TrainingFacts
+from costguard.core.snapshot import Exit, TrainingFacts, Verdict
 from costguard.core.spec import GuardLimits
 from costguard.core.training import STEPS_KEPT, WINDOWS_KEPT, fold
 
@@ -168,3 +168,29 @@ def test_no_message_makes_the_fold_or_the_guards_fail(messages: list[dict[str, A
     if verdict is not None:
         json.dumps(verdict.evidence)
         assert verdict.text
+
+
+def test_a_verified_adapter_is_the_result() -> None:
+    """One that was verified only after the exit completes it; other checkpoints are none."""
+    found = fold(TrainingFacts(), {"t": "exit", "boot_ms": 5, "code": 0, "artifact_pending": True})
+    whole = {"t": "checkpoint", "boot_ms": 9, "kind": "adapter", "complete": True}
+    done = fold(found, whole)
+    assert done.exit is not None
+    assert (done.exit.artifact_complete, done.exit.artifact_pending) == (True, False)
+    assert done.adapter_at_ms == 9
+    assert fold(TrainingFacts(), whole).adapter_at_ms == 9
+    for other in ({"kind": "checkpoint"}, {"complete": False}, {"complete": 1}):
+        assert fold(found, {**whole, **other}).adapter_at_ms is None
+
+
+def test_the_agents_first_verdict_counts() -> None:
+    """What is not a verdict of its own is none."""
+    first = {"t": "verdict", "boot_ms": 1, "reason": "stalled", "text": "no step", "evidence": {}}
+    found = fold(TrainingFacts(), first)
+    assert found.verdict == Verdict("stalled", "no step", {"by": "agent"}, save=False)
+    assert fold(found, {**first, "reason": "idle"}).verdict == found.verdict
+    for junk in ({"reason": "budget"}, {"reason": ["idle"]}, {"text": None}):
+        assert fold(TrainingFacts(), {**first, **junk}).verdict is None
+    bare = fold(TrainingFacts(), {**first, "evidence": "junk"}).verdict
+    assert bare is not None
+    assert bare.evidence == {"by": "agent"}

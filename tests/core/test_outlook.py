@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from costguard.core.forecast import Fit
+from costguard.core.outlook import outlook
+from costguard.core.snapshot import Snapshot, Step
+from costguard.core.spec import Run, Stage
+from tests.core.snapshots import NOW, RUNNING, SPEC, YUAN
+
+STEPS = tuple(Step(n, 1_000 * n, 1.0) for n in range(1, 21))
+TRAINING = replace(RUNNING.training, steps=STEPS, total_steps=120)
+SNAP = replace(RUNNING, training=TRAINING)
+
+
+def with_stages(*samples: int | None) -> Snapshot:
+    """The same job as a ladder of stages of these sizes."""
+    stages = tuple(Stage(max_samples=count) for count in samples)
+    runs = (Run(argv=("x",), save_grace_ms=10_000),) * len(samples)
+    return replace(SNAP, spec=replace(SPEC, stages=stages, runs=runs))
+
+
+def test_what_is_left_is_reckoned_from_the_pace() -> None:
+    """A hundred steps of a second and a save, at a yuan a second."""
+    found = outlook(SNAP, NOW)
+    assert found is not None
+    assert found.time_ms.likely == 100_000 + 5_000
+    assert found.cost_micros.low < found.cost_micros.likely < found.cost_micros.high
+    assert found.cost_micros.likely == 107 * YUAN  # a stop takes a quarter of its worst 5 s
+    assert (found.fit, found.bites_at_step) == (Fit.FITS, None)
+
+
+def test_later_stages_are_taken_to_run_at_this_ones_pace() -> None:
+    """For as many steps as their samples ask for, each rounded up."""
+    found = outlook(with_stages(100, 250, 33), NOW)
+    assert found is not None
+    assert found.time_ms.likely == 100_000 + (300 + 40) * 1_000 + 5_000
+
+
+@pytest.mark.parametrize("samples", [(100, None), (None, 100)])
+def test_stages_of_unknown_size_are_no_forecast(samples: tuple[int | None, ...]) -> None:
+    """Rather than one that leaves them out."""
+    assert outlook(with_stages(*samples), NOW) is None
+
+
+def test_the_last_stage_may_be_of_any_size() -> None:
+    """Its steps are told by itself."""
+    assert outlook(with_stages(None), NOW) is not None
+
+
+@pytest.mark.parametrize(
+    "unknown",
+    [
+        {"instance": None},
+        {"tariff": None},
+        {"training": replace(TRAINING, launched_at_ms=None)},
+        {"training": replace(TRAINING, steps=())},
+        {"training": replace(TRAINING, steps=STEPS[:2])},
+        {"training": replace(TRAINING, total_steps=None)},
+    ],
+)
+def test_while_too_little_is_known_there_is_no_forecast(unknown: dict[str, object]) -> None:
+    """No instance, no price, no training, no pace, no end."""
+    assert outlook(replace(SNAP, **unknown), NOW) is None  # type: ignore[arg-type]  # its fields
+
+
+def test_a_run_beyond_its_last_step_has_nothing_left() -> None:
+    """It saves."""
+    over = replace(TRAINING, total_steps=10)
+    found = outlook(replace(SNAP, training=over), NOW)
+    assert found is not None
+    assert found.time_ms.likely == 5_000
