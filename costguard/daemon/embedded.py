@@ -32,6 +32,7 @@ PASSED_ON = (
     "minimum_s",
     "minimum_charge",
     "zone",
+    "discount",
     "disk_price",
 )
 
@@ -86,11 +87,13 @@ class Embedded:
         return pid if _is_locked(self._directory / "lock") else None
 
     def _start(self, settings: Mapping[str, Any]) -> None:
-        """Start it, on the port that the config names, if it names one."""
+        """Start it, on the port and under the billing rules that the config names, if any."""
         options = ["--exit-when-idle-s", str(EXIT_WHEN_IDLE_S)]
         for key in PASSED_ON:
             if key in settings:
-                options += [f"--{key.replace('_', '-')}", str(settings[key])]
+                given = settings[key]
+                words = given if isinstance(given, list) else [given]
+                options += [f"--{key.replace('_', '-')}", *map(str, words)]
         try:
             self._running = launch.start(self._directory, *options)
         except launch.LaunchError as error:

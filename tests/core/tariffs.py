@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
+import os
+
+from hypothesis import settings, strategies as st
 
 from costguard.core.calendar import Window
 from costguard.core.tariff import Discount, PriceChange, Tariff
 
+# What no cap could do without is tried on many more examples where there is time for it.
+MANY = settings(max_examples=5_000 if os.environ.get("COSTGUARD_TEST_FULL") else 100)
 YUAN = 1_000_000
 HOUR_MS = 3_600_000
 MIDNIGHT_MS = 1_795_536_000_000  # 2026-11-25, a Wednesday, begins in Shanghai

@@ -22,7 +22,7 @@ from costguard.core.lease import (
 )
 from costguard.core.moment import Moment
 from costguard.core.tariff import Discount, PriceChange, Tariff, running_micros
-from tests.core.tariffs import CASES, HOUR_MS, MIDNIGHT_MS
+from tests.core.tariffs import CASES, HOUR_MS, MANY, MIDNIGHT_MS
 
 NOW = Moment(10_000_000, 10_000_000, "boot")
 SECOND = Tariff(3_600_000_000, 1)  # 1 yuan a second
@@ -113,6 +113,7 @@ def test_renewal_is_due_at_half_and_the_end_counts_by_either_clock() -> None:
 AMOUNTS = st.integers(0, 500)
 
 
+@MANY
 @given(
     price=st.integers(1, 10_000 * YUAN),
     quantum_s=st.sampled_from([1, 60, 3600]),
@@ -254,6 +255,7 @@ def test_an_end_of_another_boot_counts_by_the_wall_clock() -> None:
     assert has_ended(lease(10), rebooted.plus_ms(1))
 
 
+@MANY
 @given(
     tariff=st.builds(Tariff, st.integers(0, 10_000 * YUAN), st.sampled_from([1, 60, 3600])),
     scopes=st.lists(st.builds(account, st.none() | AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS), max_size=3),
@@ -387,6 +389,7 @@ def test_what_is_left_of_a_paid_hour_is_there_for_nothing(
     assert paid_left_ms(tariff, interval, NOW, L_MS) == left_ms
 
 
+@MANY
 @given(
     case=CASES,
     later_ms=st.integers(0, 2 * HOUR_MS),
@@ -410,6 +413,7 @@ def test_whenever_rent_began_the_reservation_covers_it(
         assert running_micros(tariff, soon_ms, start_ms + length_ms + L_MS) <= first
 
 
+@MANY
 @given(
     case=CASES,
     cap=st.integers(0, 300),

@@ -20,7 +20,7 @@ from costguard.core.meter import (
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Discount, Tariff, price_points_ms, repriced, running_micros
-from tests.core.tariffs import CASES
+from tests.core.tariffs import CASES, MANY
 
 
 def at(ms: int) -> Moment:
@@ -162,6 +162,7 @@ READS = st.lists(
 )
 
 
+@MANY
 @given(READS, st.integers(1, 3_600), st.sampled_from([1, 60, 3600]), st.integers(0, 10**6))
 def test_however_often_it_is_looked_at_an_interval_costs_the_same(
     looks: list[tuple[int, str]], lasts_s: int, quantum_s: int, price: int
@@ -271,6 +272,7 @@ def test_a_part_after_a_change_of_price_does_not_begin_its_hour_anew() -> None:
     assert owed_micros(second, 1_000 + 3_600_001) == 18
 
 
+@MANY
 @given(CASES)
 def test_cut_at_its_turns_an_interval_costs_the_same(case: tuple[Tariff, int, int]) -> None:
     """Each part under one price, no quantum twice."""

@@ -27,7 +27,7 @@ from costguard.core.tariff import (
     tariff_from_json,
 )
 from tests.core.naive_tariff import naive_micros, naive_price
-from tests.core.tariffs import CASES, HOUR_MS, MIDNIGHT_MS, STARTS, YUAN, tariffs
+from tests.core.tariffs import CASES, HOUR_MS, MANY, MIDNIGHT_MS, STARTS, YUAN, tariffs
 
 AMOUNTS = st.integers(-1, 200 * YUAN)
 FOREIGN = st.builds(
@@ -95,6 +95,7 @@ def test_a_quantum_begun_is_a_quantum_paid(quantum_s: int, duration_ms: int, sec
 # --------------------------------------------------------------------------- against the reckoning
 
 
+@MANY
 @given(CASES)
 def test_an_interval_costs_what_a_person_reckons(case: tuple[Tariff, int, int]) -> None:
     """Every rule at once, quantum by quantum, in fractions, rounded up once at the end."""
@@ -103,6 +104,7 @@ def test_an_interval_costs_what_a_person_reckons(case: tuple[Tariff, int, int]) 
     assert running_micros(tariff, start_ms, end_ms) == naive_micros(tariff, start_ms, end_ms)
 
 
+@MANY
 @given(CASES, AMOUNTS)
 def test_the_longest_run_is_affordable_and_a_millisecond_more_is_not(
     case: tuple[Tariff, int, int], amount: int
@@ -116,6 +118,7 @@ def test_the_longest_run_is_affordable_and_a_millisecond_more_is_not(
         assert running_micros(tariff, start_ms, start_ms + longest + 1) > amount
 
 
+@MANY
 @given(CASES, st.lists(st.integers(0, 96 * HOUR_MS), min_size=1, max_size=8))
 def test_metering_in_any_number_of_steps_costs_the_same(
     case: tuple[Tariff, int, int], lengths: list[int]
@@ -159,6 +162,7 @@ def test_a_longer_interval_around_it_never_costs_less_per_second(
     assert wide >= running_micros(plain, start_ms, start_ms + lasts_ms)
 
 
+@MANY
 @given(tariffs(1, 60, 3_600), STARTS, st.integers(1, 72 * HOUR_MS))
 def test_the_price_points_are_where_the_price_changes(
     tariff: Tariff, start_ms: int, lasts_ms: int
@@ -306,6 +310,7 @@ def test_paid_until_is_where_the_next_quantum_begins(
     assert paid_until_ms(tariff, at(day + start), at(day + now)) == at(day + until)
 
 
+@MANY
 @given(CASES)
 def test_up_to_paid_until_nothing_more_is_owed(case: tuple[Tariff, int, int]) -> None:
     """And it is never in the past."""
