@@ -45,10 +45,6 @@ class Span:
         """Both one after the other, each as bad or as good as the other."""
         return Span(self.low + other.low, self.likely + other.likely, self.high + other.high)
 
-    def times(self, count: int) -> Span:
-        """So many of the same kind."""
-        return Span(self.low * count, self.likely * count, self.high * count)
-
 
 NOTHING = Span(0, 0, 0)
 

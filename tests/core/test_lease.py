@@ -375,6 +375,7 @@ def test_the_runway_ends_where_the_tightest_cap_bites(
         (Tariff(3_600 * YUAN), 10_000, 10 * YUAN, 0),
         (Tariff(3_600 * YUAN, minimum_s=600), 10_000, 600 * YUAN, 590_000 - L_MS - 5_000),
         (Tariff(0), 10_000, 0, 1_000),
+        (Tariff(1, 3_600), 3_000_000, 1, 600_000 - L_MS - 5_000),
     ],
 )
 def test_what_is_left_of_a_paid_hour_is_there_for_nothing(
@@ -433,3 +434,48 @@ def test_an_offer_is_the_longest_whatever_the_tariff(
     assert offer.increment_micros == needed <= cap * YUAN
     if offer.final:
         assert needed_micros(tariff, interval, now, offer.length_ms + 1, L_MS) > cap * YUAN
+
+
+# --------------------------------------------------------------------------- one by one
+
+
+def test_what_a_lease_still_holds_is_what_was_not_charged() -> None:
+    """Reserved less consumed."""
+    assert replace(lease(50), consumed_micros=20 * YUAN).remaining_micros == 30 * YUAN
+
+
+def test_what_the_lease_holds_lengthens_the_last_one() -> None:
+    """Fifty held and ten free are sixty seconds, L among them."""
+    interval = Interval(1, NOW.utc_ms - 60_000, 60 * YUAN)
+    scopes = (account(120, posted=60, pending=50),)
+    offer = offer_lease(SECOND, interval, lease(50), scopes, NOW, 60_000, L_MS, 0)
+    assert offer == Offer(40_000, 10 * YUAN, final=True)
+
+
+def test_of_the_beginnings_that_may_be_the_dearest_sets_the_length() -> None:
+    """An hour that may begin after the night does not fit into ten yuan."""
+    hourly = replace(NIGHTLY, quantum_s=3_600)
+    now = in_shanghai("06:59")
+    assert offer_lease(hourly, None, None, (account(19),), now, 600_000, L_MS, 60_000) is None
+    offer = offer_lease(hourly, None, None, (account(20),), now, 600_000, L_MS, 60_000)
+    assert offer == Offer(600_000, 20 * YUAN, final=False)
+
+
+@pytest.mark.parametrize(("started", "needed"), [("06:00", 20), ("05:59", 10)])
+def test_the_second_hour_may_begin_after_the_night_too(started: str, needed: int) -> None:
+    """It began at six or up to half a minute before; its second hour costs what seven o'clock says.
+
+    A minute earlier the second hour begins before the night is over in any case.
+    """
+    hourly = replace(NIGHTLY, quantum_s=3_600)
+    began_ms = in_shanghai(started).utc_ms
+    interval = Interval(1, began_ms, 10 * YUAN, earliest_ms=began_ms - 30_000)
+    assert needed_micros(hourly, interval, in_shanghai("06:30"), 1_800_000, L_MS) == needed * YUAN
+
+
+def test_on_the_clock_a_beginning_after_the_night_has_a_dear_first_hour() -> None:
+    """However long before it may have begun; the others are the clock's in any case."""
+    free = Discount(0, Window(0, 6 * 3_600 + 2_700))
+    tariff = Tariff(20 * YUAN, 3_600, by_clock=True, discounts=(free,))
+    interval = Interval(1, in_shanghai("07:00").utc_ms, 0, in_shanghai("05:30").utc_ms)
+    assert needed_micros(tariff, interval, in_shanghai("07:00"), 600_000, L_MS) == 40 * YUAN

@@ -222,6 +222,14 @@ def test_an_interval_between_two_looks_is_metered_by_the_platforms_word() -> Non
     assert step(None, late, at(9_000), 1_000, 1).close_at_ms == 9_000
 
 
+def test_an_interval_between_two_looks_may_touch_both() -> None:
+    """Begun as our call was sent, or as the read was; both are possible."""
+    told = off(9_000, charged_since_ms=1_000, charged_until_ms=7_000)
+    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(1_000, 1_000, close_at_ms=7_000)
+    brief = off(9_000, charged_since_ms=9_000, charged_until_ms=9_000)
+    assert step(None, brief, at(9_000), 1_000, 1) == MeterStep(9_000, 1_000, close_at_ms=9_000)
+
+
 def test_an_interval_that_was_metered_already_is_not_metered_again() -> None:
     """Its beginning lies before its end, which bounds the next one; both times must be told."""
     told = off(9_000, charged_since_ms=3_000, charged_until_ms=7_000)
@@ -286,6 +294,11 @@ def test_a_rise_came_right_after_the_last_look_and_a_fall_only_now() -> None:
     assert change_at_ms(OPEN, cheaper, at(9_000)) == 9_000
     assert change_at_ms(OPEN, cheaper, Moment(0, 8_000, "boot")) == 8_000
     assert change_at_ms(OPEN, cheaper, at(4_000)) == OPEN.seen_to_ms
+
+
+def test_other_terms_at_the_same_price_hold_from_now_on() -> None:
+    """They are no rise."""
+    assert change_at_ms(OPEN, replace(OPEN.tariff, minimum_s=60), at(9_000)) == 9_000
 
 
 def test_a_discount_that_ends_is_a_rise() -> None:
