@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import model as models, state
 from trainer.checkpoint import Checkpoint, Checkpoints
-from trainer.data import Sample, read_dataset, require_good
+from trainer.data import Sample, held_out, read_dataset, require_good
 from trainer.exits import DATA, USAGE, Refusal
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.sampler import choose, steps_per_epoch
@@ -74,12 +74,13 @@ def claim(output_dir: Path) -> Iterator[None]:
 
 def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     """Everything up to the first step. What costs least and fails most often comes first."""
-    dataset = read_dataset(config.dataset)
-    require_good(dataset)
+    dataset = read_dataset(config.dataset, config.row_format)
+    require_good(dataset, config.max_bad_percent)
     for line, first in dataset.duplicates[:SHOWN_LINES]:
         warn(f"{dataset.path} line {line}: the same as line {first}; it is trained all the same")
-    chosen = choose(len(dataset.samples), config.max_samples, config.seed)
-    rows = [dataset.samples[index] for index in chosen]
+    kept, _judged = held_out(dataset.samples, config.val_size, config.seed)
+    chosen = choose(len(kept), config.max_samples, config.seed)
+    rows = [kept[index] for index in chosen]
 
     models.prepare_environment(config)
     import torch

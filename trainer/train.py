@@ -213,7 +213,7 @@ def _rate(session: Session) -> float:
         session.progress.step,
         peak=session.config.learning_rate,
         scheduler=session.config.lr_scheduler_type,
-        warmup_steps=session.config.warmup_steps,
+        warmup_steps=session.config.warmup(session.total_steps),
         total_steps=session.total_steps,
     )
 
