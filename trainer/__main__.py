@@ -13,6 +13,8 @@ COMMANDS = {
     "mask": ("trainer.mask", "run_mask"),
     "make-model": ("trainer.make_model", "run_make_model"),
     "train": ("trainer.flags", "run_train"),
+    "chat": ("trainer.chat", "run_chat"),
+    "export": ("trainer.export", "run_export"),
 }
 """What each command calls. Imported only when asked for, so that `check` needs no torch."""
 
@@ -24,6 +26,8 @@ python -m trainer COMMAND
   make-model --out DIR --data FILE       make a small Qwen2 model and tokenizer, offline
   train --model_name_or_path M --dataset D --output_dir O [...]   a QLoRA run
   train RECIPE.yaml                      the same, from a recipe of LLaMA-Factory
+  chat --model_name_or_path M --adapter_name_or_path A [--interview FILE]   ask the result
+  export --model_name_or_path M --adapter_name_or_path A --export_dir D   merge it, bf16 or NF4
 
 COMMAND --help names its options."""
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer.download import Wanted
 from trainer.formats.shapes import AUTO, RowFormat
 from trainer.template import QWEN_DEFAULT_SYSTEM
 
@@ -84,6 +85,12 @@ class Config:
             **{name: getattr(self, name) for name in names},
             "row_format": asdict(self.row_format),
         }
+
+    def wanted_model(self) -> Wanted:
+        """The model as it was named, for who fetches it."""
+        return Wanted(
+            self.model_name_or_path, self.model_source, self.model_revision, self.cache_dir
+        )
 
     def warmup(self, total_steps: int) -> int:
         """How many steps the learning rate takes to rise."""

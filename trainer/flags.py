@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from trainer.config import Config
 from trainer.data import CONTROL_TOKENS, find
+from trainer.download import Wanted
 from trainer.exits import USAGE, Refusal
 from trainer.flag_table import (
     FALSE_WORDS,
@@ -216,6 +217,12 @@ def add_model_flags(group: Any) -> None:
                        help="which hub has the first word; see trainer/README.md")  # fmt: skip
     group.add_argument("--model_revision", help="a branch, tag or commit; the hub's main one")
     group.add_argument("--cache_dir", type=Path, help="where downloaded models are kept")
+
+
+def wanted_model(options: argparse.Namespace) -> Wanted:
+    """The model that `add_model_flags`' flags mean; raises Refusal."""
+    name = _model(options.model_name_or_path)
+    return Wanted(name, options.model_source, options.model_revision, options.cache_dir)
 
 
 def add_switch(group: Any, flag: str, text: str, *, default: bool = False) -> None:

@@ -7,13 +7,15 @@ import fcntl
 import hashlib
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import model as models, state
 from trainer.checkpoint import Checkpoint, Checkpoints
 from trainer.data import Sample, held_out, read_dataset, require_good
+from trainer.download import locate
 from trainer.exits import DATA, USAGE, Refusal
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.sampler import choose, steps_per_epoch
@@ -21,7 +23,6 @@ from trainer.template import Encoded, encode, require_chatml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from trainer.config import Config
     from trainer.stop import StopRequests
@@ -82,6 +83,10 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     chosen = choose(len(kept), config.max_samples, config.seed)
     rows = [kept[index] for index in chosen]
 
+    if not Path(config.model_name_or_path).is_dir():
+        status.update(phase="download")
+        config = replace(config, model_name_or_path=str(locate(config.wanted_model())))
+        status.update(phase="load")
     models.prepare_environment(config)
     import torch
 

@@ -76,6 +76,15 @@ def encode(samples: Sequence[Sample], tokenizer: Any, default_system: str) -> li
     ]
 
 
+def encode_prompt(
+    tokenizer: Any, turns: Sequence[tuple[str, str]], question: str, system: str
+) -> list[int]:
+    """The tokens before the answer to `question`: those that `encode` has there, piece by piece."""
+    pieces = segments(Sample(0, question, "", system, tuple(turns)), system)[:-1]
+    lists = tokenizer([text for text, _trained in pieces], add_special_tokens=False)["input_ids"]
+    return [token for tokens in lists for token in tokens]
+
+
 def require_chatml(tokenizer: Any) -> None:
     """Return if the tokenizer has ChatML's tokens as single ones and does not pad with its eos.
 
