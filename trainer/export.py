@@ -165,16 +165,14 @@ def _choose_basis(
 
 
 def _write_weights(job: Job, basis: Basis, partial: Path) -> None:
-    writer = ShardWriter(partial, job.options.export_size * 10**9)
-    for name in job.merge.names():
-        weight = job.merge.merged(name, basis)
-        if job.four_bit and nf4.is_linear(name):
-            parts = nf4.quantise(weight, double=True)
-            for suffix, part in parts.items():
-                writer.add(name + suffix, part)
-        else:
-            writer.add(name, weight)
-    writer.finish()
+    with ShardWriter(partial, job.options.export_size * 10**9) as writer:
+        for name in job.merge.names():
+            weight = job.merge.merged(name, basis)
+            if job.four_bit and nf4.is_linear(name):
+                for suffix, part in nf4.quantise(weight, double=True).items():
+                    writer.add(name + suffix, part)
+            else:
+                writer.add(name, weight)
 
 
 def _write_beside(job: Job, partial: Path) -> None:

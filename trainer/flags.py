@@ -214,7 +214,7 @@ def add_model_flags(group: Any) -> None:
     group.add_argument("--model_name_or_path", required=True,
                        help="a directory, or a hub's name")  # fmt: skip
     group.add_argument("--model_source", choices=SOURCES,
-                       help="which hub has the first word; see trainer/README.md")  # fmt: skip
+                       help="which hub to ask; without it both, HF_ENDPOINT first")  # fmt: skip
     group.add_argument("--model_revision", help="a branch, tag or commit; the hub's main one")
     group.add_argument("--cache_dir", type=Path, help="where downloaded models are kept")
 

@@ -52,10 +52,9 @@ def keep(
             warn(f"no copy in NF4 is kept: {free / 1e9:.1f} GB are free for {size / 1e9:.1f} GB")
             return None
         partial.mkdir()
-        writer = ShardWriter(partial, SHARD_BYTES)
-        for name, value in base.state_dict().items():
-            writer.add(name, value)
-        writer.finish()
+        with ShardWriter(partial, SHARD_BYTES) as writer:
+            for name, value in base.state_dict().items():
+                writer.add(name, value)
         base.config.save_pretrained(partial)
         entries = [_entry(path) for path in sorted(partial.iterdir())]
         write_marker(partial, {"original": identity}, entries)

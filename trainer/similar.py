@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 THRESHOLD = 0.85
 PIECE_CHARACTERS = 3
+LETTERS_MAX = 5_000
+"""Of a longer sample its beginning alone is compared: a row of 10 MB would take a minute."""
 
 
 def near_duplicates(samples: Sequence[Sample]) -> list[tuple[int, int]]:
@@ -70,7 +72,7 @@ def _distinct_sets(samples: Sequence[Sample]) -> list[tuple[int, frozenset[str]]
 
 
 def _pieces(text: str) -> frozenset[str]:
-    letters = "".join(character for character in text.lower() if character.isalnum())
+    letters = "".join(c for c in text[: 2 * LETTERS_MAX].lower() if c.isalnum())[:LETTERS_MAX]
     last = max(1, len(letters) - PIECE_CHARACTERS + 1)
     return frozenset(letters[start : start + PIECE_CHARACTERS] for start in range(last))
 

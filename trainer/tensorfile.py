@@ -7,24 +7,25 @@ tensor at hand. Source: the format's description in the README of huggingface/sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, final
 
 from trainer.exits import USAGE, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import TracebackType
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64",
           "U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64",
           "BOOL": "bool"}  # fmt: skip
 HEADER_BYTES = 2**20
 """Reserved for a shard's header, which is written last; 7B in NF4 needs a fifth of it."""
-HEADER_BYTES_MAX = 100_000_000
 WRITE_BYTES = 16 * 2**20
 
 
@@ -73,10 +74,12 @@ class TensorFiles:
         return torch.frombuffer(data, dtype=dtype).reshape(place.shape)
 
 
+@final
 class ShardWriter:
     """Writes tensors into `model-0000N-of-0000M.safetensors`, and the index if there are several.
 
-    Nothing bears its final name before `finish`, which has all bytes on the disk.
+    Nothing bears its final name before the `with` block ends, and then all bytes are on the disk;
+    if it ends by an error, what was written keeps its passing names.
     """
 
     def __init__(self, directory: Path, shard_bytes: int) -> None:
@@ -104,14 +107,29 @@ class ShardWriter:
         offsets = [self._size, self._size + size]
         self._header[name] = {"dtype": dtype, "shape": list(plain.shape), "data_offsets": offsets}
         if size:
-            view = memoryview(plain.view(torch.uint8).flatten().numpy())
+            view = memoryview(plain.reshape(-1).view(torch.uint8).numpy())
             for start in range(0, size, WRITE_BYTES):
                 self._stream.write(view[start : start + WRITE_BYTES])
         self._where[name] = len(self._shards) - 1
         self._size += size
         self._total += size
 
-    def finish(self) -> None:
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._finish()
+        elif self._stream is not None:
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
+    def _finish(self) -> None:
         """Close the last shard, give all their names, write the index."""
         self._close()
         count = len(self._shards)
@@ -148,8 +166,8 @@ def _places(file: Path) -> Iterator[tuple[str, Place]]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, HEADER_BYTES_MAX)))
             size = os.fstat(stream.fileno()).st_size
+            header: Any = json.loads(stream.read(length)) if 8 + length <= size else None
         for name, entry in header.items():
             if name != "__metadata__":
                 yield name, _place(file, entry, 8 + length, size)
