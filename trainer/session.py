@@ -83,10 +83,7 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     chosen = choose(len(kept), config.max_samples, config.seed)
     rows = [kept[index] for index in chosen]
 
-    if not Path(config.model_name_or_path).is_dir():
-        status.update(phase="download")
-        config = replace(config, model_name_or_path=str(locate(config.wanted_model())))
-        status.update(phase="load")
+    config = _fetched(config, status)
     models.prepare_environment(config)
     import torch
 
@@ -145,6 +142,16 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         optimizer=optimizer,
         progress=progress,
     )
+
+
+def _fetched(config: Config, status: Status) -> Config:
+    """`config` with the model's directory in the place of a hub's name."""
+    if Path(config.model_name_or_path).is_dir():
+        return config
+    status.update(phase="download")
+    directory = locate(config.wanted_model())
+    status.update(phase="load")
+    return replace(config, model_name_or_path=str(directory))
 
 
 def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoint | None:
