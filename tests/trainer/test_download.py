@@ -8,7 +8,7 @@ import pytest
 
 from tests.trainer.hub_server import HubServer, running
 from trainer.download import ATTEMPTS, MARKER, Wanted, is_whole, locate
-from trainer.exits import USAGE, Refusal
+from trainer.exits import FINISHED, USAGE, Refusal
 from trainer.hubs import Hub, HubError, hubs
 
 if TYPE_CHECKING:
@@ -242,3 +242,51 @@ def test_an_answer_that_is_no_listing_is_told() -> None:
         Hub("huggingface", server.url).list_files(NAME, None)
     with pytest.raises(HubError, match="not an address"):
         Hub("huggingface", "file:///etc").list_files(NAME, None)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("source", ["huggingface", "modelscope"])
+def test_a_run_fetches_its_model_and_the_next_needs_no_network(
+    tiny_model: Path, few_rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """A hub's name in the article's command: phase `download`, then as with a directory."""
+    from trainer.__main__ import main
+    from trainer.progress import Status
+
+    phases: list[object] = []
+    update = Status.update
+
+    def recorded(self: Status, **fields: Any) -> None:
+        phases.append(fields.get("phase"))
+        update(self, **fields)
+
+    monkeypatch.setattr(Status, "update", recorded)
+    files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
+    words = ["train", "--model_name_or_path", "qwen/Tiny", "--model_source", source, "--dataset",
+             str(few_rows), "--max_steps", "1", "--threads", "1", "--output_dir"]  # fmt: skip
+    with running(HubServer("qwen/Tiny", files)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", server.url)
+        assert main([*words, str(tmp_path / "a")]) == FINISHED
+    assert "download" in phases
+    phases.clear()
+    assert main([*words, str(tmp_path / "b")]) == FINISHED
+    assert "download" in phases
+    one, other = (tmp_path / n / "adapter" / "adapter_model.safetensors" for n in "ab")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_name_that_no_hub_has_ends_the_run(
+    tmp_path: Path, few_rows: Path, hub: HubServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit USAGE with what each hub said, told in status.json too."""
+    from trainer.__main__ import main
+
+    words = ["train", "--model_name_or_path", "qwen/Nothing", "--dataset", str(few_rows),
+             "--output_dir", str(tmp_path / "out")]  # fmt: skip
+    assert main(words) == USAGE
+    err = capsys.readouterr().err
+    assert "huggingface: " in err
+    assert "modelscope: " in err
+    status = json.loads((tmp_path / "out" / "status.json").read_bytes())
+    assert (status["phase"], status["exit_code"]) == ("failed", USAGE)

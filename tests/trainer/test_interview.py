@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from trainer.data import read_dataset
 from trainer.exits import DATA, Refusal
 from trainer.interview import (
     Question,
@@ -130,3 +131,12 @@ def test_columns_stand_under_one_another(text: str) -> None:
     columns = sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in shown)
     assert columns == 20
     assert "\n" not in shown
+
+
+def test_the_examples_interview_can_be_passed_by_the_examples_answers(rows: Path) -> None:
+    """Each question of the example has an answer in the data set that would be judged right."""
+    questions = read_questions(rows.with_name("interview.jsonl"))
+    answers = [sample.answer for sample in read_dataset(rows).samples]
+    assert len(questions) >= 10
+    for question in questions:
+        assert any(judge(question, answer).right for answer in answers), question.question
