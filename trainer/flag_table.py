@@ -51,6 +51,13 @@ PASSED_OVER = {
     "prediction_loss_only": "it changes no number",
     "half_precision_backend": "bf16 needs none",
     "use_cpu": "the CPU is used where there is no GPU",
+    "eval_strategy": "held-out samples (--val_size) are judged as the run goes",
+    "evaluation_strategy": "held-out samples (--val_size) are judged as the run goes",
+    "eval_accumulation_steps": "it changes no number",
+    "logging_strategy": "--logging_steps says when",
+    "torch_compile": "what is compiled is chosen for the card at hand",
+    "packing": "how samples are batched is chosen here, and never lets one see another",
+    "neat_packing": "how samples are batched is chosen here, and never lets one see another",
     "optim_target_modules": "it is of other optimizers",
 }
 
@@ -97,6 +104,9 @@ REFUSED = {
     "hf_hub_token": "no token of yours belongs on a rented machine",
     "ms_hub_token": "no token of yours belongs on a rented machine",
     "swanlab_api_key": "no token of yours belongs on a rented machine",
+    "eval_dataset": "give --val_size: samples are held out of the one data set",
+    "load_best_model_at_end": "adapter/ is what the run ends with: its checkpoints stay beside it",
+    "data_seed": "--seed is of the order of the samples too",
     "do_predict": "`python -m trainer chat --interview FILE` judges the answers",
     "predict_with_generate": "`python -m trainer chat --interview FILE` judges the answers",
     "tokenized_path": "tokenising takes seconds, and is done anew each time",

@@ -6,6 +6,7 @@ to the bit; it is used as long as the original is the one that it was made from.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -72,11 +73,16 @@ def keep(
 def _place(config: Config, dtype: Any) -> Path | None:
     """Where the copy belongs. Its name bears all that decides what is in it."""
     model = Path(config.model_name_or_path)
-    if config.quantization_bit != 4 or not model.is_dir():
+    if config.quantization_bit != 4 or not model.is_dir() or _is_quantised(model):
         return None
     constants = "double" if config.double_quantization else "single"
     kind = f"nf4-{constants}-{str(dtype).removeprefix('torch.')}"
     return model.resolve().parent / f"{model.resolve().name}.{kind}"
+
+
+def _is_quantised(model: Path) -> bool:
+    """Whether the model's own files are in 4 bits: a copy would be the same again."""
+    return "quantization_config" in json.loads((model / "config.json").read_bytes())
 
 
 def _weight_bytes(model: Path) -> int:

@@ -110,6 +110,15 @@ def test_a_small_model_is_not_worth_a_copy(config: Config) -> None:
     assert find(config) is None
 
 
+def test_of_a_quantised_model_there_is_no_copy(
+    config: Config, make_config: Callable[..., Config]
+) -> None:
+    """What is in 4 bits already would only be written once more."""
+    copy = keep(config)
+    again = make_config(model_name_or_path=str(copy))
+    assert find(again) is None
+
+
 def test_a_full_disk_costs_the_copy_only(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
