@@ -1,19 +1,27 @@
-"""Rental platforms: one file each behind the Protocol in `base`, registered by one line here."""
+"""Rental platforms: one file each behind the Protocols in `base`, registered by one line here."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import UserError
+from costguard.providers import compshare
 from costguard.providers.local import LocalProvider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from costguard.providers.base import Provider
+    from costguard.providers.declared import Declaration
+
+# What each platform needs from a person, in the order in which they are shown.
+DECLARATIONS: Mapping[str, Declaration] = {
+    declaration.name: declaration for declaration in (compshare.DECLARATION,)
+}
 
 REGISTRY: Mapping[str, Callable[[Mapping[str, Any]], Provider]] = {
     "local": LocalProvider.from_settings,
+    **{name: declaration.open for name, declaration in DECLARATIONS.items()},
 }
 
 

@@ -1,0 +1,170 @@
+"""What several adapters do alike: card names, price limits, SSH lines, words in images."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from costguard.core.money import yuan_screen
+from costguard.core.power import Power, PowerRead
+from costguard.errors import UserError
+from costguard.providers.base import CreateRequest, InstanceView, NoCapacity, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from costguard.core.moment import Moment
+    from costguard.core.tariff import Tariff
+    from costguard.providers.base import ImageInfo, Quote
+
+Thing = TypeVar("Thing")
+BILLING_S = {"second": 1, "minute": 60, "hour": 3_600}
+_NOISE = re.compile(r"NVIDIA|GEFORCE|TESLA|RTX|[\s_-]+")
+
+
+def card(name: str) -> str:
+    """A card's name without what platforms write differently: `NVIDIA GeForce RTX 4090` → 4090."""
+    return _NOISE.sub("", name.upper()).removesuffix("GB").removesuffix("G") or name.upper()
+
+
+def pick_card(
+    wanted: str | None, things: Iterable[Thing], name_of: Callable[[Thing], str], platform: str
+) -> Thing:
+    """The one thing on offer that is the card `wanted`; Refused with the names there are.
+
+    The platform's own id first, then the common name, then the only one that begins like it:
+    an A100 of two sizes is a question to the person, not a guess.
+    """
+    found = list(things)
+    names = ", ".join(sorted(name_of(thing) for thing in found)) or "none"
+    if wanted is None:
+        raise Refused(f"{platform}: no GPU is named; name one of: {names}")
+    rules: tuple[Callable[[str], bool], ...] = (
+        lambda name: name == wanted,
+        lambda name: card(name) == card(wanted),
+        lambda name: card(name).startswith(card(wanted)),
+    )
+    for rule in rules:
+        fitting = [thing for thing in found if rule(name_of(thing))]
+        if len({name_of(thing) for thing in fitting}) == 1:
+            return fitting[0]
+        if fitting:
+            several = ", ".join(sorted({name_of(thing) for thing in fitting}))
+            raise Refused(f"{platform}: {wanted!r} may be any of {several}; name one of them")
+    raise Refused(f"{platform}: no GPU type {wanted!r} here; there are: {names}")
+
+
+def accept(request: CreateRequest, quote: Quote, platform: str) -> None:
+    """Nothing if the quote may be rented; NoCapacity without stock, Refused above the limit."""
+    limit = request.max_price_micros_per_hour
+    price = quote.tariff.price_micros_per_hour
+    if limit is not None and price > limit:
+        raise Refused(
+            f"{platform}: {quote.gpu} costs {yuan_screen(price)} an hour, "
+            f"above the limit of {yuan_screen(limit)}"
+        )
+    if not quote.in_stock:
+        raise NoCapacity(f"{platform}: {quote.gpu} is sold out at the moment")
+
+
+def here(request: CreateRequest, places: Sequence[str], platform: str) -> None:
+    """Nothing if the request's region is one that this account's table is for; else Refused."""
+    if request.region is not None and request.region not in places:
+        raise Refused(
+            f"{platform}: region {request.region!r} is not the one of this account's table "
+            f"({', '.join(places)}): change it there, under [providers.{platform}]"
+        )
+
+
+def need_image(request: CreateRequest, platform: str) -> str:
+    """The image of a request, which these platforms cannot rent without."""
+    if not request.image:
+        raise Refused(
+            f"{platform}: no image is named; `costguard images --provider {platform}` lists them"
+        )
+    return request.image
+
+
+def has_words(image: ImageInfo, words: str) -> bool:
+    """Whether an image's own text holds all the words."""
+    text = f"{image.id} {image.name} {image.kind} {image.says}".lower()
+    return all(word in text for word in words.lower().split())
+
+
+def made_view(instance_id: str, request: CreateRequest, quote: Quote, now: Moment) -> InstanceView:
+    """An instance just made, of which only the id is known: nothing is assumed of its power."""
+    return InstanceView(
+        id=instance_id,
+        tag=request.tag,
+        gpu=quote.gpu,
+        read=PowerRead(Power.UNKNOWN, now),
+        tariff=quote.tariff,
+        ssh=None,
+        gpu_count=request.gpu_count,
+    )
+
+
+def ssh_line(line: str) -> tuple[str, int, str]:
+    """Host, port and user of a line such as `ssh -p 12345 root@host`; ValueError otherwise."""
+    words = shlex.split(line)
+    port, target, rest = 22, "", iter(words[1:] if words[:1] == ["ssh"] else words)
+    for word in rest:
+        if word == "-p":
+            port = int(next(rest, ""))
+        elif word.startswith("-p") and word[2:].isdecimal():
+            port = int(word[2:])
+        elif word in ("-o", "-i", "-L", "-R", "-D", "-l"):
+            next(rest, "")
+        elif not word.startswith("-") and not target:
+            target = word
+    user, _, host = target.rpartition("@")
+    if not host or not 0 < port < 65_536:
+        raise ValueError("not a line such as ssh -p 12345 root@host")
+    return host, port, user or "root"
+
+
+def quantum_option(settings: Mapping[str, Any], default: str) -> int:
+    """Seconds of the `billing` field: what a power interval is rounded up to."""
+    word = str(settings.get("billing", default))
+    if word not in BILLING_S:
+        raise UserError("bad_config", f"billing = {word!r}", "billing", "second, minute or hour")
+    return BILLING_S[word]
+
+
+def flat(value: Any, name: str = "") -> dict[str, str]:
+    """Nested parameters as `Disks.0.Size=60`, truth values as `true` and `false`."""
+    if isinstance(value, dict):
+        pairs: Sequence[tuple[str, Any]] = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        pairs = [(str(index), item) for index, item in enumerate(value)]
+    elif isinstance(value, bool):
+        return {name: "true" if value else "false"}
+    else:
+        return {} if value is None else {name: str(value)}
+    found: dict[str, str] = {}
+    for key, item in pairs:
+        found |= flat(item, f"{name}.{key}" if name else key)
+    return found
+
+
+def wish(gpu: str | None, count: int = 1) -> CreateRequest:
+    """A request for so many cards and nothing else, to ask the price of."""
+    return CreateRequest("", "", gpu, count, None, None, "", None, None)
+
+
+class Known:
+    """The last tariff that was told for each instance.
+
+    Many platforms tell the price of what runs alone. Off, an instance must keep the price that it
+    will have when it is switched on again: 0 would make its next lease free of charge.
+    """
+
+    def __init__(self) -> None:
+        self._tariffs: dict[str, Tariff] = {}
+
+    def tariff(self, instance_id: str, told: Tariff | None, ask: Callable[[], Tariff]) -> Tariff:
+        """What was told now, else what was told last, else what the platform's price list says."""
+        found = told or self._tariffs.get(instance_id) or ask()
+        self._tariffs[instance_id] = found
+        return found

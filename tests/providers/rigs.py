@@ -1,0 +1,106 @@
+"""One rig for each platform: the adapter, the fake behind it, and what differs between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import SecretStr
+
+from costguard.core.moment import Moment
+from costguard.providers.base import CreateRequest
+from costguard.providers.compshare import Compshare
+from tests.providers.fakes.compshare import FakeCompshare
+from tests.providers.fakes.platform import NOW_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costguard.providers.base import Account
+    from tests.providers.fakes.platform import FakePlatform
+
+NOW = Moment(NOW_S * 1_000, 5_000, "boot")
+TAG = "costguard-0123456789ab-1-1"
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG9uZXBsYW50ZWRrZXlmb3J0ZXN0c29ubHkx costguard"
+READ_TIMEOUT_S = "0.15"
+
+
+class HandClock:
+    """A monotonic clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.s = 1_000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.s
+
+    def forward(self, s: float) -> None:
+        """Let time pass."""
+        self.s += s
+
+
+CLOCK = HandClock()
+
+
+@dataclass
+class Rig:
+    """An adapter and the platform that it speaks to."""
+
+    name: str
+    cloud: FakePlatform
+    account: Account
+    price_micros: int = 15_500_000  # of one card for one hour, running, disks included
+    quantum_s: int = 1
+    paused_micros: int = 0
+    image: str = "image-1"
+    word: str = "weird"  # a power state that the adapter has never heard of
+    extra: dict[str, Any] = field(default_factory=dict)  # how the fake was asked for a machine
+    untold: tuple[str, ...] = ()  # troubles that the platform has no words for
+    far_away: dict[str, Any] = field(default_factory=lambda: {"region": "nowhere"})
+    clock: HandClock = field(default_factory=lambda: CLOCK)
+
+    def request(self, **changes: Any) -> CreateRequest:
+        """What the daemon would ask for."""
+        usual: dict[str, Any] = {
+            "name": "costguard-job",
+            "tag": TAG,
+            "gpu": "RTX 3090",
+            "gpu_count": 1,
+            "image": self.image,
+            "region": None,
+            "ssh_public_key": PUBLIC_KEY,
+            "stop_at_ms": NOW.utc_ms + 900_000,
+            "max_price_micros_per_hour": None,
+        }
+        return CreateRequest(**{**usual, **changes})
+
+
+def compshare(**settings: Any) -> Rig:
+    """优云智算."""
+    cloud = FakeCompshare()
+    public, private = cloud.secrets
+    account = Compshare(
+        {
+            "base_url": cloud.url,
+            "public_key": SecretStr(public),
+            "private_key": SecretStr(private),
+            "read_timeout_s": READ_TIMEOUT_S,
+            "clock": CLOCK,
+            **settings,
+        }
+    )
+    return Rig(
+        "compshare",
+        cloud,
+        account,
+        price_micros=15_520_000,
+        quantum_s=3_600,
+        paused_micros=20_000,
+        image="compshareImage-1",
+    )
+
+
+RIGS: dict[str, Callable[..., Rig]] = {"compshare": compshare}
+# The routes that each adapter is known to take, for the tests that break them one by one.
+ROUTES: dict[str, tuple[str, ...]] = {"compshare": FakeCompshare.routes}
