@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import UserError
-from costguard.providers import compshare
+from costguard.providers import autodl, compshare
 from costguard.providers.local import LocalProvider
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What each platform needs from a person, in the order in which they are shown.
 DECLARATIONS: Mapping[str, Declaration] = {
-    declaration.name: declaration for declaration in (compshare.DECLARATION,)
+    declaration.name: declaration for declaration in (compshare.DECLARATION, autodl.DECLARATION)
 }
 
 REGISTRY: Mapping[str, Callable[[Mapping[str, Any]], Provider]] = {

@@ -204,6 +204,7 @@ class ProviderFacts:
     tells_balance: bool = True
     tells_bill: bool = True
     tells_stock: bool = True
+    tells_prices: bool = True  # of what could be rented; False: they are copied into the config
     release_after_off_days: int | None = None
     currency: str = "CNY"
     yuan_per_unit_micros: int = 1_000_000

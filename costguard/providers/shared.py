@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from costguard.core.money import yuan_screen
 from costguard.core.power import Power, PowerRead
+from costguard.core.tariff import Tariff
 from costguard.errors import UserError
 from costguard.providers.base import CreateRequest, InstanceView, NoCapacity, Refused
+from costguard.providers.units import price_micros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from costguard.core.moment import Moment
-    from costguard.core.tariff import Tariff
     from costguard.providers.base import ImageInfo, Quote
 
 Thing = TypeVar("Thing")
@@ -168,3 +169,54 @@ class Known:
         found = told or self._tariffs.get(instance_id) or ask()
         self._tariffs[instance_id] = found
         return found
+
+
+class PriceBook:
+    """Prices that a person copied from the console, for platforms without a price list.
+
+    Refused where there is none: a guessed price would be a wrong cap. What the platform tells of
+    the rented instance takes its place as soon as there is one.
+    """
+
+    def __init__(
+        self,
+        platform: str,
+        cards: Mapping[str, str],
+        settings: Mapping[str, Any],
+        quantum_s: int = 1,
+    ) -> None:
+        self._platform, self._cards, self._quantum_s = platform, cards, quantum_s
+        told = settings.get("prices_yuan_per_hour") or {}
+        try:
+            self._micros = {self._id(str(name)): price_micros(yuan) for name, yuan in told.items()}
+        except (AttributeError, ValueError):
+            raise UserError(
+                "bad_config",
+                "prices_yuan_per_hour is no table of prices",
+                f"[providers.{platform}]",
+                'for example { "RTX 4090" = 1.98 }',
+            ) from None
+
+    def _id(self, name: str) -> str:
+        """The platform's id of a card by its common name; what is no such name is an id."""
+        alike = [one for one, common in self._cards.items() if card(common) == card(name)]
+        return alike[0] if name not in self._cards and len(alike) == 1 else name
+
+    def find(self, wanted: str | None, count: int) -> tuple[str, Tariff]:
+        """The platform's id of a card, and the tariff of so many."""
+        ids = {*self._cards, *self._micros}
+        wanted = None if wanted is None else self._id(wanted)
+        found = pick_card(wanted, ids, lambda one: one, self._platform)
+        if found not in self._micros:
+            raise Refused(
+                f"{self._platform}: it has no price list, and prices_yuan_per_hour under "
+                f"[providers.{self._platform}] has no price of {found!r}: copy the console's"
+            )
+        return found, self._tariff(self._micros[found], count)
+
+    def all(self, count: int) -> list[tuple[str, Tariff]]:
+        """Every card that has a price."""
+        return [(name, self._tariff(price, count)) for name, price in self._micros.items()]
+
+    def _tariff(self, price: int, count: int) -> Tariff:
+        return Tariff(price_micros_per_hour=price * count, quantum_s=self._quantum_s)

@@ -35,7 +35,7 @@ def call(rig: Rig, route: str, instance_id: str = "") -> object:
         "stop": lambda: account.stop(instance_id),
         "release": lambda: account.release(instance_id),
         "timer": lambda: account.arm_timer(instance_id, NOW.utc_ms + 900_000),
-        "offers": lambda: account.quote("RTX 3090"),
+        "offers": lambda: account.quote(rig.gpu),
         "price": lambda: account.price(rig.request()),
         "balance": account.balance_micros,
     }

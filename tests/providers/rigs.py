@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from costguard.core.moment import Moment
+from costguard.providers.autodl import AutoDl
 from costguard.providers.base import CreateRequest
 from costguard.providers.compshare import Compshare
+from tests.providers.fakes.autodl import FakeAutoDl
 from tests.providers.fakes.compshare import FakeCompshare
 from tests.providers.fakes.platform import NOW_S
 
@@ -54,6 +56,7 @@ class Rig:
     quantum_s: int = 1
     paused_micros: int = 0
     image: str = "image-1"
+    gpu: str = "RTX 3090"
     word: str = "weird"  # a power state that the adapter has never heard of
     extra: dict[str, Any] = field(default_factory=dict)  # how the fake was asked for a machine
     untold: tuple[str, ...] = ()  # troubles that the platform has no words for
@@ -65,7 +68,7 @@ class Rig:
         usual: dict[str, Any] = {
             "name": "costguard-job",
             "tag": TAG,
-            "gpu": "RTX 3090",
+            "gpu": self.gpu,
             "gpu_count": 1,
             "image": self.image,
             "region": None,
@@ -76,17 +79,25 @@ class Rig:
         return CreateRequest(**{**usual, **changes})
 
 
+def common(cloud: FakePlatform) -> dict[str, Any]:
+    """What every adapter over HTTP is set up with."""
+    return {
+        "base_url": cloud.url,
+        "token": SecretStr(cloud.secrets[0]),
+        "read_timeout_s": READ_TIMEOUT_S,
+        "clock": CLOCK,
+    }
+
+
 def compshare(**settings: Any) -> Rig:
     """优云智算."""
     cloud = FakeCompshare()
     public, private = cloud.secrets
     account = Compshare(
         {
-            "base_url": cloud.url,
+            **common(cloud),
             "public_key": SecretStr(public),
             "private_key": SecretStr(private),
-            "read_timeout_s": READ_TIMEOUT_S,
-            "clock": CLOCK,
             **settings,
         }
     )
@@ -101,6 +112,17 @@ def compshare(**settings: Any) -> Rig:
     )
 
 
-RIGS: dict[str, Callable[..., Rig]] = {"compshare": compshare}
+def autodl(**settings: Any) -> Rig:
+    """AutoDL 容器实例 Pro."""
+    cloud = FakeAutoDl()
+    prices = {"RTX 3090 48G": "15.5", "h800": 9}
+    account = AutoDl({**common(cloud), "prices_yuan_per_hour": prices, **settings})
+    return Rig("autodl", cloud, account, gpu="RTX 3090 48G")
+
+
+RIGS: dict[str, Callable[..., Rig]] = {"compshare": compshare, "autodl": autodl}
 # The routes that each adapter is known to take, for the tests that break them one by one.
-ROUTES: dict[str, tuple[str, ...]] = {"compshare": FakeCompshare.routes}
+ROUTES: dict[str, tuple[str, ...]] = {
+    "compshare": FakeCompshare.routes,
+    "autodl": FakeAutoDl.routes,
+}
