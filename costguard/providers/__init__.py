@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from costguard.errors import UserError
 from costguard.providers import autodl, compshare
 from costguard.providers.local import LocalProvider
+from costguard.providers.ssh import SshBox
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +27,12 @@ REGISTRY: Mapping[str, Callable[[Mapping[str, Any]], Provider]] = {
 
 
 def open_provider(name: str, settings: Mapping[str, Any]) -> Provider:
-    """The adapter registered under `name`, set up from its table in the config."""
+    """The adapter registered under `name`, set up from its table in the config.
+
+    `ssh.<box>` is the machine of that table: each has commands, a price and facts of its own.
+    """
+    if name.startswith("ssh."):
+        return SshBox(name.removeprefix("ssh."), settings)
     try:
         make = REGISTRY[name]
     except KeyError:

@@ -112,17 +112,21 @@ def ssh_line(line: str) -> tuple[str, int, str]:
     port, target, rest = 22, "", iter(words[1:] if words[:1] == ["ssh"] else words)
     for word in rest:
         if word == "-p":
-            port = int(next(rest, ""))
+            port = _port(next(rest, ""))
         elif word.startswith("-p") and word[2:].isdecimal():
-            port = int(word[2:])
+            port = _port(word[2:])
         elif word in ("-o", "-i", "-L", "-R", "-D", "-l"):
             next(rest, "")
         elif not word.startswith("-") and not target:
             target = word
     user, _, host = target.rpartition("@")
-    if not host or not 0 < port < 65_536:
+    if not host or not 0 < port < 65_536:  # also where a port is no number
         raise ValueError("not a line such as ssh -p 12345 root@host")
     return host, port, user or "root"
+
+
+def _port(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
 
 
 def quantum_option(settings: Mapping[str, Any], default: str) -> int:
