@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import UserError
-from costguard.providers import autodl, compshare
+from costguard.providers import autodl, chenyu, compshare, xiangongyun
 from costguard.providers.local import LocalProvider
 from costguard.providers.ssh import SshBox
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 # What each platform needs from a person, in the order in which they are shown.
 DECLARATIONS: Mapping[str, Declaration] = {
-    declaration.name: declaration for declaration in (compshare.DECLARATION, autodl.DECLARATION)
+    declaration.name: declaration
+    for declaration in (
+        compshare.DECLARATION,
+        autodl.DECLARATION,
+        chenyu.DECLARATION,
+        xiangongyun.DECLARATION,
+    )
 }
 
 REGISTRY: Mapping[str, Callable[[Mapping[str, Any]], Provider]] = {

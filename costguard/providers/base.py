@@ -201,6 +201,7 @@ class ProviderFacts:
     can_stop: bool = True
     can_create: bool = True
     can_resume: bool = True
+    keeps_tags: bool = True  # False: lists know ours only while this process lives
     tells_balance: bool = True
     tells_bill: bool = True
     tells_stock: bool = True

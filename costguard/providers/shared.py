@@ -71,6 +71,10 @@ def accept(request: CreateRequest, quote: Quote, platform: str) -> None:
 
 def here(request: CreateRequest, places: Sequence[str], platform: str) -> None:
     """Nothing if the request's region is one that this account's table is for; else Refused."""
+    if request.region is not None and not places:
+        raise Refused(
+            f"{platform}: it has no regions to choose from; leave `region` out of the job"
+        )
     if request.region is not None and request.region not in places:
         raise Refused(
             f"{platform}: region {request.region!r} is not the one of this account's table "

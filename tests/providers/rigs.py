@@ -10,10 +10,14 @@ from pydantic import SecretStr
 from costguard.core.moment import Moment
 from costguard.providers.autodl import AutoDl
 from costguard.providers.base import CreateRequest
+from costguard.providers.chenyu import Chenyu
 from costguard.providers.compshare import Compshare
+from costguard.providers.xiangongyun import Xiangongyun
 from tests.providers.fakes.autodl import FakeAutoDl
+from tests.providers.fakes.chenyu import FakeChenyu
 from tests.providers.fakes.compshare import FakeCompshare
 from tests.providers.fakes.platform import NOW_S
+from tests.providers.fakes.xiangongyun import FakeXiangongyun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +59,10 @@ class Rig:
     price_micros: int = 15_500_000  # of one card for one hour, running, disks included
     quantum_s: int = 1
     paused_micros: int = 0
+    disk_in_price: bool = False  # whether the disk is paid beside the cards while it runs
     image: str = "image-1"
     gpu: str = "RTX 3090"
+    disk_gb: int | None = None
     word: str = "weird"  # a power state that the adapter has never heard of
     extra: dict[str, Any] = field(default_factory=dict)  # how the fake was asked for a machine
     untold: tuple[str, ...] = ()  # troubles that the platform has no words for
@@ -75,6 +81,7 @@ class Rig:
             "ssh_public_key": PUBLIC_KEY,
             "stop_at_ms": NOW.utc_ms + 900_000,
             "max_price_micros_per_hour": None,
+            "system_disk_gb": self.disk_gb,
         }
         return CreateRequest(**{**usual, **changes})
 
@@ -108,6 +115,7 @@ def compshare(**settings: Any) -> Rig:
         price_micros=15_520_000,
         quantum_s=3_600,
         paused_micros=20_000,
+        disk_in_price=True,
         image="compshareImage-1",
     )
 
@@ -120,9 +128,40 @@ def autodl(**settings: Any) -> Rig:
     return Rig("autodl", cloud, account, gpu="RTX 3090 48G")
 
 
-RIGS: dict[str, Callable[..., Rig]] = {"compshare": compshare, "autodl": autodl}
+def chenyu(**settings: Any) -> Rig:
+    """晨羽智云; its names are taken here, unlike on the platform, so that lists can be tested."""
+    cloud = FakeChenyu()
+    cloud.foreign_titles = False
+    account = Chenyu({**common(cloud), **settings})
+    return Rig("chenyu", cloud, account, quantum_s=3_600)
+
+
+def xiangongyun(**settings: Any) -> Rig:
+    """仙宫云."""
+    cloud = FakeXiangongyun()
+    prices = {"RTX 4090 48G": "15.5"}
+    account = Xiangongyun({**common(cloud), "prices_yuan_per_hour": prices, **settings})
+    return Rig(
+        "xiangongyun",
+        cloud,
+        account,
+        gpu="RTX 4090 48G",
+        quantum_s=3_600,
+        paused_micros=1_500,
+        disk_gb=50,
+    )
+
+
+RIGS: dict[str, Callable[..., Rig]] = {
+    "compshare": compshare,
+    "autodl": autodl,
+    "chenyu": chenyu,
+    "xiangongyun": xiangongyun,
+}
 # The routes that each adapter is known to take, for the tests that break them one by one.
 ROUTES: dict[str, tuple[str, ...]] = {
     "compshare": FakeCompshare.routes,
     "autodl": FakeAutoDl.routes,
+    "chenyu": FakeChenyu.routes,
+    "xiangongyun": FakeXiangongyun.routes,
 }
