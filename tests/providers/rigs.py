@@ -12,11 +12,13 @@ from costguard.providers.autodl import AutoDl
 from costguard.providers.base import CreateRequest
 from costguard.providers.chenyu import Chenyu
 from costguard.providers.compshare import Compshare
+from costguard.providers.runpod import RunPod
 from costguard.providers.xiangongyun import Xiangongyun
 from tests.providers.fakes.autodl import FakeAutoDl
 from tests.providers.fakes.chenyu import FakeChenyu
 from tests.providers.fakes.compshare import FakeCompshare
 from tests.providers.fakes.platform import NOW_S
+from tests.providers.fakes.runpod import FakeRunPod
 from tests.providers.fakes.xiangongyun import FakeXiangongyun
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class Rig:
     price_micros: int = 15_500_000  # of one card for one hour, running, disks included
     quantum_s: int = 1
     paused_micros: int = 0
-    disk_in_price: bool = False  # whether the disk is paid beside the cards while it runs
+    disk_micros: int = 0  # what of the price is for disks, which two cards do not double
     image: str = "image-1"
     gpu: str = "RTX 3090"
     disk_gb: int | None = None
@@ -115,7 +117,7 @@ def compshare(**settings: Any) -> Rig:
         price_micros=15_520_000,
         quantum_s=3_600,
         paused_micros=20_000,
-        disk_in_price=True,
+        disk_micros=20_000,
         image="compshareImage-1",
     )
 
@@ -152,11 +154,27 @@ def xiangongyun(**settings: Any) -> Rig:
     )
 
 
+def runpod(**settings: Any) -> Rig:
+    """RunPod: 2 dollars a card and hour, 80 GB of disks, at 7.3 yuan a dollar."""
+    cloud = FakeRunPod()
+    account = RunPod({**common(cloud), "yuan_per_usd": "7.3", **settings})
+    return Rig(
+        "runpod",
+        cloud,
+        account,
+        price_micros=14_680_000,  # (2 + 0.10 * 80 / 730) * 7.3
+        paused_micros=100_000,  # 0.20 * 50 / 730 * 7.3
+        disk_micros=80_000,
+        image="runpod/pytorch",
+    )
+
+
 RIGS: dict[str, Callable[..., Rig]] = {
     "compshare": compshare,
     "autodl": autodl,
     "chenyu": chenyu,
     "xiangongyun": xiangongyun,
+    "runpod": runpod,
 }
 # The routes that each adapter is known to take, for the tests that break them one by one.
 ROUTES: dict[str, tuple[str, ...]] = {
@@ -164,4 +182,5 @@ ROUTES: dict[str, tuple[str, ...]] = {
     "autodl": FakeAutoDl.routes,
     "chenyu": FakeChenyu.routes,
     "xiangongyun": FakeXiangongyun.routes,
+    "runpod": FakeRunPod.routes,
 }

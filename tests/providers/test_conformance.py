@@ -87,9 +87,8 @@ def test_a_price_change_is_seen(rig: Rig) -> None:
 @every
 def test_two_cards_cost_twice_as_much(rig: Rig) -> None:
     """Whether a platform tells the price of a card or of the machine."""
-    disk = rig.paused_micros if rig.disk_in_price else 0
-    two = rig.account.price(rig.request(gpu_count=2)).tariff
-    assert two.price_micros_per_hour - disk == 2 * (rig.price_micros - disk)
+    two = rig.account.price(rig.request(gpu_count=2)).tariff.price_micros_per_hour
+    assert two - rig.disk_micros == 2 * (rig.price_micros - rig.disk_micros)
 
 
 @every
