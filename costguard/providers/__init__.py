@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import UserError
-from costguard.providers import autodl, chenyu, compshare, runpod, xiangongyun
+from costguard.providers import autodl, chenyu, compshare, runpod, vast, xiangongyun
 from costguard.providers.local import LocalProvider
 from costguard.providers.ssh import SshBox
 
@@ -24,6 +24,7 @@ DECLARATIONS: Mapping[str, Declaration] = {
         chenyu.DECLARATION,
         xiangongyun.DECLARATION,
         runpod.DECLARATION,
+        vast.DECLARATION,
     )
 }
 

@@ -107,6 +107,7 @@ class InstanceView:
     status: str = ""  # the platform's own word on the power state
     unfit: str | None = None  # why it must not be adopted, in a sentence; None where it may
     release_at_ms: int | None = None  # when the platform deletes it by itself, where it tells
+    waits_for_capacity: bool = False  # told to start, and waits for a card, perhaps for ever
 
 
 @dataclass(frozen=True, slots=True)

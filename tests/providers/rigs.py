@@ -13,12 +13,14 @@ from costguard.providers.base import CreateRequest
 from costguard.providers.chenyu import Chenyu
 from costguard.providers.compshare import Compshare
 from costguard.providers.runpod import RunPod
+from costguard.providers.vast import Vast
 from costguard.providers.xiangongyun import Xiangongyun
 from tests.providers.fakes.autodl import FakeAutoDl
 from tests.providers.fakes.chenyu import FakeChenyu
 from tests.providers.fakes.compshare import FakeCompshare
 from tests.providers.fakes.platform import NOW_S
 from tests.providers.fakes.runpod import FakeRunPod
+from tests.providers.fakes.vast import FakeVast
 from tests.providers.fakes.xiangongyun import FakeXiangongyun
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class Rig:
     image: str = "image-1"
     gpu: str = "RTX 3090"
     disk_gb: int | None = None
+    tells_capacity_by_state: bool = False  # a start is accepted, and then waits
     word: str = "weird"  # a power state that the adapter has never heard of
     extra: dict[str, Any] = field(default_factory=dict)  # how the fake was asked for a machine
     untold: tuple[str, ...] = ()  # troubles that the platform has no words for
@@ -169,12 +172,28 @@ def runpod(**settings: Any) -> Rig:
     )
 
 
+def vast(**settings: Any) -> Rig:
+    """Vast.ai: 2 dollars a machine and hour, disk in it, at 7.3 yuan a dollar."""
+    cloud = FakeVast()
+    account = Vast({**common(cloud), "yuan_per_usd": "7.3", **settings})
+    return Rig(
+        "vast",
+        cloud,
+        account,
+        price_micros=14_600_000,
+        paused_micros=73_000,
+        image="pytorch/pytorch",
+        tells_capacity_by_state=True,
+    )
+
+
 RIGS: dict[str, Callable[..., Rig]] = {
     "compshare": compshare,
     "autodl": autodl,
     "chenyu": chenyu,
     "xiangongyun": xiangongyun,
     "runpod": runpod,
+    "vast": vast,
 }
 # The routes that each adapter is known to take, for the tests that break them one by one.
 ROUTES: dict[str, tuple[str, ...]] = {
@@ -183,4 +202,5 @@ ROUTES: dict[str, tuple[str, ...]] = {
     "chenyu": FakeChenyu.routes,
     "xiangongyun": FakeXiangongyun.routes,
     "runpod": FakeRunPod.routes,
+    "vast": FakeVast.routes,
 }
