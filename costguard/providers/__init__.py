@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import UserError
-from costguard.providers import autodl, chenyu, compshare, runpod, vast, xiangongyun
+from costguard.providers import autodl, aws, chenyu, compshare, runpod, vast, xiangongyun
 from costguard.providers.local import LocalProvider
 from costguard.providers.ssh import SshBox
 
@@ -25,6 +25,7 @@ DECLARATIONS: Mapping[str, Declaration] = {
         xiangongyun.DECLARATION,
         runpod.DECLARATION,
         vast.DECLARATION,
+        aws.DECLARATION,
     )
 }
 

@@ -59,9 +59,9 @@ from costguard.providers.declared import (
 )
 from costguard.providers.shared import Known, accept, made_view, need_image, pick_card, wish
 from costguard.providers.units import (
-    HOURS_PER_MONTH,
     decimal,
     micros,
+    monthly_micros,
     ms_of_rfc3339,
     price_micros,
     rfc3339,
@@ -361,12 +361,11 @@ class RunPod:
             return Quote(str(kind["id"]), tariff, kind.get("availability", "NONE") != "NONE")
 
     def _tariff(self, usd_per_hour: Any, disks: tuple[int, int]) -> Tariff:
-        running = decimal(RUNNING_USD_PER_GB_MONTH) * sum(disks) / HOURS_PER_MONTH
-        stopped = decimal(STOPPED_USD_PER_GB_MONTH) * disks[1] / HOURS_PER_MONTH
+        running = monthly_micros(RUNNING_USD_PER_GB_MONTH, sum(disks), self._rate)
         return Tariff(
-            price_micros_per_hour=price_micros(decimal(usd_per_hour) + running, self._rate),
+            price_micros_per_hour=price_micros(decimal(usd_per_hour), self._rate) + running,
             quantum_s=1,
-            paused_micros_per_hour=price_micros(stopped, self._rate),
+            paused_micros_per_hour=monthly_micros(STOPPED_USD_PER_GB_MONTH, disks[1], self._rate),
         )
 
     def _view(self, pod: Mapping[str, Any], now: Moment) -> InstanceView:

@@ -6,7 +6,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from costguard.core.money import yuan_screen
+from costguard.core.money import MICROS_PER_YUAN, yuan_screen
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Tariff
 from costguard.errors import UserError
@@ -192,15 +192,21 @@ class PriceBook:
         cards: Mapping[str, str],
         settings: Mapping[str, Any],
         quantum_s: int = 1,
+        *,
+        key: str = "prices_yuan_per_hour",
+        yuan_per_unit_micros: int = MICROS_PER_YUAN,
     ) -> None:
         self._platform, self._cards, self._quantum_s = platform, cards, quantum_s
-        told = settings.get("prices_yuan_per_hour") or {}
+        self._key, rate = key, yuan_per_unit_micros
+        told = settings.get(key) or {}
         try:
-            self._micros = {self._id(str(name)): price_micros(yuan) for name, yuan in told.items()}
+            self._micros = {
+                self._id(str(name)): price_micros(price, rate) for name, price in told.items()
+            }
         except (AttributeError, ValueError):
             raise UserError(
                 "bad_config",
-                "prices_yuan_per_hour is no table of prices",
+                f"{key} is no table of prices",
                 f"[providers.{platform}]",
                 'for example { "RTX 4090" = 1.98 }',
             ) from None
@@ -217,7 +223,7 @@ class PriceBook:
         found = pick_card(wanted, ids, lambda one: one, self._platform)
         if found not in self._micros:
             raise Refused(
-                f"{self._platform}: it has no price list, and prices_yuan_per_hour under "
+                f"{self._platform}: it has no price list here, and {self._key} under "
                 f"[providers.{self._platform}] has no price of {found!r}: copy the console's"
             )
         return found, self._tariff(self._micros[found], count)

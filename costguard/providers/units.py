@@ -5,8 +5,10 @@ Wire reads fractions as text, so that no price ever passes through a binary frac
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timezone
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any
 
 from costguard.core.money import MICROS_PER_YUAN, YUAN_MAX
@@ -41,6 +43,12 @@ def price_micros(value: Any, yuan_per_unit_micros: int = MICROS_PER_YUAN) -> int
     if price < 0:
         raise ValueError("a negative price")
     return price
+
+
+def monthly_micros(price: Any, gigabytes: int, yuan_per_unit_micros: int) -> int:
+    """Micro-yuan an hour of a disk that is priced per GB and month, exactly, rounded up."""
+    exact = Fraction(decimal(price)) * gigabytes * yuan_per_unit_micros / HOURS_PER_MONTH
+    return math.ceil(exact)
 
 
 def milli_micros(value: Any) -> int:

@@ -45,6 +45,30 @@ class Answer:
     retry_after_s: float | None = None
 
 
+class BackOff:
+    """After a 429, calls are held back: as long as is said, else twice as long each time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._until, self._last_s = clock, clock(), 0.0
+
+    def check(self, name: str) -> None:
+        """Unclear while calls are held back."""
+        left_s = self._until - self._clock()
+        if left_s > 0:
+            raise Unclear(f"{name}: held back after a 429", left_s)
+
+    def refused(self, name: str, told_s: float | None) -> Unclear:
+        """The error for a call that was too many; later ones are held back from now on."""
+        self._last_s = min(max(self._last_s * 2, QUIET_FIRST_S), QUIET_MAX_S)
+        wait_s = self._last_s if told_s is None else told_s
+        self._until = self._clock() + wait_s
+        return Unclear(f"{name}: 429, too many calls", wait_s)
+
+    def passed(self) -> None:
+        """A call went through: the next 429 begins anew."""
+        self._last_s = 0.0
+
+
 class Wire:
     """HTTP to one account. `headers` may hold secrets; `secrets` are cut out of every error.
 
@@ -65,9 +89,8 @@ class Wire:
         self._headers = dict(headers or {})
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._clock = clock
-        self._hidden = _forms([secret.get_secret_value() for secret in secrets])
-        self._quiet_until = clock()
-        self._quiet_s = 0.0
+        self._hidden = forms_of([secret.get_secret_value() for secret in secrets])
+        self._back_off = BackOff(clock)
 
     @classmethod
     def of(
@@ -108,9 +131,8 @@ class Wire:
         some platforms say a clear no that way.
         """
         name = what or f"{method} {path}"
-        left_s = self._quiet_until - self._clock()
-        if left_s > 0 and not urgent:
-            raise Unclear(f"{name}: held back after a 429", left_s)
+        if not urgent:
+            self._back_off.check(name)
         status, headers, content, failed = 0, {}, b"", ""
         try:
             with requests.Session() as session:
@@ -162,16 +184,13 @@ class Wire:
         content: bytes,
         heard: tuple[str, ...],
     ) -> Answer:
-        retry_after_s = _seconds(headers.get("Retry-After", ""))
+        retry_after_s = seconds_of(headers.get("Retry-After", ""))
         if status == requests.codes.too_many_requests:
-            self._quiet_s = min(max(self._quiet_s * 2, QUIET_FIRST_S), QUIET_MAX_S)
-            wait_s = self._quiet_s if retry_after_s is None else retry_after_s
-            self._quiet_until = self._clock() + wait_s
-            raise Unclear(f"{name}: 429, too many calls", wait_s)
+            raise self._back_off.refused(name, retry_after_s)
         said = content.decode("utf-8", "replace").lower()
         if status // 100 not in (2, 4) and not any(word in said for word in heard):
             raise Unclear(f"{name}: {status}", retry_after_s)
-        self._quiet_s = 0.0
+        self._back_off.passed()
         try:
             body = json.loads(content, parse_float=str) if content else {}
         except (ValueError, RecursionError):
@@ -194,14 +213,15 @@ def understood(what: str) -> Iterator[None]:
     raise Unclear(reason)
 
 
-def _seconds(text: str) -> float | None:
+def seconds_of(text: str) -> float | None:
+    """What `Retry-After` says; None where it is absent or a date."""
     try:
         return max(float(text), 0.0)
     except ValueError:
-        return None  # absent, or an HTTP date: our own back-off serves
+        return None  # our own back-off serves
 
 
-def _forms(values: Iterable[str]) -> tuple[str, ...]:
+def forms_of(values: Iterable[str]) -> tuple[str, ...]:
     """Every way in which a secret may stand in a text, the longest first."""
     found = set()
     for value in values:

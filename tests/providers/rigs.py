@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from costguard.core.moment import Moment
 from costguard.providers.autodl import AutoDl
+from costguard.providers.aws import Aws
 from costguard.providers.base import CreateRequest
 from costguard.providers.chenyu import Chenyu
 from costguard.providers.compshare import Compshare
@@ -16,6 +17,7 @@ from costguard.providers.runpod import RunPod
 from costguard.providers.vast import Vast
 from costguard.providers.xiangongyun import Xiangongyun
 from tests.providers.fakes.autodl import FakeAutoDl
+from tests.providers.fakes.aws import FakeAws
 from tests.providers.fakes.chenyu import FakeChenyu
 from tests.providers.fakes.compshare import FakeCompshare
 from tests.providers.fakes.platform import NOW_S
@@ -68,6 +70,11 @@ class Rig:
     gpu: str = "RTX 3090"
     disk_gb: int | None = None
     tells_capacity_by_state: bool = False  # a start is accepted, and then waits
+    tells_running_price: bool = True  # what a running instance costs now
+    machines_are_fixed: bool = False  # so many cards are a machine of their own
+    timer_step_ms: int = 1_000  # to what a timer is kept
+    many: int = 230  # more instances than a few pages hold
+    wants_lead: bool = True  # whether the platform itself refuses a timer that is too near
     word: str = "weird"  # a power state that the adapter has never heard of
     extra: dict[str, Any] = field(default_factory=dict)  # how the fake was asked for a machine
     untold: tuple[str, ...] = ()  # troubles that the platform has no words for
@@ -187,6 +194,40 @@ def vast(**settings: Any) -> Rig:
     )
 
 
+def aws(**settings: Any) -> Rig:
+    """AWS EC2: 2 dollars a machine and hour, 100 GB of disk, at 7.3 yuan a dollar."""
+    cloud = FakeAws()
+    key_id, key = cloud.secrets
+    account = Aws(
+        {
+            "base_url": cloud.url,
+            "read_timeout_s": "2",  # moto is slower than our own fakes
+            "clock": CLOCK,
+            "access_key_id": SecretStr(key_id),
+            "secret_access_key": SecretStr(key),
+            "yuan_per_usd": "7.3",
+            "prices_usd_per_hour": {"g5.xlarge": 2},
+            "scheduler_role_arn": "arn:aws:iam::123456789012:role/stop",
+            **settings,
+        }
+    )
+    return Rig(
+        "aws",
+        cloud,
+        account,
+        price_micros=14_680_000,  # (2 + 0.08 * 100 / 730) * 7.3
+        quantum_s=60,
+        paused_micros=80_000,
+        image=cloud.image,
+        gpu="g5.xlarge",
+        tells_running_price=False,
+        machines_are_fixed=True,
+        timer_step_ms=60_000,
+        wants_lead=False,
+        many=105,
+    )
+
+
 RIGS: dict[str, Callable[..., Rig]] = {
     "compshare": compshare,
     "autodl": autodl,
@@ -194,6 +235,7 @@ RIGS: dict[str, Callable[..., Rig]] = {
     "xiangongyun": xiangongyun,
     "runpod": runpod,
     "vast": vast,
+    "aws": aws,
 }
 # The routes that each adapter is known to take, for the tests that break them one by one.
 ROUTES: dict[str, tuple[str, ...]] = {
@@ -203,4 +245,5 @@ ROUTES: dict[str, tuple[str, ...]] = {
     "xiangongyun": FakeXiangongyun.routes,
     "runpod": FakeRunPod.routes,
     "vast": FakeVast.routes,
+    "aws": FakeAws.routes,
 }

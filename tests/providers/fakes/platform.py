@@ -149,6 +149,10 @@ class FakePlatform:
         (machine,) = self.machines.values()
         return machine
 
+    def reach(self, machine: Machine) -> tuple[str, int]:
+        """Where a machine is reached at this boot."""
+        return "127.0.0.1", machine.port
+
     # ------------------------------------------------------------------ what a platform has
 
     def new_id(self, number: int) -> str:
@@ -204,8 +208,12 @@ class FakePlatform:
         if fault.kind in bodies:
             return Reply(bodies[fault.kind])
         if fault.kind.isdecimal():
-            return Reply(b"busy", int(fault.kind), fault.headers)
+            return self.failure(int(fault.kind), fault.headers)
         return None
+
+    def failure(self, status: int, headers: dict[str, str]) -> Reply:
+        """How it says that it failed, or that calls are too many."""
+        return Reply(b"busy", status, headers)
 
 
 class _Handler(BaseHTTPRequestHandler):
