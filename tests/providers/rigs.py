@@ -13,6 +13,7 @@ from costguard.providers.aws import Aws
 from costguard.providers.base import CreateRequest
 from costguard.providers.chenyu import Chenyu
 from costguard.providers.compshare import Compshare
+from costguard.providers.local import LocalProvider
 from costguard.providers.runpod import RunPod
 from costguard.providers.vast import Vast
 from costguard.providers.xiangongyun import Xiangongyun
@@ -20,6 +21,7 @@ from tests.providers.fakes.autodl import FakeAutoDl
 from tests.providers.fakes.aws import FakeAws
 from tests.providers.fakes.chenyu import FakeChenyu
 from tests.providers.fakes.compshare import FakeCompshare
+from tests.providers.fakes.local import FakeLocal
 from tests.providers.fakes.platform import NOW_S
 from tests.providers.fakes.runpod import FakeRunPod
 from tests.providers.fakes.vast import FakeVast
@@ -75,6 +77,7 @@ class Rig:
     timer_step_ms: int = 1_000  # to what a timer is kept
     many: int = 230  # more instances than a few pages hold
     wants_lead: bool = True  # whether the platform itself refuses a timer that is too near
+    limits_by_itself: bool = False  # whether the platform itself refuses what is too dear
     word: str = "weird"  # a power state that the adapter has never heard of
     extra: dict[str, Any] = field(default_factory=dict)  # how the fake was asked for a machine
     untold: tuple[str, ...] = ()  # troubles that the platform has no words for
@@ -228,7 +231,23 @@ def aws(**settings: Any) -> Rig:
     )
 
 
+def local() -> Rig:
+    """The embedded default."""
+    cloud = FakeLocal()
+    account = LocalProvider(cloud.url, cloud.secrets[0], read_timeout_s=float(READ_TIMEOUT_S))
+    return Rig(
+        "local",
+        cloud,
+        account,
+        quantum_s=60,
+        paused_micros=100_000,
+        untold=("unverified", "arrears", "region"),
+        limits_by_itself=True,
+    )
+
+
 RIGS: dict[str, Callable[..., Rig]] = {
+    "local": local,
     "compshare": compshare,
     "autodl": autodl,
     "chenyu": chenyu,
@@ -239,6 +258,7 @@ RIGS: dict[str, Callable[..., Rig]] = {
 }
 # The routes that each adapter is known to take, for the tests that break them one by one.
 ROUTES: dict[str, tuple[str, ...]] = {
+    "local": FakeLocal.routes,
     "compshare": FakeCompshare.routes,
     "autodl": FakeAutoDl.routes,
     "chenyu": FakeChenyu.routes,
