@@ -46,7 +46,9 @@ from costguard.providers.shared import quantum_option, ssh_line
 from costguard.providers.units import price_micros
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pydantic import SecretStr
 
     from costguard.core.moment import Moment
 
@@ -269,3 +271,23 @@ class SshBox:
                 process.communicate()
                 return None, b""
         return process.returncode, output[:OUTPUT_MAX_BYTES]
+
+
+def with_password(
+    name: str, table: Mapping[str, Any], read_secret: Callable[[str, str], SecretStr | None]
+) -> dict[str, Any]:
+    """The table with the password that its `password_file` names; UserError if there is none."""
+    found = {key: value for key, value in table.items() if value is not None}
+    file_name = found.pop("password_file", None)
+    if file_name is not None:
+        variable = f"COSTGUARD_{name}_PASSWORD".upper().replace(".", "_").replace("-", "_")
+        password = read_secret(str(file_name), variable)
+        if password is None:
+            raise UserError(
+                "no_credential",
+                f"{name} names a password file, and there is none",
+                str(file_name),
+                "put the password alone into it, mode 0600; or name a key_file instead",
+            )
+        found["password"] = password
+    return found

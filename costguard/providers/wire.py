@@ -210,7 +210,11 @@ def understood(what: str) -> Iterator[None]:
         reason = f"{what}: the answer is not understood ({type(error).__name__}{shown})"
     else:
         return
-    raise Unclear(reason)
+    unclear = Unclear(reason)
+    try:
+        raise unclear
+    finally:
+        unclear.__context__ = None  # what was not understood may be a password in a wrong place
 
 
 def seconds_of(text: str) -> float | None:
