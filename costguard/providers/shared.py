@@ -21,12 +21,16 @@ if TYPE_CHECKING:
 
 Thing = TypeVar("Thing")
 BILLING_S = {"second": 1, "minute": 60, "hour": 3_600}
+_SIZE = re.compile(r"(?<=[\s_-])(\d+)GB?\b")
 _NOISE = re.compile(r"NVIDIA|GEFORCE|TESLA|RTX|[\s_-]+")
 
 
 def card(name: str) -> str:
-    """A card's name without what platforms write differently: `NVIDIA GeForce RTX 4090` → 4090."""
-    return _NOISE.sub("", name.upper()).removesuffix("GB").removesuffix("G") or name.upper()
+    """A card's name without what platforms write differently: `NVIDIA GeForce RTX 4090` → 4090.
+
+    A memory size keeps its number alone (`4090_48G`, `RTX 4090 48GB`); an `A10G` stays one.
+    """
+    return _NOISE.sub("", _SIZE.sub(r"\1", name.upper())) or name.upper()
 
 
 def pick_card(
