@@ -36,6 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "engines": {"core", "lang", "preflight", "tomlfile"},
     "jobfile": {"core", "engines", "errors", "lang", "settings", "tomlfile"},
     "preflight": {"errors", "lang", "tomlfile"},
+    "sdnotify": set(),
     "settings": {"core", "errors", "lang", "paths", "tomlfile"},
     "tomlfile": {"errors", "lang"},
     "paths": {"errors", "lang"},
