@@ -186,7 +186,7 @@ class LocalProvider:
         with _understood("offers"):
             found = []
             for offer in self._call("GET", "/v1/offers")["offers"]:
-                tariff, stock = _tariff(offer), int(offer["stock"])
+                tariff, stock = tariff_from_wire(offer), int(offer["stock"])
                 price = tariff.price_micros_per_hour * gpu_count
                 whole = replace(tariff, price_micros_per_hour=price)
                 found.append(Offer(offer["gpu"], gpu_count, whole, stock >= gpu_count))
