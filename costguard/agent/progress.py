@@ -17,7 +17,8 @@ READ_BYTES = 256 * 1024
 STATUS_BYTES = 64 * 1024
 TEXT_CHARS = 200
 EXTRAS = 24
-RENAMED = {"current_steps": "step"}
+# LLaMA-Factory wrote `learning_rate` before 0.8.
+RENAMED = {"current_steps": "step", "learning_rate": "lr"}
 ALWAYS = ("step", "total_steps", "loss", "eval_loss", "lr", "epoch", "throughput")
 NUMBERS = frozenset({"loss", "eval_loss", "lr", "epoch"})
 # What changes in a status without anything having got on.

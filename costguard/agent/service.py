@@ -23,6 +23,7 @@ from costguard.agent.gpu import MIB, GpuSampler
 from costguard.agent.journal import Journal
 from costguard.agent.leases import Leases
 from costguard.agent.past import Past, read_past
+from costguard.agent.patterns import LineProgress, compile_pattern
 from costguard.agent.progress import PROGRESS_FILE, ProgressWatcher
 from costguard.agent.server import Server
 from costguard.agent.supervisor import Supervisor, Watchers
@@ -212,13 +213,17 @@ class Service:
 
     def _supervise(self, past: Past) -> Supervisor:
         output = Path(self._spec.output_dir)
-        artifacts = ArtifactWatcher(output, past.present, self._wake)
+        artifacts = ArtifactWatcher(
+            output, past.present, self._wake, publishes=self._spec.engine == "llamafactory"
+        )
+        pattern = self._spec.progress_pattern
         artifacts.adapter = past.adapter
         watchers = Watchers(
             progress=ProgressWatcher(output, past.progress_offset or 0, past.phase),
             artifacts=artifacts,
             log=LogTail(Path(TRAIN_LOG), past.log_offset or 0),
             log_path=Path(TRAIN_LOG),
+            pattern=None if pattern is None else LineProgress(compile_pattern(pattern)),
         )
         started, exited = past.latest.get("started"), "exit" in past.latest
         rebooted = past.boot_id is not None and past.boot_id != boot_id()

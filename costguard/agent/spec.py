@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent.patterns import PatternError, compile_pattern
 from costguard.core.spec import GuardLimits
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Spec:
     save_grace_s: float
     first_lease_s: float
     expects_adapter: bool
+    engine: str
+    progress_pattern: str | None
     guards: GuardLimits
     sample_s: float
     window_s: float
@@ -73,6 +76,8 @@ def parse_spec(raw: Any) -> Spec:
         needs=_module_names(raw),
         save_grace_s=_seconds(raw, "save_grace_s", 30.0, least=0.0),
         first_lease_s=_seconds(raw, "first_lease_s", 120.0, least=0.0),
+        engine=_text(raw, "engine", "trainer"),
+        progress_pattern=_pattern(raw.get("progress_pattern")),
         expects_adapter=_yes_or_no(raw, "expects_adapter"),
         guards=_guards(raw.get("guards", {})),
         sample_s=_seconds(telemetry, "sample_s", 1.0, least=0.05),
@@ -112,6 +117,18 @@ def _environment(value: Any) -> Mapping[str, str]:
         if not isinstance(text, str) or "\0" in text or not key or "=" in key or "\0" in key:
             raise SpecError(f"env[{key!r}] must be a text, not {text!r}")
     return dict(value)
+
+
+def _pattern(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise SpecError(f"progress_pattern must be a text, not {value!r}")
+    try:
+        compile_pattern(value)
+    except PatternError as error:
+        raise SpecError(f"progress_pattern {value!r}: {error}") from error
+    return value
 
 
 def _yes_or_no(raw: Mapping[str, Any], key: str) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from costguard.agent.clock import Clock
     from costguard.agent.journal import Journal
     from costguard.agent.leases import Leases
+    from costguard.agent.patterns import LineProgress
     from costguard.agent.progress import ProgressWatcher
     from costguard.agent.spec import Spec
 
@@ -52,6 +53,7 @@ class Watchers:
     artifacts: ArtifactWatcher
     log: LogTail
     log_path: Path
+    pattern: LineProgress | None = None
 
 
 class Supervisor:
@@ -372,13 +374,18 @@ class Supervisor:
     def _poll_log(self, *, final: bool = False) -> None:
         self._append_if("log", self._watch.log.poll(final=final))
         shed_middle(self._watch.log_path)
+        if self._watch.pattern is not None:
+            for fields in self._watch.pattern.feed(self._watch.log.take_read()):
+                if self._alone.facts.phase != "train":
+                    self._tell("phase", {"phase": "train", "inferred": True})
+                self._tell("progress", fields)
 
     def _poll_output(self, *, final: bool = False) -> None:
         if self._training.pid is None and self._ended is None:
             return
         for kind, fields in self._watch.progress.poll(final=final):
             self._tell(kind, fields)
-        for record in self._watch.artifacts.poll():
+        for record in self._watch.artifacts.poll(final=final):
             self._tell("checkpoint", record)
 
     def _report_exit(self, now_ms: int) -> None:

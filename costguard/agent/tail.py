@@ -137,6 +137,12 @@ class LogTail:
         self._run_bytes_left = LOG_RUN_BYTES
         self._dropped_lines = 0
         self._dropped_bytes = 0
+        self._read: list[str] = []
+
+    def take_read(self) -> list[str]:
+        """All lines of the last poll, also those that were not sent; once."""
+        read, self._read = self._read, []
+        return read
 
     def next_window(self) -> None:
         """Fills the allowance up again."""
@@ -150,6 +156,7 @@ class LogTail:
         lines = self._cutter.feed(self._tail.read(BEHIND_BYTES))
         if final:
             lines += self._cutter.rest()
+        self._read = lines
         sent = self._within_allowance(lines)
         if not sent and not (final and self._dropped_lines):
             return None

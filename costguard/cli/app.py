@@ -212,6 +212,18 @@ def _resume(
     return resuming.resume(job, data, start, follow=follow, as_json=as_json)
 
 
+@app.command("pull", help=_("bring home what an ended job's disk still holds"))
+def _pull(
+    job: Job,
+    *,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help=_("stay and watch"))] = True,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli import resuming
+
+    return resuming.pull(job, follow=follow, as_json=as_json)
+
+
 @app.command("release", help=_("give the instance back; its disk is deleted"))
 def _release(
     job: Job,

@@ -37,6 +37,17 @@ def resume(job: str, data: Path | None, start: str | None, *, follow: bool, as_j
     return run_to_the_end(job, as_json=as_json)
 
 
+def pull(job: str, *, follow: bool, as_json: bool) -> int:
+    """Fetch what is still on the instance's disk: switched on under a lease, and off again."""
+    if ensure_daemon():
+        note(_("started the daemon in the background; `costguard daemon stop` ends it"))
+    answer = ask_daemon("pull", {"job": job}, SUBMIT_TIMEOUT_S)
+    tell_bound(answer)
+    names = ", ".join(answer.get("missing") or ()) or _("whatever its disk holds")
+    note(_("to be fetched: {names}").format(names=names))
+    return run_to_the_end(job, as_json=as_json) if follow else 0
+
+
 def _changed(source: dict[str, Any], data: Path | None, start: str) -> JobSpec:
     """The job as its file says today, on `data` if given, in an output folder of its own."""
     from costguard.jobfile import load_job

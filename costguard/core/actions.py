@@ -59,6 +59,13 @@ class Collect:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetched:
+    """What there was to bring home is here, or cannot be had: end it as it had ended before."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class NextStage:
     """Go on to the next rung of the ladder on the same instance."""
 
@@ -151,6 +158,7 @@ Action: TypeAlias = (
     | PowerOn
     | Rest
     | Collect
+    | Fetched
     | NextStage
     | ArmTimer
     | EnsureLink

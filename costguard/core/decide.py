@@ -25,6 +25,7 @@ FIRST_LEASE_SHORTEST_MS = 30_000
 RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
 SAVE_LEAD_MS = 5_000  # how long before the last lease's end the saving begins
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
+TOLD_WITHIN_MS = 3_000  # an agent that is attached has told its journal by then
 PULL_PATIENCE_MS = 120_000
 LONG_LEASE_MS = 30 * 86_400_000  # beyond any run; the budget is what ends it
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
@@ -36,6 +37,8 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """The actions of this pass, in order; the caller does not go on past one that fails."""
     if snap.state in FINAL_STATES:
         return _after_the_end(snap, now)
+    if snap.pause_reason is not None and snap.wish == "pull":
+        return _fetching(snap, now)
     if snap.pause_reason is not None:
         return _stopping(snap, now, snap.verdict_at or now)
     if _must_ask(snap, now):
@@ -295,6 +298,8 @@ def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if offer is None:
         evidence = {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000}
         refusal = Verdict("budget", "not even one more lease fits the budget", evidence)
+        if snap.pause_reason is not None:
+            return (act.Fetched(refusal.text), act.Finish(final_state(snap)))
         return (act.Conclude(refusal), act.Finish("paused"))
     grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
     end_ms = now.utc_ms + offer.length_ms
@@ -315,6 +320,50 @@ def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[ac
     if called is not None and elapsed_ms(called, now) > START_RETRY_MS:
         return (act.PowerOn(),)
     return (*_leasing(snap, now), act.SetState("provisioning"))
+
+
+def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Bring home what is still over there, of a job that has ended, under a lease of its own."""
+    instance = snap.instance
+    if instance is None or instance.provider_id is None:
+        return (act.Fetched("nothing was ever rented"),)
+    if instance.stopped_seen:
+        return _resuming(snap, now)
+    if not instance.was_on and instance.power is Power.STOPPED:
+        return _coming_on(snap, now, instance)
+    over = _fetch_is_over(snap, now, instance)
+    if over is not None:
+        return (act.Fetched(over),)
+    actions: list[act.Action] = [*_leasing(snap, now)]
+    if instance.power is Power.RUNNING and snap.has_ssh:
+        actions.append(act.EnsureLink())
+    if snap.link.state == "attached":
+        actions.extend((*_granting(snap), *_pulling(snap, only_newest=False)))
+    return (*actions, act.SetState("preparing"))
+
+
+def _fetch_is_over(snap: Snapshot, now: Moment, instance: InstanceFacts) -> str | None:
+    """Why there is nothing more to fetch, or None."""
+    if instance.absent or (instance.was_on and len(off_run(instance.reads)) >= 2):
+        return "the instance was found switched off"
+    if snap.link.state == "refused":
+        return snap.link.detail
+    started = instance.started_call
+    if started is None or elapsed_ms(started, now) > snap.spec.guards.prepare_within_ms:
+        return "the instance could not be asked in time"
+    ends = snap.armed_end if snap.lease is not None else None
+    if ends is None or snap.lease is None:
+        return "no lease is open"
+    if snap.armed_end is not None and snap.armed_end.utc_ms < snap.lease.started.utc_ms:
+        ends = snap.lease.end  # the timer is being armed
+    if ms_until(ends, now) <= save_lead_ms(snap):
+        return "the lease ran out"
+    since = snap.link.since
+    has_told = snap.link.state == "attached" and since is not None
+    if has_told and since is not None and elapsed_ms(since, now) >= TOLD_WITHIN_MS:
+        missing = [each.name for each in snap.artifacts if not each.pulled and not each.failed]
+        return None if missing else "everything is home that can be had"
+    return None
 
 
 def judge_step_up(snap: Snapshot, now: Moment) -> Verdict | None:

@@ -260,6 +260,16 @@ class Actor:
             add_event(session, job.id, now.utc_ms, "collect", text)
         self.wake()
 
+    def fetched(self, action: act.Fetched) -> None:
+        """It ends as it had ended before: the reason stands, and the instance goes off again."""
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            if job.wish == "pull":
+                job.wish = "run"
+            add_event(session, job.id, now.utc_ms, "fetched", action.text)
+        self.wake()
+
     def next_stage(self, _: act.NextStage) -> None:
         """The next rung begins: a folder and a journal of its own on the same instance."""
         now = self.now()
@@ -484,6 +494,7 @@ HANDLERS = {
     act.PowerOn: Actor.power_on,
     act.Rest: Actor.rest,
     act.Collect: Actor.collect,
+    act.Fetched: Actor.fetched,
     act.NextStage: Actor.next_stage,
     act.ArmTimer: Actor.arm_timer,
     act.EnsureLink: Actor.ensure_link,

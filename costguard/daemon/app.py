@@ -139,6 +139,7 @@ class Daemon:
             "pause": self.commands.pause,
             "release": self.commands.release,
             "resume": self.commands.resume,
+            "pull": self.commands.pull,
             "budget_set": self.commands.budget_set,
             "confirm_stopped": self.commands.confirm_stopped,
             "stop": self._stop_command,

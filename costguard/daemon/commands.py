@@ -16,6 +16,7 @@ from costguard.core.decide import FINAL_STATES
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.daemon.attested import confirm_stopped
+from costguard.daemon.fetch import pull
 from costguard.daemon.load import newest_instance
 from costguard.daemon.plan import plan
 from costguard.daemon.resume import resume
@@ -90,6 +91,12 @@ class Commands:
     def resume(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have a paused job go on."""
         answer = resume(self._context, args)
+        self._wake()
+        return answer
+
+    def pull(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring home what an ended job's disk still holds."""
+        answer = pull(self._context, args)
         self._wake()
         return answer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,12 @@ from costguard.core.tariff import ZONE, Discount, Tariff
 from costguard.providers.base import (
     Absent,
     AuthRefused,
+    BillLine,
     CreateRequest,
+    ImageInfo,
     InstanceView,
     NoCapacity,
+    Offer,
     ProviderFacts,
     Quote,
     Refused,
@@ -171,6 +175,35 @@ class LocalProvider:
         with _understood("wallet"):
             return _micros(self._call("GET", "/v1/wallet")["balance_yuan"])
 
+    def price(self, request: CreateRequest) -> Quote:
+        """What so many cards cost; the disk is charged beside them, on or off."""
+        quote = self.quote(request.gpu)
+        price = quote.tariff.price_micros_per_hour * request.gpu_count
+        return replace(quote, tariff=replace(quote.tariff, price_micros_per_hour=price))
+
+    def offers(self, gpu_count: int = 1) -> Sequence[Offer]:
+        """Every card type here."""
+        with _understood("offers"):
+            found = []
+            for offer in self._call("GET", "/v1/offers")["offers"]:
+                tariff, stock = tariff_from_wire(offer), int(offer["stock"])
+                price = tariff.price_micros_per_hour * gpu_count
+                whole = replace(tariff, price_micros_per_hour=price)
+                found.append(Offer(offer["gpu"], gpu_count, whole, stock >= gpu_count))
+            return tuple(found)
+
+    def images(self, words: str) -> Sequence[ImageInfo]:
+        """None: an instance here is this machine."""
+        del words
+        return ()
+
+    def bill_lines(self, instance_id: str, since_ms: int, until_ms: int) -> Sequence[BillLine]:
+        """The whole bill of the instance as one line, where it falls into the time."""
+        total = self.bill_micros(instance_id)
+        if total is None:
+            return ()
+        return (BillLine(instance_id, since_ms, until_ms, total, "total so far"),)
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """One HTTP call, mapped onto the exception tree; never repeated here.
 
@@ -199,7 +232,7 @@ class LocalProvider:
         if status == requests.codes.not_found:
             raise Absent(text)
         if status in (requests.codes.unauthorized, requests.codes.forbidden):
-            raise AuthRefused(text)
+            raise AuthRefused(f"local: the platform's token is wrong or expired ({text})")
         if status == requests.codes.too_many_requests:
             raise Unclear(text, _retry_after_s(response))
         if code == "no_capacity":
@@ -276,6 +309,8 @@ def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
         id=str(item["id"]),
         tag=str(item["tag"]),
         gpu=item["gpu"],
+        gpu_count=item.get("gpu_count"),
+        status=str(item["status"]),
         read=read,
         tariff=tariff_from_wire(item),
         ssh=_ssh(item),

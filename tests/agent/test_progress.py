@@ -161,3 +161,16 @@ def test_a_phase_that_nobody_told_is_marked_so(tmp_path: Path) -> None:
     assert first == ("phase", {"phase": "train", "inferred": True})
     (tmp_path / "trainer_log.jsonl").write_text(log_line(phase="train"))
     assert ProgressWatcher(tmp_path, 0, None).poll()[0] == ("phase", {"phase": "train"})
+
+
+def test_an_older_llamafactory_is_understood() -> None:
+    """It wrote every field, null or not, and `learning_rate`: an evaluation is no lost loss."""
+    line = (
+        b'{"current_steps": 50, "total_steps": 60, "loss": null, "eval_loss": 1.25, "epoch": 2.5}'
+    )
+    fields = parse_progress(line)
+    assert fields is not None
+    assert (fields["loss"], fields["eval_loss"], fields["nonfinite"]) == (None, 1.25, [])
+    step = parse_progress(b'{"current_steps": 1, "loss": 2.0, "learning_rate": 0.0002}')
+    assert step is not None
+    assert step["lr"] == 0.0002

@@ -129,7 +129,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     listed = capsys.readouterr().out.split("Commands:")[1]
     assert [line.split()[0] for line in listed.strip().splitlines()] == [
         "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause", "resume",
-        "release", "backup", "restore", "confirm-stopped", "daemon", "budget", "data", "ledger",
+        "pull", "release", "simulate", "backup", "restore", "confirm-stopped",
+        "daemon", "budget", "data", "ledger",
     ]  # fmt: skip
     assert main(["status", "--help"]) == 0
     assert "--json" in capsys.readouterr().out
