@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -94,6 +95,8 @@ def test_the_newest_reader_wins(job: Job) -> None:
     first.wait_for("heartbeat")
     second = job.attach()
     second.wait_for("heartbeat")
+    with contextlib.suppress(OSError):  # it may be closed already
+        first.send({"t": "stop", "id": "S1", "save": False})
     first.wait_for("replaced")
     wait_until(lambda: first.closed, "the end of the first")
     second.lease()
