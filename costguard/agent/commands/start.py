@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costguard.agent import daemonize
+from costguard.agent import daemonize, llamafactory
 from costguard.agent.answers import answer, refuse
 from costguard.agent.interpreters import find_python
 from costguard.agent.service import Launch, Service
@@ -48,13 +48,21 @@ def run(_arguments: argparse.Namespace) -> int:
 
 def _launch(spec: Spec, umask: int) -> Launch | str:
     """How to start the training, or the sentence that says what is missing."""
-    if PYTHON not in spec.argv:
+    if PYTHON not in spec.argv and llamafactory.MARK not in spec.argv:
         return Launch(spec.argv, None, umask)
     env = {**os.environ, **spec.env}
     chosen, missing = find_python(spec.needs, env, Path())
     if chosen is None:
         return f"no Python here can import: {', '.join(missing) or 'anything (none runs)'}"
-    argv = [chosen.path if part == PYTHON else part for part in spec.argv]
+    found = {PYTHON: [chosen.path]}
+    if llamafactory.MARK in spec.argv:
+        command = llamafactory.find(chosen.path, env)
+        if command is None:
+            return (
+                "no LLaMA-Factory here: neither llamafactory-cli nor a checkout with src/train.py"
+            )
+        found[llamafactory.MARK] = command
+    argv = [word for part in spec.argv for word in found.get(part, [part])]
     return Launch(argv, chosen.path, umask)
 
 
