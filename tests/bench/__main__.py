@@ -6,13 +6,20 @@ import os
 import platform
 import sys
 
-from tests.bench import agent_cost, daemon_memory, pull_speed, status_cost, stop_latency
+from tests.bench import (
+    agent_cost,
+    daemon_memory,
+    event_latency,
+    pull_speed,
+    status_cost,
+    stop_latency,
+)
 
 
 def main() -> int:
     """Run every benchmark in turn."""
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for bench in (stop_latency, status_cost, daemon_memory, agent_cost, pull_speed):
+    for bench in (stop_latency, status_cost, daemon_memory, agent_cost, event_latency, pull_speed):
         bench.measure()
     return 0
 
