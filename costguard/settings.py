@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from costguard import paths
-from costguard.core.money import parse_yuan
+from costguard.core.money import parse_yuan, yuan_text
 from costguard.errors import UserError
 from costguard.lang import _
 from costguard.tomlfile import TomlFile, nearest, read_toml, validated
@@ -87,11 +87,19 @@ class SshBox(_Table):
     key_file: str | None = None
     host_key: str | None = None
     price_micros_per_hour: Yuan | None = Field(default=None, alias="price_yuan_per_hour")
+    paused_micros_per_hour: Yuan | None = Field(default=None, alias="paused_price_yuan_per_hour")
     billing: Literal["second", "minute", "hour"] = "second"
     power_state_command: str | None = None
     pause_command: str | None = None
     resume_command: str | None = None
     in_guest_stop_command: str | None = None
+    console_url: str | None = None
+    work_dir: str | None = None
+    gpu: str | None = None
+    gpu_count: Annotated[int, Field(ge=1)] | None = None
+    release_after_off_days: Annotated[int, Field(ge=1)] | None = None
+    poll_interval_s: Annotated[Decimal, Field(gt=0, strict=False)] | None = None
+    stop_latency_s: Annotated[Decimal, Field(gt=0, strict=False)] | None = None
 
 
 class _ConfigFile(_Table):
@@ -117,6 +125,34 @@ class Settings(BaseModel):
     def provider(self, name: str) -> ProviderSettings:
         """The table of one platform; an empty one where the config has none."""
         return self.providers.get(name, ProviderSettings())
+
+    def account_table(self, name: str) -> dict[str, Any]:
+        """What the config says of one account, as its adapter takes it: `autodl`, or `ssh.box1`.
+
+        UserError for a box that the config does not have. Secrets are not in it, their files are.
+        """
+        if not name.startswith("ssh."):
+            table = self.provider(name)
+            return {**table.model_dump(exclude_none=True), **(table.model_extra or {})}
+        box = self.ssh_boxes.get(name.removeprefix("ssh."))
+        if box is None:
+            raise UserError(
+                "unknown_box",
+                _("the config has no machine {name}").format(name=repr(name)),
+                str(self.home / "config.toml"),
+                f"[providers.{name}]",
+            )
+        found = box.model_dump(by_alias=True, exclude_none=True)
+        for key in ("price_yuan_per_hour", "paused_price_yuan_per_hour"):
+            if key in found:
+                found[key] = yuan_text(found[key])
+        if box.key_file is not None:
+            found["key_file"] = str(self.home / Path(box.key_file).expanduser())
+        return found
+
+    def secret(self, file_name: str, variable: str) -> SecretStr | None:
+        """As `read_secret`, for this home."""
+        return read_secret(self.home, file_name, variable)
 
     def token(self, provider: str) -> SecretStr | None:
         """The platform's token, or None where there is none; UserError if it is not kept private.

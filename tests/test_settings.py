@@ -180,3 +180,51 @@ def test_a_secret_that_is_no_secret_is_refused(
         load_settings(tmp_path).token("autodl")
     assert caught.value.code == code
     assert caught.value.where == str(tmp_path / "autodl.token")
+
+
+def test_an_accounts_table_is_as_its_adapter_takes_it(tmp_path: Path) -> None:
+    """Own fields and common ones; of a machine with SSH, its price as it was written."""
+    (tmp_path / "config.toml").write_text(
+        """
+[providers.compshare]
+zone = "cn-wlcb-01"
+private_key_file = "compshare.key"
+poll_interval_s = 15
+[providers.ssh.box1]
+ssh = "ssh root@host"
+key_file = "keys/box1"
+price_yuan_per_hour = 15.25
+paused_price_yuan_per_hour = 0
+console_url = "https://console.example"
+gpu_count = 2
+""",
+        encoding="utf-8",
+    )
+    settings = load_settings(tmp_path)
+    assert settings.account_table("compshare") == {
+        "zone": "cn-wlcb-01",
+        "private_key_file": "compshare.key",
+        "poll_interval_s": Decimal(15),
+    }
+    assert settings.account_table("autodl") == {}
+    box = settings.account_table("ssh.box1")
+    assert box["price_yuan_per_hour"] == "15.25"
+    assert box["paused_price_yuan_per_hour"] == "0.00"
+    assert box["key_file"] == str(tmp_path / "keys" / "box1")
+    assert box["gpu_count"] == 2
+    with pytest.raises(UserError, match="box2"):
+        settings.account_table("ssh.box2")
+
+
+def test_a_secret_is_read_from_its_home(tmp_path: Path) -> None:
+    """Only where nobody else may read it."""
+    settings = load_settings(tmp_path)
+    assert settings.secret("some.key", "COSTGUARD_NO_SUCH_KEY") is None
+    (tmp_path / "some.key").write_text("planted", encoding="utf-8")
+    (tmp_path / "some.key").chmod(0o600)
+    found = settings.secret("some.key", "COSTGUARD_NO_SUCH_KEY")
+    assert found is not None
+    assert found.get_secret_value() == "planted"
+    (tmp_path / "some.key").chmod(0o644)
+    with pytest.raises(UserError, match="chmod 600"):
+        settings.secret("some.key", "COSTGUARD_NO_SUCH_KEY")

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from costguard.core.snapshot import Exit, Signs, Step, TrainingFacts, Window
+from costguard.core.snapshot import Exit, Signs, Step, TrainingFacts, Verdict, Window
 
 STEPS_KEPT = 200
+FIRST_LOSSES_KEPT = 5  # one logged loss is noise; the gate compares medians of a few
+AGENT_REASONS = ("finished", "failed", "stalled", "idle", "diverged", "max_hours")
 FIGURE_MAX = 1e15  # what is larger is junk, and would not survive being rounded
 BYTES_SIGN_KIB = 64  # in a window: what a stuck download's retries stay under
 CPU_SIGN_CENTICORES = 10
@@ -67,8 +69,11 @@ def _progress(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> T
     best = facts.best_loss
     if loss is not None and (best is None or loss < best):
         best = loss
+    first = facts.first_losses
+    if loss is not None and len(first) < FIRST_LOSSES_KEPT:
+        first = (*first, loss)
     steps = (*facts.steps, Step(step, at_ms, loss))[-STEPS_KEPT:]
-    return replace(facts, steps=steps, best_loss=best)
+    return replace(facts, steps=steps, first_losses=first, best_loss=best)
 
 
 def _has_loss(message: Mapping[str, Any]) -> bool:
@@ -141,6 +146,15 @@ def _exit(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Train
     return replace(facts, exit=end, exit_at_ms=at_ms)
 
 
+def _verdict(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:
+    """The first one counts: what came after it was already being ended."""
+    reason, text = message.get("reason"), message.get("text")
+    if facts.verdict is not None or reason not in AGENT_REASONS or not isinstance(text, str):
+        return facts
+    evidence = {**_fields(message.get("evidence")), "by": "agent"}
+    return replace(facts, verdict=Verdict(str(reason), text, evidence, save=False))
+
+
 def _whole(value: object) -> int | None:
     """The value if it is an integer; a boolean is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
@@ -165,4 +179,5 @@ _HANDLERS = {
     "gpu": _window,
     "checkpoint": _checkpoint,
     "exit": _exit,
+    "verdict": _verdict,
 }

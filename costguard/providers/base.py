@@ -4,19 +4,27 @@ ProviderError
 ├── Unclear        the call may or may not have taken effect: ask before calling again
 ├── Absent         the platform does not know this instance (unknown until absent for long)
 └── Refused        a definite no; nothing happened
-    ├── NoCapacity     nothing to rent right now
-    └── AuthRefused    token wrong, expired or not allowed: polling stops, a person is needed
+    ├── NoCapacity      nothing to rent right now
+    ├── Busy            another operation on this instance is under way: later
+    ├── AuthRefused     token wrong, expired or not allowed: polling stops, a person is needed
+    └── AccountRefused  not verified, in arrears or over its quota: a person is needed, there
+
+`Provider` is what a pass needs of a platform. `Account` adds what a person asks before and after:
+offers, images, prices of a whole request, lines of the bill.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from costguard.errors import CostguardError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
+
+    from pydantic import SecretStr
 
     from costguard.core.moment import Moment
     from costguard.core.power import PowerRead
@@ -47,19 +55,40 @@ class NoCapacity(Refused):
     """There is nothing of that kind to rent at the moment."""
 
 
+class Busy(Refused):
+    """The platform lets only one operation at a time touch this instance."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class AuthRefused(Refused):
     """The platform does not accept our credentials."""
 
 
+class AccountRefused(Refused):
+    """The account may not: not verified, in arrears, or over its quota."""
+
+
+TimerKind = Literal["none", "lease", "fixed"]
+KeySource = Literal["daemon", "password", "account", "user"]
+
+
 @dataclass(frozen=True, slots=True)
 class SshDetails:
-    """How to reach a running instance, as the platform tells it at this boot."""
+    """How to reach a running instance, as the platform tells it at this boot.
+
+    Host, port and password may all be others after the next start: never keep them across one.
+    """
 
     host: str
     port: int
     user: str
     host_keys: tuple[str, ...]  # public key lines; empty where the platform gives none
     work_dir: str
+    password: SecretStr | None = None
+    key_file: Path | None = None  # the user's own key, where the config names one
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +102,21 @@ class InstanceView:
     tariff: Tariff
     ssh: SshDetails | None
     created_ms: int | None = None
+    gpu_count: int | None = None
+    charge_type: str | None = None  # the platform's own word
+    status: str = ""  # the platform's own word on the power state
+    unfit: str | None = None  # why it must not be adopted, in a sentence; None where it may
+    release_at_ms: int | None = None  # when the platform deletes it by itself, where it tells
+    waits_for_capacity: bool = False  # told to start, and waits for a card, perhaps for ever
 
 
 @dataclass(frozen=True, slots=True)
 class CreateRequest:
-    """What to rent, under which tag, and when the platform's own timer is to stop it."""
+    """What to rent, under which tag, and when the platform's own timer is to stop it.
+
+    `tag` is what our instances are known by: adapters put it wherever their platform keeps a
+    text of the user's, which is the instance's name on most.
+    """
 
     name: str
     tag: str
@@ -88,6 +127,8 @@ class CreateRequest:
     ssh_public_key: str
     stop_at_ms: int | None
     max_price_micros_per_hour: int | None
+    system_disk_gb: int | None = None
+    data_disk_gb: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +141,51 @@ class Quote:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing that can be rented. `gpu` is the platform's own id; `in_stock` None: not told."""
+
+    gpu: str
+    gpu_count: int
+    tariff: Tariff
+    in_stock: bool | None
+    memory_gib: int | None = None
+    region: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """One image to start from; `says` is all that its own name, tags and description say."""
+
+    id: str
+    name: str
+    kind: str
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class BillLine:
+    """One charge on the platform's bill, for a closed or the present period."""
+
+    instance_id: str
+    begun_ms: int
+    ended_ms: int | None
+    micros: int
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderFacts:
     """What is known of a platform, with the worst figures it documents.
 
     `stop_latency_ms` is from the stop call to the meter's end; `cache_age_ms` how old an answer
     about the power state may be; `timer_min_lead_ms` how far ahead a stop timer must lie (None:
-    the platform has no timer); `timer_lateness_ms` how late it may fire.
+    no timer that can be moved); `timer_lateness_ms` how late it may fire. `timer_is_fixed`: the
+    platform takes a deadline at create and never again, so that it is no lease and is gone after
+    a resume. `can_stop` is False where nobody but a person can stop the meter. Where the platform
+    charges in another currency, `yuan_per_unit_micros` is the rate that prices here were made
+    with, and it belongs into the books. `release_after_off_days`: off for so long, an instance
+    is deleted by the platform, disk and all.
     """
 
     name: str
@@ -117,7 +197,27 @@ class ProviderFacts:
     arms_timer_at_create: bool
     in_guest_stop: tuple[str, ...] | None
     in_guest_stop_proven: bool
-    client_key_source: str = "daemon"
+    client_key_source: KeySource = "daemon"
+    timer_is_fixed: bool = False
+    can_stop: bool = True
+    can_create: bool = True
+    can_resume: bool = True
+    keeps_tags: bool = True  # False: lists know ours only while this process lives
+    tells_balance: bool = True
+    tells_bill: bool = True
+    tells_stock: bool = True
+    tells_prices: bool = True  # of what could be rented; False: they are copied into the config
+    release_after_off_days: int | None = None
+    currency: str = "CNY"
+    yuan_per_unit_micros: int = 1_000_000
+    console_url: str = ""
+
+    @property
+    def timer_kind(self) -> TimerKind:
+        """`lease` where the timer can be moved, `fixed` where it is set once, else `none`."""
+        if self.timer_is_fixed:
+            return "fixed"
+        return "none" if self.timer_min_lead_ms is None else "lease"
 
 
 class Provider(Protocol):
@@ -167,4 +267,24 @@ class Provider(Protocol):
 
     def balance_micros(self) -> int | None:
         """What is left in the wallet; None where the platform does not tell."""
+        ...
+
+
+class Account(Provider, Protocol):
+    """What a person asks of a rental account before renting and after paying."""
+
+    def price(self, request: CreateRequest) -> Quote:
+        """The tariff of exactly this request: cards, disks, image and region counted."""
+        ...
+
+    def offers(self, gpu_count: int = 1) -> Sequence[Offer]:
+        """What can be rented with so many cards."""
+        ...
+
+    def images(self, words: str) -> Sequence[ImageInfo]:
+        """Images whose name or description holds all of these words; Refused if not offered."""
+        ...
+
+    def bill_lines(self, instance_id: str, since_ms: int, until_ms: int) -> Sequence[BillLine]:
+        """The lines of the bill for one instance; none where the platform gives none."""
         ...

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import requests
 
+from costguard.core.calendar import Window
 from costguard.core.money import MICROS_PER_YUAN
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
+from costguard.core.tariff import ZONE, Discount, Tariff
 from costguard.providers.base import (
     Absent,
     AuthRefused,
+    BillLine,
     CreateRequest,
+    ImageInfo,
     InstanceView,
     NoCapacity,
+    Offer,
     ProviderFacts,
     Quote,
     Refused,
@@ -98,7 +103,7 @@ class LocalProvider:
             offers = self._call("GET", "/v1/offers")["offers"]
             for offer in offers:
                 if offer["gpu"].lower() == wanted.lower():
-                    return Quote(offer["gpu"], _tariff(offer), int(offer["stock"]) > 0)
+                    return Quote(offer["gpu"], tariff_from_wire(offer), int(offer["stock"]) > 0)
             names = ", ".join(offer["gpu"] for offer in offers)
         raise Refused(f"no GPU type {wanted!r} here; there are: {names}")
 
@@ -170,6 +175,35 @@ class LocalProvider:
         with _understood("wallet"):
             return _micros(self._call("GET", "/v1/wallet")["balance_yuan"])
 
+    def price(self, request: CreateRequest) -> Quote:
+        """What so many cards cost; the disk is charged beside them, on or off."""
+        quote = self.quote(request.gpu)
+        price = quote.tariff.price_micros_per_hour * request.gpu_count
+        return replace(quote, tariff=replace(quote.tariff, price_micros_per_hour=price))
+
+    def offers(self, gpu_count: int = 1) -> Sequence[Offer]:
+        """Every card type here."""
+        with _understood("offers"):
+            found = []
+            for offer in self._call("GET", "/v1/offers")["offers"]:
+                tariff, stock = tariff_from_wire(offer), int(offer["stock"])
+                price = tariff.price_micros_per_hour * gpu_count
+                whole = replace(tariff, price_micros_per_hour=price)
+                found.append(Offer(offer["gpu"], gpu_count, whole, stock >= gpu_count))
+            return tuple(found)
+
+    def images(self, words: str) -> Sequence[ImageInfo]:
+        """None: an instance here is this machine."""
+        del words
+        return ()
+
+    def bill_lines(self, instance_id: str, since_ms: int, until_ms: int) -> Sequence[BillLine]:
+        """The whole bill of the instance as one line, where it falls into the time."""
+        total = self.bill_micros(instance_id)
+        if total is None:
+            return ()
+        return (BillLine(instance_id, since_ms, until_ms, total, "total so far"),)
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """One HTTP call, mapped onto the exception tree; never repeated here.
 
@@ -198,7 +232,7 @@ class LocalProvider:
         if status == requests.codes.not_found:
             raise Absent(text)
         if status in (requests.codes.unauthorized, requests.codes.forbidden):
-            raise AuthRefused(text)
+            raise AuthRefused(f"local: the platform's token is wrong or expired ({text})")
         if status == requests.codes.too_many_requests:
             raise Unclear(text, _retry_after_s(response))
         if code == "no_capacity":
@@ -235,13 +269,26 @@ def _micros(yuan: str) -> int:
     return int(Decimal(yuan) * MICROS_PER_YUAN)
 
 
-def _tariff(item: Mapping[str, Any]) -> Tariff:
+def tariff_from_wire(item: Mapping[str, Any]) -> Tariff:
+    """The billing rule of an offer or an instance as the platform shows it."""
     billing = item.get("billing", {})
     return Tariff(
         price_micros_per_hour=_micros(item["price_yuan_per_hour"]),
         quantum_s=int(billing.get("quantum_s", 1)),
         paused_micros_per_hour=_micros(item.get("disk_price_yuan_per_hour", "0")),
+        by_clock=billing.get("rounding") == "per_clock",
+        minimum_s=int(billing.get("minimum_s", 0)),
+        minimum_micros=int(billing.get("minimum_micros", 0)),
+        zone=billing.get("zone", ZONE),
+        discounts=tuple(_discount(one) for one in billing.get("discounts", ())),
     )
+
+
+def _discount(item: Mapping[str, Any]) -> Discount:
+    day = item["day"]
+    dates = () if day is None else (day,)
+    window = Window(int(item["from_s"]), int(item["until_s"]), dates=dates)
+    return Discount(int(item["percent"]) * 10, window)
 
 
 def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
@@ -262,8 +309,10 @@ def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
         id=str(item["id"]),
         tag=str(item["tag"]),
         gpu=item["gpu"],
+        gpu_count=item.get("gpu_count"),
+        status=str(item["status"]),
         read=read,
-        tariff=_tariff(item),
+        tariff=tariff_from_wire(item),
         ssh=_ssh(item),
         created_ms=item["created_at_ms"],
     )

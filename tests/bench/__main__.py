@@ -8,18 +8,31 @@ import sys
 
 from tests.bench import (
     agent_cost,
+    big_ledger,
     daemon_memory,
     event_latency,
+    forecast_error,
     pull_speed,
     status_cost,
     stop_latency,
+)
+
+BENCHES = (
+    stop_latency,
+    status_cost,
+    daemon_memory,
+    agent_cost,
+    event_latency,
+    pull_speed,
+    forecast_error,
+    big_ledger,
 )
 
 
 def main() -> int:
     """Run every benchmark in turn."""
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for bench in (stop_latency, status_cost, daemon_memory, agent_cost, event_latency, pull_speed):
+    for bench in BENCHES:
         bench.measure()
     return 0
 
