@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from costguard.agent import daemonize, llamafactory
 from costguard.agent.answers import answer, refuse
 from costguard.agent.interpreters import find_python
-from costguard.agent.service import Launch, Service
+from costguard.agent.launch import Launch
+from costguard.agent.service import Service
 from costguard.agent.spec import PYTHON, SPEC_NAME, Spec, load_spec
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(_arguments: argparse.Namespace) -> int:
     launch = _launch(spec, umask)
     if isinstance(launch, str):
         return refuse("missing_modules", launch)
-    told = daemonize.detach(lambda report: _serve(spec, launch, report))
+    told = daemonize.detach(lambda report: _serve(spec, launch, report), spec.restart_s)
     if "error" in told:
         return refuse("agent_failed", told["error"])
     return answer(told)
@@ -73,4 +74,5 @@ def _serve(spec: Spec, launch: Launch, report: Any) -> None:
         report({"error": f"{type(error).__name__}: {error}"})
         raise
     told = {"t": "start", "already": False, "pid": os.getpid(), "run_id": spec.run_id}
+    told["guardian"] = os.getppid()
     service.run(lambda: report({**told, "python": launch.python}))
