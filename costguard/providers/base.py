@@ -197,6 +197,7 @@ class ProviderFacts:
     arms_timer_at_create: bool
     in_guest_stop: tuple[str, ...] | None
     in_guest_stop_proven: bool
+    in_guest_stop_given: bool = False  # the user's own command, from the config
     client_key_source: KeySource = "daemon"
     timer_is_fixed: bool = False
     can_stop: bool = True

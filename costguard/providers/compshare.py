@@ -137,6 +137,7 @@ class Compshare:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="password",
             tells_bill=False,
             console_url="https://console.compshare.cn/light-gpu/console/resources",

@@ -125,6 +125,7 @@ class RunPod:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings) or ("sh", "-c", "runpodctl pod stop $RUNPOD_POD_ID"),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="account",
             timer_is_fixed=self._stop_after_ms is not None,
             currency="USD",

@@ -87,6 +87,7 @@ class SshBox:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="user",
             can_stop=bool(settings.get("pause_command")),
             can_create=False,

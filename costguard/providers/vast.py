@@ -102,6 +102,7 @@ class Vast:
             in_guest_stop=guest_stop(settings)
             or ("sh", "-c", "vastai stop instance $CONTAINER_ID --api-key $CONTAINER_API_KEY"),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             currency="USD",
             yuan_per_unit_micros=self._rate,
             console_url="https://cloud.vast.ai/instances/",

@@ -122,6 +122,7 @@ class Xiangongyun:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             tells_bill=False,
             tells_stock=False,
             tells_prices=False,

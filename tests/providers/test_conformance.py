@@ -9,7 +9,7 @@ import pytest
 from costguard.core.power import Power
 from costguard.core.tariff import Tariff
 from costguard.providers.base import Absent, NoCapacity, Refused, Unclear
-from tests.providers.asking import call, every, rent
+from tests.providers.asking import call, every, hasty, rent
 from tests.providers.rigs import NOW, TAG, Rig
 
 # ------------------------------------------------------------------------------------ the life
@@ -181,7 +181,7 @@ def test_a_create_without_an_answer_is_unclear_and_made_once(
 ) -> None:
     """With the effect or without: a list of our tag tells."""
     rig.cloud.fail("create", kind, after=after, times=1)
-    with pytest.raises(Unclear):
+    with hasty(rig, kind), pytest.raises(Unclear):
         rig.account.create(rig.request(), NOW)
     assert rig.cloud.counts["create"] == 1
     assert len(rig.account.list_tagged(TAG, NOW)) == after
@@ -208,7 +208,7 @@ def test_a_stop_without_an_answer_is_unclear_and_made_once(
     """Whether it took effect is read."""
     view = rent(rig)
     rig.cloud.fail("stop", kind, after=after, times=1)
-    with pytest.raises(Unclear):
+    with hasty(rig, kind), pytest.raises(Unclear):
         rig.account.stop(view.id)
     assert rig.cloud.counts["stop"] == 1
     rig.cloud.settle()
