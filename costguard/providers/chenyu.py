@@ -143,9 +143,9 @@ class Chenyu:
         found = {}
         for item in self._instances():
             with understood("chenyu list"):
-                view = self._view(item, now)
-            if view.tag.startswith(tag_prefix):
-                found[view.id] = view
+                if self._tag(item).startswith(tag_prefix):
+                    view = self._view(item, now)
+                    found[view.id] = view
         return tuple(found.values())
 
     def read(self, instance_id: str, now: Moment) -> InstanceView:
@@ -320,7 +320,7 @@ class Chenyu:
         instance_id, title = str(item["instance_uuid"]), str(item.get("title") or "")
         if instance_id in self._tags:
             return self._tags[instance_id]
-        for tag, claim in self._claims.items():
+        for tag, claim in list(self._claims.items()):
             if instance_id not in claim.before and item.get("gpu_uuid") == claim.gpu:
                 image = item.get("image_uuid")
                 if image in (None, "", claim.image):
