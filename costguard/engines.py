@@ -72,7 +72,8 @@ def runs_for(
     if table.engine == "command":
         return (_command_run(file, table, save_grace_ms),)
     return tuple(
-        _trainer_run(file, table, stage, save_grace_ms, check_data=check_data) for stage in stages
+        _trainer_run(file, table, stages, n, save_grace_ms, check_data=check_data and n == 0)
+        for n in range(len(stages))
     )
 
 
@@ -103,14 +104,24 @@ def _command_run(file: TomlFile, table: TrainingTable, save_grace_ms: int) -> Ru
 
 
 def _trainer_run(
-    file: TomlFile, table: TrainingTable, stage: Stage, save_grace_ms: int, *, check_data: bool
+    file: TomlFile,
+    table: TrainingTable,
+    stages: tuple[Stage, ...],
+    number: int,
+    save_grace_ms: int,
+    *,
+    check_data: bool,
 ) -> Run:
+    stage = stages[number]
     _refuse_misplaced(file, table)
     dataset = require_file(file, table.dataset, ("training", "dataset"))
     model, model_uploads = _model(file, table)
     flags = ["--output_dir", table.output_dir]
     if stage.max_samples is not None:
         flags += ["--max_samples", str(stage.max_samples)]
+    if stage.start == "previous":
+        # Stages lie beside one another on the instance: see the daemon's links.
+        flags += ["--adapter_name_or_path", f"../stage-{number - 1}/{table.output_dir}"]
     for flag, value in (table.model_extra or {}).items():
         flags.append(f"--{flag}={_flag_text(file, flag, value)}")
     model_here = model_uploads[0].local if model_uploads else model

@@ -31,6 +31,7 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 NAME_MAX = 64
+LEASE_MS = 900_000
 
 _LIMITS = GuardLimits()  # the defaults of the design, section 6
 _WISH = InstanceWish(provider="")
@@ -133,7 +134,7 @@ class _Artifacts(_Table):
 class _Advanced(_Table):
     """What a night does not need and a test does."""
 
-    lease: DurationMs = 900_000
+    lease: DurationMs | None = None  # given: never a longer one
     save_grace: DurationMs = 60_000
     telemetry_window: DurationMs = 5_000
 
@@ -149,15 +150,27 @@ class _JobFile(_Table):
 
 
 def load_job(
-    path: Path, budget: str | None = None, *, best_effort: bool = False, check_data: bool = True
+    path: Path,
+    budget: str | None = None,
+    *,
+    best_effort: bool = False,
+    check_data: bool = True,
+    dataset: Path | None = None,
+    output_suffix: str = "",
 ) -> JobSpec:
     """The job that the file at `path` asks for, complete and checked; UserError if it cannot run.
 
-    `budget` overrides the file's `budget_yuan`. `check_data=False` leaves out step 3 above, for
-    callers that have just done it.
+    `budget` overrides the file's `budget_yuan`, `dataset` its data set. `output_suffix` gives a
+    run that is to begin anew an output folder of its own. `check_data=False` leaves out step 3
+    above, for callers that have just done it.
     """
     file = read_toml(path.absolute(), CODE)
     table = validated(_JobFile, file, file.data, CODE)
+    training = table.training
+    changes: dict[str, Any] = {"output_dir": training.output_dir + output_suffix}
+    if dataset is not None:
+        changes["dataset"] = str(dataset.absolute())
+    training = training.model_copy(update=changes)
     _check_provider(file, table.instance.provider)
     stages = _stages(file, table)
     return JobSpec(
@@ -166,13 +179,12 @@ def load_job(
         cap_micros=_cap(file, table.job.budget_yuan, budget),
         best_effort=best_effort,
         instance=_instance_wish(table.instance),
-        runs=runs_for(
-            file, table.training, stages, table.advanced.save_grace, check_data=check_data
-        ),
+        runs=runs_for(file, training, stages, table.advanced.save_grace, check_data=check_data),
         stages=stages,
         guards=_limits(table.guards),
         pull_to=str(file.path.parent / Path(table.artifacts.pull_to).expanduser()),
-        lease_ms=table.advanced.lease,
+        lease_ms=table.advanced.lease or LEASE_MS,
+        long_leases=table.advanced.lease is None,
         telemetry_window_ms=table.advanced.telemetry_window,
         source=str(file.path),
     )
@@ -210,10 +222,10 @@ def _check_provider(file: TomlFile, name: str) -> None:
 
 
 def _stages(file: TomlFile, table: _JobFile) -> tuple[Stage, ...]:
-    if len(table.stages) > 1:
+    if len(table.stages) > 1 and table.training.engine == "command":
         raise file.error(
-            "not_in_this_version",
-            _("more than one [[stages]] is not in this version"),
+            CODE,
+            _("a command of your own has no stages: costguard cannot tell it how many samples"),
             ("stages", 1),
             _("keep one [[stages]], and run the next as a job of its own"),
         )

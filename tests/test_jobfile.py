@@ -217,7 +217,6 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
         ('"5m"', "5", "no duration", "[guards] idle_after", ""),
         ('"5m"', '"0s"', "zero", "[guards] idle_after", ""),
         ("= 100", "= 0", 'neither "all" nor', "[[stages]] (1) max_samples", ""),
-        ("[guards]", "[[stages]]\n[guards]", "more than one [[stages]]", "[[stages]] (2)", ""),
         ("= 100", '= 100\nstart = "previous"', "none before it", "[[stages]] (1) start", ""),
         (
             "quantization_bit",
@@ -336,3 +335,27 @@ def test_names_that_would_break_something(name: str) -> None:
     """Blanks, slashes, control and direction characters, options and hidden files are refused."""
     with pytest.raises(ValueError, match="cannot be a name"):
         check_name(name)
+
+
+def test_each_stage_is_a_run_of_its_own(folder: Path) -> None:
+    """The first N samples, then all of them."""
+    text = TRAINER_JOB.replace("[guards]", '[[stages]]\nmax_samples = "all"\n[guards]')
+    first, second = load(folder, text).runs
+    assert first.argv[first.argv.index("--max_samples") + 1] == "100"
+    assert "--max_samples" not in second.argv
+    assert first.output_dir == second.output_dir
+
+
+def test_a_command_of_ones_own_has_no_stages(folder: Path) -> None:
+    """It could not be told how many samples to take."""
+    text = COMMAND_JOB + "[[stages]]\nmax_samples = 1\n[[stages]]\nmax_samples = 2\n"
+    assert "has no stages" in refusal(folder, text).what
+
+
+def test_another_data_set_and_output_folder_go_before_the_files(folder: Path) -> None:
+    """As `resume --data` needs them."""
+    other = folder / "day2.jsonl"
+    other.write_text(json.dumps(ROW) + "\n", encoding="utf-8")
+    run = load_job(folder / "job.toml", dataset=other, output_suffix="-2").runs[0]
+    assert run.output_dir == "output-2"
+    assert "data/day2.jsonl" in run.argv

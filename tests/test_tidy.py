@@ -22,7 +22,7 @@ TEXTS = sorted(
 # What only the whole program shares (errors, words, paths) stands at the right, as few as can be.
 ARROWS: dict[str, set[str]] = {
     "core": set(),
-    "agent": set(),
+    "agent": {"core"},
     "localcloud": set(),
     "store": {"core", "errors"},
     "providers": {"core", "errors"},
@@ -30,9 +30,10 @@ ARROWS: dict[str, set[str]] = {
     "report": {"core", "errors", "paths", "settings", "store"},
     "daemon": {"core", "localcloud", "providers", "remote", "report", "store"}
     | {"errors", "paths", "settings"},
-    "cli": {"core", "daemon", "demo", "jobfile", "preflight", "report"}
+    "cli": {"core", "daemon", "demo", "jobfile", "preflight", "report", "sim", "store"}
     | {"errors", "lang", "paths", "settings"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
+    "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},
     "engines": {"core", "lang", "preflight", "tomlfile"},
     "jobfile": {"core", "engines", "errors", "lang", "settings", "tomlfile"},
     "preflight": {"errors", "lang", "tomlfile"},

@@ -1,18 +1,33 @@
-"""`python -m trainer check | make-model | train`."""
+"""`python -m trainer COMMAND`: judge data, mask them, train, talk to the result, export it."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from trainer.exits import FINISHED, USAGE, Refusal
 from trainer.progress import say, warn
+
+COMMANDS = {
+    "check": ("trainer.check", "run_check"),
+    "mask": ("trainer.mask", "run_mask"),
+    "make-model": ("trainer.make_model", "run_make_model"),
+    "train": ("trainer.flags", "run_train"),
+    "chat": ("trainer.chat", "run_chat"),
+    "export": ("trainer.export", "run_export"),
+}
+"""What each command calls. Imported only when asked for, so that `check` needs no torch."""
 
 USAGE_TEXT = """\
 python -m trainer COMMAND
 
   check FILE [--json] [--cutoff_len N]   judge a data set; needs no torch
+  mask FILE --out FILE                   replace personal data; needs no torch
   make-model --out DIR --data FILE       make a small Qwen2 model and tokenizer, offline
   train --model_name_or_path M --dataset D --output_dir O [...]   a QLoRA run
+  train RECIPE.yaml                      the same, from a recipe of LLaMA-Factory
+  chat --model_name_or_path M --adapter_name_or_path A [--interview FILE]   ask the result
+  export --model_name_or_path M --adapter_name_or_path A --export_dir D   merge it, bf16 or NF4
 
 COMMAND --help names its options."""
 
@@ -20,23 +35,14 @@ COMMAND --help names its options."""
 def main(argv: list[str]) -> int:
     """The exit code of one command."""
     command, rest = (argv[0], argv[1:]) if argv else ("", [])
-    try:
-        if command == "check":
-            from trainer.check import run_check
-
-            return run_check(rest)
-        if command == "make-model":
-            from trainer.make_model import run_make_model
-
-            return run_make_model(rest)
-        if command == "train":
-            from trainer.flags import parse_train
-            from trainer.train import run
-
-            return run(parse_train(rest))
-    except Refusal as refusal:
-        warn(refusal.text())
-        return refusal.exit_code
+    if command in COMMANDS:
+        module, function = COMMANDS[command]
+        try:
+            code: int = getattr(import_module(module), function)(rest)
+        except Refusal as refusal:
+            warn(refusal.text())
+            return refusal.exit_code
+        return code
     if command in {"-h", "--help"}:
         say(USAGE_TEXT)
         return FINISHED

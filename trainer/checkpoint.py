@@ -62,9 +62,10 @@ class Checkpoints:
         self._remove_old(step)
         return Checkpoint(step, target, present)
 
-    def save_adapter(self, step: int) -> Path:
+    def save_adapter(self, step: int, semantics: Mapping[str, Any] | None = None) -> Path:
         """The path of the final artifact `adapter/`, copied from the checkpoint of `step`.
 
+        `semantics` go into its manifest, so that who loads it knows its base and system prompt.
         Raises OSError, also if that checkpoint is not whole.
         """
         checkpoint = self._read(self.output_dir / f"checkpoint-{step}")
@@ -73,7 +74,7 @@ class Checkpoints:
         target = self.output_dir / ADAPTER_DIRECTORY
         files = {name: checkpoint[name] for name in ADAPTER_FILES}
         if not target.exists() or self._read(target) != files:
-            facts = {"kind": "adapter", "step": step}
+            facts = {"kind": "adapter", "step": step, "semantics": semantics}
             publish_directory(self.disk, target, files, facts, displace=True)
         return target
 

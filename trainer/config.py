@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainer.download import Wanted
+from trainer.formats.shapes import AUTO, RowFormat
 from trainer.template import QWEN_DEFAULT_SYSTEM
 
 if TYPE_CHECKING:
@@ -19,6 +22,11 @@ class Config:
     dataset: Path
     """The file itself, found already."""
     output_dir: Path
+    row_format: RowFormat = AUTO
+    """How the rows are to be read, as `dataset_info.json` says."""
+    model_source: str | None = None
+    model_revision: str | None = None
+    cache_dir: Path | None = None
     default_system: str = QWEN_DEFAULT_SYSTEM
     lora_target: str = "all"
     lora_rank: int = 8
@@ -33,10 +41,16 @@ class Config:
     learning_rate: float = 2e-4
     lr_scheduler_type: str = "cosine"
     warmup_steps: int = 0
+    warmup_ratio: float = 0.0
+    """Of all steps; `warmup_steps` wins if it is given."""
     num_train_epochs: float = 3.0
     max_steps: int = -1
     max_samples: int | None = None
     cutoff_len: int = 1024
+    max_bad_percent: float = 0.0
+    """More bad rows than this share, and the run is refused; fewer are named and left out."""
+    val_size: float = 0.0
+    """Held out of training: a share below 1, or a number of samples."""
     max_grad_norm: float = 1.0
     optim: str = "adamw_torch"
     seed: int = 42
@@ -65,6 +79,19 @@ class Config:
             "default_system", "lora_target", "lora_rank", "lora_alpha", "lora_dropout",
             "quantization_bit", "double_quantization", "samples_per_step", "learning_rate",
             "lr_scheduler_type", "warmup_steps", "max_samples", "cutoff_len", "max_grad_norm",
-            "optim", "seed",
+            "optim", "seed", "val_size", "warmup_ratio",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        return {
+            **{name: getattr(self, name) for name in names},
+            "row_format": asdict(self.row_format),
+        }
+
+    def wanted_model(self) -> Wanted:
+        """The model as it was named, for who fetches it."""
+        return Wanted(
+            self.model_name_or_path, self.model_source, self.model_revision, self.cache_dir
+        )
+
+    def warmup(self, total_steps: int) -> int:
+        """How many steps the learning rate takes to rise."""
+        return self.warmup_steps or math.ceil(self.warmup_ratio * total_steps)

@@ -1,69 +1,40 @@
-"""Alpaca data sets: read them, and say of each bad row in which line it is and what is wrong.
+"""Data sets: find the file, read it, and say of each bad row in which line it is and what is wrong.
 
 Standard library only, so that a data set can be judged on a machine without torch.
-A row: `instruction`, `output` (texts, not empty), optionally `input`, `system` (texts) and
-`history` (a list of [question, answer] pairs). `.jsonl` holds one object a line, `.json` one array.
+`formats/` knows the files and the shapes of rows; this module knows the whole.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from bisect import bisect_left
-from dataclasses import dataclass, field
+import random
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.exits import DATA, Refusal
+from trainer.formats.info import FILE_NAME, describe, describe_file
+from trainer.formats.rows import SUFFIXES, read_rows
+from trainer.formats.shapes import AUTO, RowFormat, parse_row
+from trainer.progress import warn
+from trainer.sample import CONTROL_TOKENS, RowError, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Sequence
 
-SUFFIXES = (".jsonl", ".json")
-CONTROL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-KEYS = ("instruction", "input", "output", "system", "history")
+__all__ = [
+    "CONTROL_TOKENS", "SHOWN_ERRORS", "DataSet", "Found", "RowError", "Sample", "find",
+    "find_dataset", "found_file", "held_out", "parse_row", "read_dataset", "require_good",
+]  # fmt: skip
+
 SHOWN_ERRORS = 20
-_COMMON_NAMES = {
-    "prompt": "instruction",
-    "question": "instruction",
-    "query": "instruction",
-    "answer": "output",
-    "response": "output",
-    "completion": "output",
-}
 
 
 @dataclass(frozen=True)
-class RowError:
-    """What is wrong with the row that begins in `line`, and what to do about it."""
+class Found:
+    """A data set's file, and how its rows are to be read."""
 
-    line: int
-    what: str
-    hint: str
-
-    def as_json(self) -> dict[str, Any]:
-        """The error as `check --json` prints it."""
-        return {"line": self.line, "what": self.what, "hint": self.hint}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One row: the turns of a conversation, the last of which is `question` and `answer`."""
-
-    line: int
-    question: str
-    answer: str
-    system: str | None = None
-    history: tuple[tuple[str, str], ...] = ()
-
-    def turns(self) -> tuple[tuple[str, str], ...]:
-        """All (question, answer) pairs, oldest first."""
-        return (*self.history, (self.question, self.answer))
-
-    def texts(self) -> tuple[str, ...]:
-        """Every text that the model would read."""
-        system = () if self.system is None else (self.system,)
-        return (*system, *(text for turn in self.turns() for text in turn))
+    path: Path
+    row_format: RowFormat = AUTO
 
 
 @dataclass
@@ -76,12 +47,128 @@ class DataSet:
     duplicates: list[tuple[int, int]] = field(default_factory=list)
     """(line, line of the first row with the same texts)"""
 
+    def bad_percent(self) -> float:
+        """The share of rows that cannot be read; 0 of an empty file."""
+        rows = len(self.samples) + len(self.errors)
+        return 100 * len(self.errors) / rows if rows else 0.0
+
+
+def find(name: str, directory: Path) -> Found:
+    """The data set meant by `--dataset name --dataset_dir directory`; raises Refusal.
+
+    `directory/dataset_info.json` has the first word, a path or `directory/name.jsonl` (.json,
+    .csv) does without one.
+    """
+    if "," in name:
+        what = f"--dataset {name} names more than one data set"
+        raise Refusal(DATA, what, where="--dataset", hint="give one: put their rows into one file")
+    described = describe(name, directory)
+    if described:
+        path = directory / described.file_name
+        if not path.is_file():
+            what = f"{FILE_NAME} says {name!r} is {described.file_name}, which is not there"
+            raise Refusal(DATA, what, where=str(directory), hint="put it there, or mend the name")
+        return Found(path, described.row_format)
+    return found_file(_find_file(name, directory))
+
+
+def found_file(path: Path) -> Found:
+    """`path`, read as a `dataset_info.json` beside it says, if there is one that names it."""
+    described = describe_file(path)
+    return Found(path, described.row_format) if described else Found(path)
+
 
 def find_dataset(name: str, directory: Path) -> Path:
-    """The file meant by `--dataset name --dataset_dir directory`; raises Refusal naming both."""
+    """The file alone of what `find` finds."""
+    return find(name, directory).path
+
+
+def read_dataset(path: Path, row_format: RowFormat = AUTO) -> DataSet:
+    """Everything in `path`, good and bad; raises Refusal if the file cannot be read at all."""
+    if path.suffix not in SUFFIXES:
+        raise Refusal(
+            DATA,
+            f"{path.suffix or 'a file without a suffix'} is not a format that is read here",
+            where=str(path),
+            hint="give a .jsonl file (one object a line), a .json file (an array of objects) "
+            "or a .csv file with a header",
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        hint = "check the path and the file's permissions"
+        raise Refusal(DATA, f"{error.strerror}", where=str(path), hint=hint) from error
+    dataset = DataSet(path)
+    first_lines: dict[Sample, int] = {}
+    for line, row in read_rows(content, path.suffix):
+        found = row if isinstance(row, RowError) else parse_row(line, row, row_format)
+        if isinstance(found, RowError):
+            dataset.errors.append(found)
+            continue
+        dataset.samples.append(found)
+        first = first_lines.setdefault(replace(found, line=0), line)
+        if first != line:
+            dataset.duplicates.append((line, first))
+    return dataset
+
+
+def require_good(dataset: DataSet, max_bad_percent: float = 0.0) -> None:
+    """Return if there is a good row and no more than `max_bad_percent` are bad; else Refusal.
+
+    Bad rows within the limit are named on stderr: they are left out, but not in silence.
+    """
+    shown = [f"line {e.line}: {e.what}: {e.hint}" for e in dataset.errors[:SHOWN_ERRORS]]
+    if len(dataset.errors) > SHOWN_ERRORS:
+        shown.append(f"and {len(dataset.errors) - SHOWN_ERRORS} more")
+    if dataset.errors and (dataset.bad_percent() > max_bad_percent or not dataset.samples):
+        what = f"{len(dataset.errors)} bad row(s)"
+        raise Refusal(DATA, what, where=str(dataset.path), hint="\n  ".join(shown))
+    if not dataset.samples:
+        hint = "write one JSON object a line, with instruction and output"
+        raise Refusal(DATA, "there is no row in it", where=str(dataset.path), hint=hint)
+    if dataset.errors:
+        warn(f"{dataset.path}: {len(dataset.errors)} bad row(s) are left out")
+        warn("\n".join(f"  {line}" for line in shown))
+
+
+def held_out(
+    samples: Sequence[Sample], val_size: float, seed: int
+) -> tuple[list[Sample], list[Sample]]:
+    """(to train on, to judge by): `val_size` is a share below 1, else a number of samples.
+
+    Samples with the same texts go to the same side, so that none is judged by what it has learnt.
+    The choice depends on the seed and the rows alone, not on what is trained of the rest.
+    """
+    if val_size <= 0:
+        return list(samples), []
+    wanted = round(val_size * len(samples)) if val_size < 1 else round(val_size)
+    wanted = max(1, wanted)
+    if wanted >= len(samples):
+        what = f"--val_size {val_size:g} leaves nothing to train on of {len(samples)} samples"
+        raise Refusal(DATA, what, where="--val_size", hint="give a smaller one")
+    groups: dict[Sample, list[int]] = {}
+    for index, sample in enumerate(samples):
+        groups.setdefault(replace(sample, line=0), []).append(index)
+    order = list(groups.values())
+    # A text seeds Python's generator through SHA-512: the order is the same on any machine.
+    random.Random(f"{seed}/held out/{len(samples)}").shuffle(order)  # noqa: S311 - no secret hangs on it
+    chosen: set[int] = set()
+    for indices in order:
+        if len(chosen) + len(indices) <= wanted:
+            chosen.update(indices)
+    if not chosen:
+        what = "no sample can be held out: all are repeated too often"
+        raise Refusal(DATA, what, where="--val_size", hint="take the repeated rows out")
+    kept = [sample for index, sample in enumerate(samples) if index not in chosen]
+    return kept, [samples[index] for index in sorted(chosen)]
+
+
+def _find_file(name: str, directory: Path) -> Path:
     wanted = Path(name)
     candidates = [wanted] if wanted.suffix in SUFFIXES else []
     candidates += [directory / f"{name}{suffix}" for suffix in SUFFIXES]
+    if wanted.suffix in SUFFIXES:
+        candidates.append(directory / name)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
@@ -93,195 +180,3 @@ def find_dataset(name: str, directory: Path) -> Path:
         + ", ".join(str(candidate) for candidate in candidates)
         + ": give the path of a .jsonl file, or a name and --dataset_dir",
     )
-
-
-def read_dataset(path: Path) -> DataSet:
-    """Everything in `path`, good and bad; raises Refusal if the file cannot be read at all."""
-    if path.suffix not in SUFFIXES:
-        raise Refusal(
-            DATA,
-            f"{path.suffix or 'a file without a suffix'} is not a format that is read here",
-            where=str(path),
-            hint="give a .jsonl file (one object a line) or a .json file (an array of objects)",
-        )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        hint = "check the path and the file's permissions"
-        raise Refusal(DATA, f"{error.strerror}", where=str(path), hint=hint) from error
-    dataset = DataSet(path)
-    rows = _rows_of_lines(content) if path.suffix == ".jsonl" else _rows_of_array(content)
-    first_lines: dict[Sample, int] = {}
-    for line, row in rows:
-        found = row if isinstance(row, RowError) else parse_row(line, row)
-        if isinstance(found, RowError):
-            dataset.errors.append(found)
-            continue
-        dataset.samples.append(found)
-        key = Sample(0, found.question, found.answer, found.system, found.history)
-        if key in first_lines:
-            dataset.duplicates.append((line, first_lines[key]))
-        else:
-            first_lines[key] = line
-    return dataset
-
-
-def require_good(dataset: DataSet) -> None:
-    """Return if every row is good and there is one; else raise Refusal naming the bad rows."""
-    if dataset.errors:
-        shown = [f"line {e.line}: {e.what}: {e.hint}" for e in dataset.errors[:SHOWN_ERRORS]]
-        if len(dataset.errors) > SHOWN_ERRORS:
-            shown.append(f"and {len(dataset.errors) - SHOWN_ERRORS} more")
-        raise Refusal(
-            DATA,
-            f"{len(dataset.errors)} bad row(s)",
-            where=str(dataset.path),
-            hint="\n  ".join(shown),
-        )
-    if not dataset.samples:
-        hint = "write one JSON object a line, with instruction and output"
-        raise Refusal(DATA, "there is no row in it", where=str(dataset.path), hint=hint)
-
-
-def parse_row(line: int, row: Any) -> Sample | RowError:
-    """The sample that `row` is, or what is wrong with it."""
-    if not isinstance(row, dict):
-        hint = 'write {"instruction": "…", "input": "", "output": "…"}'
-        return RowError(line, f"the row is {_kind(row)}, not an object", hint)
-    for key in ("instruction", "output"):
-        if key not in row:
-            return RowError(line, f"{key} is missing", _rename_hint(row, key))
-    for key in ("instruction", "input", "output", "system"):
-        value = row.get(key)
-        optional = key in {"input", "system"}
-        if not isinstance(value, str) and not (optional and value is None):
-            return RowError(line, f"{key} is {_kind(value)}, not a text", "put it in quotes")
-    for key in ("instruction", "output"):
-        if not row[key].strip():
-            return RowError(line, f"{key} is empty", "write it, or take the row out")
-    history = _parse_history(row.get("history"))
-    if history is None:
-        hint = 'write [["question", "answer"], …] with texts that are not empty'
-        return RowError(line, "history is not a list of question-answer pairs", hint)
-    question = row["instruction"] + ("\n" + row["input"] if row.get("input") else "")
-    sample = Sample(line, question, row["output"], row.get("system") or None, history)
-    return _text_error(sample) or sample
-
-
-def _parse_history(value: Any) -> tuple[tuple[str, str], ...] | None:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        return None
-    turns = []
-    for turn in value:
-        if not (isinstance(turn, list) and len(turn) == 2):
-            return None
-        if not all(isinstance(text, str) and text.strip() for text in turn):
-            return None
-        turns.append((turn[0], turn[1]))
-    return tuple(turns)
-
-
-def _text_error(sample: Sample) -> RowError | None:
-    for text in sample.texts():
-        for token in CONTROL_TOKENS:
-            if token in text:
-                hint = "take it out: the template writes it, a text must not"
-                return RowError(sample.line, f"a text holds the control token {token}", hint)
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            hint = "the file was cut or converted wrongly there: write the character itself"
-            return RowError(sample.line, "a text holds half a surrogate pair", hint)
-    return None
-
-
-def _rows_of_lines(content: bytes) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of each line that is not blank; a RowError stands for a bad row."""
-    content = content.removeprefix(b"\xef\xbb\xbf")
-    for line, raw in enumerate(content.split(b"\n"), start=1):
-        if not raw.strip():
-            continue
-        try:
-            row = json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            yield line, _encoding_error(line, error)
-        except json.JSONDecodeError as error:
-            yield line, _json_error(line, error)
-        except RecursionError:
-            yield line, _too_deep(line)
-        else:
-            yield line, row
-
-
-def _rows_of_array(content: bytes) -> Iterator[tuple[int, Any]]:
-    """(line number, row) of each element of the array; reading ends at the first broken one."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        yield line, _encoding_error(line, error)
-        return
-    newlines = [match.start() for match in re.finditer("\n", text)]
-
-    def line_of(position: int) -> int:
-        return bisect_left(newlines, position) + 1
-
-    position = _skip_blanks(text, 0)
-    if text[position : position + 1] != "[":
-        hint = "write [ {…}, {…} ], or name a file of one object a line .jsonl"
-        yield line_of(position), RowError(line_of(position), "the file is not an array", hint)
-        return
-    decoder = json.JSONDecoder()
-    position = _skip_blanks(text, position + 1)
-    while text[position : position + 1] != "]":
-        line = line_of(position)
-        try:
-            row, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            yield line_of(error.pos), _json_error(line_of(error.pos), error)
-            return
-        except RecursionError:
-            yield line, _too_deep(line)
-            return
-        yield line, row
-        position = _skip_blanks(text, position)
-        if text[position : position + 1] == ",":
-            position = _skip_blanks(text, position + 1)
-        elif text[position : position + 1] != "]":
-            line = line_of(position)
-            yield line, RowError(line, "a comma or the closing ] is missing here", "put it in")
-            return
-
-
-def _too_deep(line: int) -> RowError:
-    return RowError(line, "the JSON is nested too deeply to be read", "take the nesting out")
-
-
-def _skip_blanks(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _encoding_error(line: int, error: UnicodeDecodeError) -> RowError:
-    what = f"byte {error.start + 1} of the line is not UTF-8"
-    return RowError(line, what, "save the file as UTF-8 (it may be GBK)")
-
-
-def _json_error(line: int, error: json.JSONDecodeError) -> RowError:
-    return RowError(line, f"not JSON: {error.msg} (column {error.colno})", "mend it there")
-
-
-def _rename_hint(row: dict[Any, Any], missing: str) -> str:
-    for name in row:
-        if _COMMON_NAMES.get(str(name).lower()) == missing:
-            return f"rename {name!r} to {missing!r}"
-    names = ", ".join(repr(name) for name in list(row)[:8])
-    return f"the row has {names or 'no key at all'}; the keys are {', '.join(KEYS)}"
-
-
-def _kind(value: Any) -> str:
-    kinds = {dict: "an object", list: "an array", str: "a text", type(None): "null"}
-    if isinstance(value, bool):
-        return "true or false"
-    return kinds.get(type(value), "a number")

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import prequantised
 from trainer.exits import USAGE, Refusal
 
 if TYPE_CHECKING:
@@ -93,15 +94,20 @@ def load_model(config: Config, device: Any, dtype: Any) -> Any:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    copy = prequantised.find(config, dtype, identity(config))
+    # Given as None, it would hide the one in the files of a model that is quantised already.
+    how = {} if copy else {"quantization_config": _quantization(config, dtype)}
     try:
         base = AutoModelForCausalLM.from_pretrained(
-            config.model_name_or_path,
+            copy or config.model_name_or_path,
             dtype=dtype,
-            quantization_config=_quantization(config, dtype),
             device_map={"": 0} if device.type == "cuda" else None,
+            **how,
         )
     except (OSError, ValueError) as error:
         raise _unloadable(config, "model", error) from error
+    if copy is None:
+        prequantised.keep(base, config, dtype, identity(config))
     base.config.use_cache = False
     if device.type == "cpu":
         forbid_repacking(base)

@@ -7,13 +7,15 @@ import fcntl
 import hashlib
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import model as models, state
 from trainer.checkpoint import Checkpoint, Checkpoints
-from trainer.data import Sample, read_dataset, require_good
+from trainer.data import Sample, held_out, read_dataset, require_good
+from trainer.download import locate
 from trainer.exits import DATA, USAGE, Refusal
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.sampler import choose, steps_per_epoch
@@ -21,7 +23,6 @@ from trainer.template import Encoded, encode, require_chatml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from trainer.config import Config
     from trainer.stop import StopRequests
@@ -74,13 +75,15 @@ def claim(output_dir: Path) -> Iterator[None]:
 
 def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     """Everything up to the first step. What costs least and fails most often comes first."""
-    dataset = read_dataset(config.dataset)
-    require_good(dataset)
+    dataset = read_dataset(config.dataset, config.row_format)
+    require_good(dataset, config.max_bad_percent)
     for line, first in dataset.duplicates[:SHOWN_LINES]:
         warn(f"{dataset.path} line {line}: the same as line {first}; it is trained all the same")
-    chosen = choose(len(dataset.samples), config.max_samples, config.seed)
-    rows = [dataset.samples[index] for index in chosen]
+    kept, _judged = held_out(dataset.samples, config.val_size, config.seed)
+    chosen = choose(len(kept), config.max_samples, config.seed)
+    rows = [kept[index] for index in chosen]
 
+    config = _fetched(config, status)
     models.prepare_environment(config)
     import torch
 
@@ -139,6 +142,16 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         optimizer=optimizer,
         progress=progress,
     )
+
+
+def _fetched(config: Config, status: Status) -> Config:
+    """`config` with the model's directory in the place of a hub's name."""
+    if Path(config.model_name_or_path).is_dir():
+        return config
+    status.update(phase="download")
+    directory = locate(config.wanted_model())
+    status.update(phase="load")
+    return replace(config, model_name_or_path=str(directory))
 
 
 def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoint | None:

@@ -16,12 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from trainer.data import CONTROL_TOKENS, Sample
 from trainer.exits import USAGE, Refusal
+from trainer.sample import CONTROL_TOKENS, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+END = "<|im_end|>"
 IGNORED = -100
 """The label of a token that is not trained, as torch's cross entropy has it."""
 
@@ -53,13 +54,13 @@ class Encoded:
 
 
 def segments(sample: Sample, default_system: str) -> list[tuple[str, bool]]:
-    """(text, trained) pieces that make up the sample, in order."""
+    """(text, trained) pieces that make up the sample, in order; each answer is one of its own."""
     system = default_system if sample.system is None else sample.system
     pieces = []
     before = f"<|im_start|>system\n{system}<|im_end|>\n"
-    for question, answer in sample.turns():
+    for index, (question, answer) in enumerate(sample.turns()):
         prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
-        pieces += [(before + prompt, False), (answer + "<|im_end|>", True)]
+        pieces += [(before + prompt, False), (answer + END, index not in sample.untrained)]
         before = "\n"
     return pieces
 
@@ -73,6 +74,15 @@ def encode(samples: Sequence[Sample], tokenizer: Any, default_system: str) -> li
     return [
         _join([(next(token_lists), trained) for _text, trained in pieces], end) for pieces in split
     ]
+
+
+def encode_prompt(
+    tokenizer: Any, turns: Sequence[tuple[str, str]], question: str, system: str
+) -> list[int]:
+    """The tokens before the answer to `question`: those that `encode` has there, piece by piece."""
+    pieces = segments(Sample(0, question, "", system, tuple(turns)), system)[:-1]
+    lists = tokenizer([text for text, _trained in pieces], add_special_tokens=False)["input_ids"]
+    return [token for tokens in lists for token in tokens]
 
 
 def require_chatml(tokenizer: Any) -> None:
@@ -105,6 +115,6 @@ def _join(pieces: list[tuple[list[int], bool]], end: int) -> Encoded:
         token_ids += tokens
         labels += tokens if trained else [IGNORED] * len(tokens)
     encoded = Encoded(tuple(token_ids), tuple(labels))
-    if encoded.labels[0] != IGNORED or encoded.labels[-1] != end:
-        raise AssertionError("a sample must begin untrained and end with a trained <|im_end|>")
+    if encoded.labels[0] != IGNORED or encoded.token_ids[-1] != end or end not in encoded.labels:
+        raise AssertionError("a sample must begin untrained, train an answer, end with <|im_end|>")
     return encoded

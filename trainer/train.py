@@ -199,7 +199,7 @@ def _finish(session: Session) -> int:
     with session.stop.deferred(FINAL_SAVE_GRACE_S):
         session.status.update(phase="save")
         try:
-            path = session.checkpoints.save_adapter(session.total_steps)
+            path = session.checkpoints.save_adapter(session.total_steps, session.semantics)
         except OSError as error:
             warn(f"the adapter could not be saved: {error}: free the disk and run the same again")
             session.status.update(detail=f"the adapter could not be saved: {error}")
@@ -213,7 +213,7 @@ def _rate(session: Session) -> float:
         session.progress.step,
         peak=session.config.learning_rate,
         scheduler=session.config.lr_scheduler_type,
-        warmup_steps=session.config.warmup_steps,
+        warmup_steps=session.config.warmup(session.total_steps),
         total_steps=session.total_steps,
     )
 

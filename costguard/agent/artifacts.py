@@ -1,4 +1,7 @@
-"""Checkpoints and adapters in the output directory, verified against their manifests."""
+"""Checkpoints and adapters in the output directory, verified against their manifests.
+
+Checkpoints without a manifest are those of another trainer: `foreign.py` has the rule for them.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent import foreign
 from costguard.agent.digest import sha256_of
+from costguard.agent.publish import publish, published, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +41,11 @@ class Found:
     name: str
     identity: str
 
+    @property
+    def may_grow(self) -> bool:
+        """Whether it may still be written to: one without a manifest, until two looks agree."""
+        return self.identity.startswith(foreign.LISTING)
+
 
 def list_artifacts(output: Path) -> list[Found]:
     """Every checkpoint and adapter that has a manifest now, complete or not, oldest first."""
@@ -47,10 +57,20 @@ def list_artifacts(output: Path) -> list[Found]:
     for name in names:
         if name == ADAPTER or CHECKPOINT.fullmatch(name):
             with contextlib.suppress(OSError):
-                status = (output / name / MANIFEST).stat()
-                identity = f"{status.st_ino}:{status.st_mtime_ns}"
-                found.append((status.st_mtime_ns, Found(name, identity)))
+                at_ns, identity = _identity(output / name)
+                if identity is not None:
+                    found.append((at_ns, Found(name, identity)))
     return [one for _, one in sorted(found, key=lambda pair: pair[0])]
+
+
+def _identity(directory: Path) -> tuple[int, str | None]:
+    """When it was written and what tells this writing from the next; raises OSError."""
+    manifest = directory / MANIFEST
+    if manifest.exists():
+        status = manifest.stat()
+        return status.st_mtime_ns, f"{status.st_ino}:{status.st_mtime_ns}"
+    state = directory / foreign.STATE
+    return state.stat().st_mtime_ns, foreign.identity(directory)
 
 
 def verify(output: Path, found: Found) -> dict[str, Any] | None:
@@ -69,6 +89,8 @@ def verify(output: Path, found: Found) -> dict[str, Any] | None:
         "bytes": 0,
         "manifest_id": found.identity,
     }
+    if kind == "checkpoint" and not (output / found.name / MANIFEST).exists():
+        return _verify_foreign(output / found.name, record)
     try:
         manifest, listed = _read_manifest(output / found.name)
         files = [_checked_file(output / found.name, entry) for entry in manifest["files"]]
@@ -82,6 +104,19 @@ def verify(output: Path, found: Found) -> dict[str, Any] | None:
     if isinstance(step, int) and not isinstance(step, bool):
         record["step"] = step
     files = [*(file for file in files if file["path"] != MANIFEST), listed]
+    total = sum(file["size"] for file in files)
+    return {**record, "complete": True, "files": files, "bytes": total}
+
+
+def _verify_foreign(directory: Path, record: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        files = foreign.verify(directory, record["step"])
+    except foreign.TornError as error:
+        return {**record, "detail": str(error)}
+    except OSError as error:
+        if not (directory / foreign.STATE).exists():
+            return None
+        return {**record, "detail": f"{type(error).__name__}: {error.strerror}"}
     total = sum(file["size"] for file in files)
     return {**record, "complete": True, "files": files, "bytes": total}
 
@@ -137,14 +172,24 @@ class ArtifactWatcher:
     `known` maps a name to the identity that was already there, or already reported.
     """
 
-    def __init__(self, output: Path, known: Mapping[str, str], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        known: Mapping[str, str],
+        wake: Callable[[], None],
+        *,
+        publishes: bool = False,
+    ) -> None:
         self.adapter: dict[str, Any] | None = None
         self._output = output
         self._known = dict(known)
         self._wake = wake
-        self._waiting: queue.SimpleQueue[Found] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Found | str] = queue.SimpleQueue()
         self._verified: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._pending = 0
+        self._seen: dict[str, str] = {}
+        self._publishes = publishes
+        self._published = published(output)
         self._thread: threading.Thread | None = None
 
     @property
@@ -152,17 +197,33 @@ class ArtifactWatcher:
         """Whether everything seen so far has been verified and handed out."""
         return self._pending == 0
 
-    def poll(self) -> list[dict[str, Any]]:
-        """The `checkpoint` messages that have become ready; looks for new directories."""
+    def poll(self, *, final: bool = False) -> list[dict[str, Any]]:
+        """The `checkpoint` messages that have become ready; looks for new directories.
+
+        `final`: nobody writes any more, so that no second look is needed.
+        """
+        ready = list(self._ready())
+        if self._publishes:
+            source = source_of(self._output)
+            if source is not None and source != self._published:
+                self._published = source
+                self._hand_over(source)
+        before, self._seen = self._seen, {}
         for found in list_artifacts(self._output):
-            if self._known.get(found.name) != found.identity:
+            self._seen[found.name] = found.identity
+            settled = before.get(found.name) == found.identity or final or not found.may_grow
+            if self._known.get(found.name) != found.identity and settled:
                 self._known[found.name] = found.identity
-                self._pending += 1
-                self._waiting.put(found)
+                self._hand_over(found)
+        return ready
+
+    def _hand_over(self, work: Found | str) -> None:
+        """Gives the thread a directory to verify, or a result to publish."""
+        self._pending += 1
+        self._waiting.put(work)
         if self._pending and self._thread is None:
             self._thread = threading.Thread(target=self._verify, name="verify", daemon=True)
             self._thread.start()
-        return list(self._ready())
 
     def _ready(self) -> Iterator[dict[str, Any]]:
         while not self._verified.empty():
@@ -176,6 +237,19 @@ class ArtifactWatcher:
 
     def _verify(self) -> None:
         while True:
-            found = self._waiting.get()
-            self._verified.put(verify(self._output, found))
+            work = self._waiting.get()
+            self._verified.put(self._publish(work) if isinstance(work, str) else self._look(work))
             self._wake()
+
+    def _look(self, found: Found) -> dict[str, Any] | None:
+        return verify(self._output, found)
+
+    def _publish(self, source: str) -> dict[str, Any] | None:
+        """None when it is published: it is then found as any other; else why it could not be."""
+        try:
+            publish(self._output, source)
+        except (OSError, ValueError) as error:
+            nothing = {"files": [], "bytes": 0, "step": None, "manifest_id": source}
+            told = {"name": ADAPTER, "kind": "adapter", "complete": False, **nothing}
+            return {**told, "detail": f"{type(error).__name__}: {error}"}
+        return None

@@ -7,47 +7,33 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import importlib
 import threading
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent.cards import (
+    DRIVER_CODES,
+    MIB,
+    Asker,
+    CardTroubleError,
+    CardWindow,
+    XidWatch,
+    read_card,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+__all__ = ["MIB", "GpuSampler", "NvmlAbsentError", "cuda_version", "load_nvml"]
 
 LIBRARY = "libnvidia-ml.so.1"
 REOPEN_S = 30.0
 SILENT_SAMPLES = 5
-MIB = 1024 * 1024
-# Below this share of its memory in use, a card on which no process is listed really has none;
-# above it, the list is hidden from us, as containers do.
-EMPTY_SHARE = 0.01
-# nvml.h, "nvmlClocksEventReason*" (older name: "nvmlClocksThrottleReason*").
-THROTTLE_REASONS = {
-    0x1: "gpu_idle",
-    0x2: "applications_clocks",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal",
-    0x40: "hw_thermal",
-    0x80: "hw_power_brake",
-    0x100: "display_clocks",
-}
-# nvml.h, nvmlReturn_t: GPU_IS_LOST, RESET_REQUIRED.
-LOST_CODES = frozenset({15, 16})
-# NOT_SUPPORTED, NO_PERMISSION, FUNCTION_NOT_FOUND, NO_DATA, ARGUMENT_VERSION_MISMATCH,
-# DEPRECATED: this card, driver or user does not get the figure; the others may be right.
-NOT_OFFERED_CODES = frozenset({3, 4, 13, 21, 25, 26})
 
 
 class NvmlAbsentError(Exception):
     """There is no NVML on this machine; the text says what is missing."""
-
-
-class GpuLostError(Exception):
-    """A card has fallen off the bus, needs a reset, or is no longer listed."""
 
 
 def load_nvml() -> Any:
@@ -65,42 +51,13 @@ def load_nvml() -> Any:
         raise NvmlAbsentError("pynvml was not carried along") from error
 
 
-@dataclass
-class CardWindow:
-    """What was sampled of one card since the last window."""
-
-    latest: dict[str, Any] = field(default_factory=dict)
-    utils: list[int] = field(default_factory=list)
-    powers: list[float] = field(default_factory=list)
-    throttle: int | None = None
-
-    def add(self, sample: dict[str, Any]) -> None:
-        """Takes one sample in."""
-        self.latest = sample
-        if sample["util"] is not None:
-            self.utils.append(sample["util"])
-        if sample["power_w"] is not None:
-            self.powers.append(sample["power_w"])
-        if sample["throttle"] is not None:
-            self.throttle = (self.throttle or 0) | sample["throttle"]
-
-    def summary(self) -> dict[str, Any]:
-        """The card's entry in a `gpu` message."""
-        kept = ("index", "name", "mem_used_mib", "mem_total_mib", "temp_c", "pids")
-        return {
-            **{key: self.latest[key] for key in kept},
-            "util_mean": round(sum(self.utils) / len(self.utils), 1) if self.utils else None,
-            "util_max": max(self.utils) if self.utils else None,
-            "power_w": round(sum(self.powers) / len(self.powers), 1) if self.powers else None,
-            "throttle": None if self.throttle is None else throttle_names(self.throttle),
-        }
-
-
 class GpuSampler:
     """Samples every card each `sample_s`, in a thread that a hung driver may hang.
 
-    States: `ok`; `absent` (no library, the normal case without a GPU; final); `error` (NVML
-    failed or does not answer); `lost` (a card is gone). The latter two are tried again.
+    States: `ok`; `absent` (no library, the normal case without a GPU; final); `lost` (a card is
+    off the bus, or fewer are there than at first); `changed` (more are); `reset` (a card needs
+    one, or the driver was unloaded or replaced); `error` (NVML failed or does not answer). All
+    but `absent` are tried again each `reopen_s`. Whatever came and went is told in one window.
     """
 
     def __init__(
@@ -108,12 +65,15 @@ class GpuSampler:
         sample_s: float,
         clock_ms: Callable[[], int],
         load: Callable[[], Any] = load_nvml,
+        reopen_s: float = REOPEN_S,
     ) -> None:
         self._sample_s = sample_s
         self._clock_ms = clock_ms
         self._load = load
+        self._reopen_s = reopen_s
         self._lock = threading.Lock()
         self._state: dict[str, Any] = {"state": "error", "detail": "NVML has not answered yet"}
+        self._trouble: dict[str, Any] | None = None
         self._windows: dict[int, CardWindow] = {}
         self._cards_at_first: int | None = None
         self._heard_ms = clock_ms()
@@ -144,10 +104,13 @@ class GpuSampler:
         state = self.state()
         with self._lock:
             windows, self._windows = self._windows, {}
+            trouble, self._trouble = self._trouble, None
         cards = [windows[index].summary() for index in sorted(windows)]
+        if state["state"] == "ok" and trouble is not None:
+            state = {**trouble, "detail": f"{trouble['detail']} (answers again)"}
         return {
             "nvml": {"state": state["state"], "detail": state["detail"]},
-            "cards": cards if state["state"] == "ok" else [],
+            "cards": [] if state["state"] in ("absent", "error") else cards,
         }
 
     def _silence_ms(self) -> float:
@@ -160,105 +123,104 @@ class GpuSampler:
                 self._set({"state": state, "detail": detail})
             if state == "absent":
                 return
-            self._closed.wait(REOPEN_S)
+            self._closed.wait(self._reopen_s if state == "error" else self._sample_s)
 
     def _sample(self) -> tuple[str, str]:
         """Samples for as long as NVML works; returns the state that it ended in."""
         try:
-            self._sample_until_it_fails(self._load())
+            with _Opened(self._load()) as nvml:
+                self._sample_for_a_while(nvml)
         except NvmlAbsentError as error:
             return "absent", str(error)
-        except GpuLostError as error:
-            return "lost", str(error)
         except Exception as error:  # noqa: BLE001  NVML's errors are classes made at run time
-            return "error", f"{type(error).__name__}: {error}"
+            worked = self._cards_at_first is not None
+            reset = worked and getattr(error, "value", None) in DRIVER_CODES
+            return "reset" if reset else "error", f"{type(error).__name__}: {error}"
         return "ok", ""
 
     def _set(self, state: dict[str, Any]) -> None:
         with self._lock:
+            if state["state"] != "ok":
+                self._trouble = state
             self._state = state
             self._heard_ms = self._clock_ms()
         self._opened.set()
 
-    def _sample_until_it_fails(self, nvml: Any) -> None:
-        nvml.nvmlInit()
+    def _sample_for_a_while(self, nvml: Any) -> None:
+        """Until closed, or until NVML has to be opened anew to see what has become of a card."""
+        count = nvml.nvmlDeviceGetCount()
+        self._cards_at_first = count if self._cards_at_first is None else self._cards_at_first
+        about = {
+            "driver": nvml.nvmlSystemGetDriverVersion(),
+            "cuda": cuda_version(nvml.nvmlSystemGetCudaDriverVersion()),
+            "cards": count,
+        }
+        handles, gone = _handles(nvml, count)
+        xids = XidWatch(nvml, handles)
+        reopen_ms = self._clock_ms() + self._reopen_s * 1000
+        while not self._closed.is_set() and nvml.nvmlDeviceGetCount() == count:
+            seen = dict(gone)
+            for index, handle in handles.items():
+                seen[index] = self._look_at(nvml, handle, index)
+            for index, codes in xids.poll().items():
+                seen[index]["xids"] = codes
+            with self._lock:
+                for index, sample in seen.items():
+                    self._windows.setdefault(index, CardWindow()).add(sample)
+            state, detail = self._judge(count, seen)
+            self._set({"state": state, "detail": detail, **about})
+            if state != "ok" and self._clock_ms() >= reopen_ms:
+                break
+            self._closed.wait(self._sample_s)
+        with contextlib.suppress(nvml.NVMLError):
+            xids.close()
+
+    def _look_at(self, nvml: Any, handle: Any, index: int) -> dict[str, Any]:
+        window = self._windows.get(index)
         try:
-            count = nvml.nvmlDeviceGetCount()
-            self._cards_at_first = max(count, self._cards_at_first or 0)
-            if count < self._cards_at_first:
-                raise GpuLostError(f"{self._cards_at_first} cards before, {count} now")
-            versions = {
-                "driver": nvml.nvmlSystemGetDriverVersion(),
-                "cuda": cuda_version(nvml.nvmlSystemGetCudaDriverVersion()),
-            }
-            handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
-            self._set({"state": "ok", "detail": "", **versions, "cards": count})
-            while not self._closed.is_set():
-                samples = [read_card(nvml, handle, at) for at, handle in enumerate(handles)]
-                with self._lock:
-                    self._heard_ms = self._clock_ms()
-                    for sample in samples:
-                        self._windows.setdefault(sample["index"], CardWindow()).add(sample)
-                self._closed.wait(self._sample_s)
-        finally:
-            with contextlib.suppress(nvml.NVMLError):
-                nvml.nvmlShutdown()
+            return read_card(nvml, handle, index, whole=window is None or window.lacks_the_slow)
+        except CardTroubleError as trouble:
+            return {"index": index, "state": trouble.state, "trouble": str(trouble)}
+
+    def _judge(self, count: int, seen: Mapping[int, Mapping[str, Any]]) -> tuple[str, str]:
+        told = [(card["state"], card["trouble"]) for card in seen.values() if "trouble" in card]
+        first = self._cards_at_first or 0
+        if count != first:
+            what = f"{first} cards at first, {count} now"
+            told.append(("lost" if count < first else "changed", what))
+        if not told:
+            return "ok", ""
+        states = {state for state, _ in told}
+        worst = next(state for state in ("lost", "reset", "changed") if state in states)
+        return worst, "; ".join(detail for _, detail in told)
 
 
-def read_card(nvml: Any, handle: Any, index: int) -> dict[str, Any]:
-    """One sample of one card; what it does not offer is None.
+class _Opened:
+    """NVML between its initialisation and its shutdown."""
 
-    Raises GpuLostError when the card is gone, and NVML's own error when it cannot be believed.
-    """
+    def __init__(self, nvml: Any) -> None:
+        self._nvml = nvml
 
-    def ask(call: Callable[[], Any]) -> Any:
+    def __enter__(self) -> Any:
+        self._nvml.nvmlInit()
+        return self._nvml
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(self._nvml.NVMLError):
+            self._nvml.nvmlShutdown()
+
+
+def _handles(nvml: Any, count: int) -> tuple[dict[int, Any], dict[int, dict[str, Any]]]:
+    """The handles of the cards that give one, and what is wrong with the others."""
+    handles: dict[int, Any] = {}
+    gone: dict[int, dict[str, Any]] = {}
+    for index in range(count):
+        call = functools.partial(nvml.nvmlDeviceGetHandleByIndex, index)
         try:
-            return call()
-        except nvml.NVMLError as error:
-            if error.value in LOST_CODES:
-                raise GpuLostError(f"card {index}: {error}") from error
-            if error.value not in NOT_OFFERED_CODES:
-                raise
-            return None
-
-    memory = ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2))
-    memory = memory or ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    util = ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
-    power_mw = ask(lambda: nvml.nvmlDeviceGetPowerUsage(handle))
-    listed = ask(lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle))
-    share = memory.used / memory.total if memory and memory.total else None
-    return {
-        "index": index,
-        "name": ask(lambda: nvml.nvmlDeviceGetName(handle)),
-        "util": util.gpu if util else None,
-        "mem_used_mib": memory.used // MIB if memory else None,
-        "mem_total_mib": memory.total // MIB if memory else None,
-        "power_w": None if power_mw is None else power_mw / 1000,
-        "temp_c": ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)),
-        "throttle": ask(lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
-        "pids": visible_pids(None if listed is None else [row.pid for row in listed], share),
-    }
-
-
-def visible_pids(listed: list[int] | None, memory_share: float | None) -> list[int] | None:
-    """The processes on a card, or None where they are hidden: unknown is not none.
-
-    In a container NVML lists nothing, or numbers of the host's that mean nothing here.
-    """
-    if listed is None:
-        return None
-    here = [pid for pid in listed if Path(f"/proc/{pid}").exists()]
-    if here:
-        return here
-    really_empty = not listed and memory_share is not None and memory_share < EMPTY_SHARE
-    return [] if really_empty else None
-
-
-def throttle_names(bits: int) -> list[str]:
-    """The names of the throttle reasons in a bit mask; unknown bits in hexadecimal."""
-    names = [name for bit, name in THROTTLE_REASONS.items() if bits & bit]
-    unknown = bits & ~sum(THROTTLE_REASONS)
-    return [*names, hex(unknown)] if unknown else names
+            handles[index] = Asker(nvml, index)(call)
+        except CardTroubleError as trouble:
+            gone[index] = {"index": index, "state": trouble.state, "trouble": str(trouble)}
+    return handles, gone
 
 
 def cuda_version(number: int) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HEARTBEATS_REMEMBERED = 600
 LONGEST_MS = 366 * 24 * 3600 * 1000
@@ -40,8 +44,18 @@ class Leases:
     def __init__(self, lease_id: str | None = None, ends_at_ms: int | None = None) -> None:
         self.lease_id = lease_id
         self.ends_at_ms = ends_at_ms
+        self.alone = False
+        self.valid_ms = 0
         self._told_ms = ends_at_ms
         self._sent: deque[tuple[int, int]] = deque(maxlen=HEARTBEATS_REMEMBERED)
+
+    @classmethod
+    def restored(cls, record: Mapping[str, Any]) -> Leases:
+        """As an agent before this one has journalled it; of the same boot only."""
+        leases = cls(record["id"], record["ends_boot_ms"])
+        leases.alone = record.get("alone") is True
+        leases.valid_ms = record.get("valid_ms") or 0
+        return leases
 
     def in_force(self, now_ms: int) -> bool:
         """Whether a lease covers `now_ms`."""
@@ -55,8 +69,20 @@ class Leases:
         """Forgets the heartbeats: only what was sent to the present reader can be answered."""
         self._sent.clear()
 
-    def grant(self, lease_id: object, number: object, valid_ms: object, now_ms: int) -> Answer:
-        """Puts a lease in force, or says why it does not."""
+    def grant(
+        self,
+        lease_id: object,
+        number: object,
+        valid_ms: object,
+        now_ms: int,
+        *,
+        alone: bool = False,
+    ) -> Answer:
+        """Puts a lease in force, or says why it does not.
+
+        `alone`: whether the agent may give verdicts by itself under it, should the daemon fall
+        silent; the daemon's latest word on that counts, also where the end stays as it was.
+        """
         if not isinstance(lease_id, str) or not lease_id:
             return _refused("the lease has no id")
         if isinstance(valid_ms, bool) or not isinstance(valid_ms, int):
@@ -70,14 +96,17 @@ class Leases:
         if ends_at_ms <= now_ms:
             return _refused("the lease had ended before it arrived")
         if lease_id == self.lease_id and ends_at_ms <= (self.ends_at_ms or 0):
-            return Answer("kept", "the end in force is not earlier", worth_telling=False)
+            changed, self.alone = self.alone != alone, alone
+            return Answer("kept", "the end in force is not earlier", worth_telling=changed)
         worth_telling = (
             lease_id != self.lease_id
+            or alone != self.alone
             or self._told_ms is None
             or not self.in_force(now_ms)
             or ends_at_ms >= self._told_ms + TOLD_AGAIN_MS
         )
         self.lease_id, self.ends_at_ms = lease_id, ends_at_ms
+        self.alone, self.valid_ms = alone, valid_ms
         if worth_telling:
             self._told_ms = ends_at_ms
         return Answer("granted", "", worth_telling)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-READ = frozenset({"hello", "lease", "started", "stopping", "exit", "checkpoint"})
+READ = frozenset({"hello", "lease", "started", "stopping", "exit", "checkpoint", "verdict"})
 LAST_ONLY = frozenset({"progress", "log", "phase"})
 
 
@@ -29,6 +29,11 @@ class Past:
     adapter: dict[str, Any] | None = None
     lease: dict[str, Any] | None = None
     latest: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def boot_id(self) -> str | None:
+        """The boot in which the last agent of this run lived; its clock is of that boot."""
+        return self.latest.get("hello", {}).get("boot_id")
 
     @property
     def phase(self) -> str | None:

@@ -17,8 +17,13 @@ READ_BYTES = 256 * 1024
 STATUS_BYTES = 64 * 1024
 TEXT_CHARS = 200
 EXTRAS = 24
-RENAMED = {"current_steps": "step"}
+# LLaMA-Factory wrote `learning_rate` before 0.8.
+RENAMED = {"current_steps": "step", "learning_rate": "lr"}
 ALWAYS = ("step", "total_steps", "loss", "eval_loss", "lr", "epoch", "throughput")
+NUMBERS = frozenset({"loss", "eval_loss", "lr", "epoch"})
+# What changes in a status without anything having got on.
+NO_NEWS = frozenset({"updated_at", "pid", "eta_s"})
+PULSE_NS = 10_000_000_000
 RESERVED = frozenset({"seq", "t", "at_ms", "boot_ms", "offset", "nonfinite"})
 
 
@@ -34,6 +39,8 @@ class ProgressWatcher:
         self._status_identity = _identity(self._status) if phase is None else ""
         self._has_status = False
         self._phase = phase
+        self._told: dict[str, Any] = {}
+        self._told_ns = 0
 
     def poll(self, *, final: bool = False) -> list[tuple[str, dict[str, Any]]]:
         """New `phase` and `progress` messages, in order."""
@@ -44,7 +51,10 @@ class ProgressWatcher:
                 continue
             if not self._has_status:
                 phase = fields.get("phase")
-                messages += self._enter(phase if isinstance(phase, str) else "train", {})
+                inferred = not isinstance(phase, str)
+                messages += self._enter(
+                    "train" if inferred else str(phase), {"inferred": True} if inferred else {}
+                )
             messages.append(("progress", {**fields, "offset": offset}))
         return messages
 
@@ -62,12 +72,29 @@ class ProgressWatcher:
         if not isinstance(phase, str) or not phase:
             return []
         self._has_status = True
-        return self._enter(phase, {"status": _scalars(status)})
+        scalars = _scalars(status)
+        return self._enter(phase, {"status": scalars}) or self._pulse(phase, scalars)
+
+    def _pulse(self, phase: str, scalars: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """The same phase again, each 10 s at most, where its status shows that it gets on.
+
+        In training the progress lines tell that, and a status that is written does not.
+        """
+        news = {key: value for key, value in scalars.items() if key not in NO_NEWS}
+        at_ns = int(self._status_identity.split(":")[1])
+        if phase == "train" or news == self._told or abs(at_ns - self._told_ns) < PULSE_NS:
+            return []
+        self._told, self._told_ns = news, at_ns
+        return [("phase", {"phase": phase[:TEXT_CHARS], "status": scalars})]
 
     def _enter(self, phase: str, extra: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         if phase == self._phase:
             return []
         self._phase = phase
+        status = extra.get("status", {})
+        self._told = {key: value for key, value in status.items() if key not in NO_NEWS}
+        identity = self._status_identity.split(":")
+        self._told_ns = int(identity[1]) if len(identity) > 1 else 0
         return [("phase", {"phase": phase[:TEXT_CHARS], **extra})]
 
 
@@ -84,6 +111,7 @@ def parse_progress(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(raw, dict):
         return None
+    raw = {key: _as_number(key, value) for key, value in raw.items()}
     step = raw.get("current_steps")
     if isinstance(step, bool) or not isinstance(step, int):
         return None
@@ -104,6 +132,18 @@ def _scalars(raw: dict[str, Any]) -> dict[str, Any]:
         elif value is None or isinstance(value, (bool, int, float)):
             kept[key] = None if _nonfinite(value) else value
     return kept
+
+
+def _as_number(key: str, value: Any) -> Any:
+    """A figure that was written as text, or a step as `3.0`; anything else as it is."""
+    if key in NUMBERS and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    if key in ("current_steps", "total_steps") and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 def _nonfinite(value: Any) -> bool:

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent import VERSION, procfs
+from costguard.agent.alone import Alone
 from costguard.agent.artifacts import ArtifactWatcher, list_artifacts
 from costguard.agent.clock import Clock, SystemClock, boot_id
 from costguard.agent.gpu import MIB, GpuSampler
 from costguard.agent.journal import Journal
 from costguard.agent.leases import Leases
 from costguard.agent.past import Past, read_past
+from costguard.agent.patterns import LineProgress, compile_pattern
 from costguard.agent.progress import PROGRESS_FILE, ProgressWatcher
 from costguard.agent.server import Server
 from costguard.agent.supervisor import Supervisor, Watchers
@@ -72,25 +74,35 @@ class Launch:
 class Gauges:
     """The figures of one window: cards, and what the job's processes used."""
 
-    def __init__(self, sampler: GpuSampler, training: Training, clock: Clock) -> None:
+    def __init__(self, sampler: GpuSampler, training: Training, clock: Clock, log: Path) -> None:
         self._sampler = sampler
         self._training = training
         self._clock = clock
+        self._log = log
         self._last_cpu_s = 0.0
+        self._last_io: int | None = 0
+        self._last_log = _size(log)
         self._last_ms = clock.boot_ms()
 
     def __call__(self) -> dict[str, Any]:
-        """The fields of a `gpu` message."""
+        """The fields of a `gpu` message; `io_kib` and `log_kib` are signs of life."""
         usage, now_ms = self._training.usage(), self._clock.boot_ms()
         elapsed_s = (now_ms - self._last_ms) / 1000
         used_s = max(0.0, usage.cpu_s - self._last_cpu_s)
-        self._last_cpu_s, self._last_ms = usage.cpu_s, now_ms
+        moved = None
+        if usage.io_bytes is not None and self._last_io is not None:
+            moved = max(0, usage.io_bytes - self._last_io)
+        written = _size(self._log) - self._last_log
+        self._last_cpu_s, self._last_ms, self._last_io = usage.cpu_s, now_ms, usage.io_bytes
+        self._last_log += written
         job = {
             "processes": usage.processes,
             "cpu_cores": round(used_s / elapsed_s, 3) if elapsed_s > 0 else None,
             "rss_mib": usage.rss_bytes // MIB,
+            "io_kib": None if moved is None else moved // 1024,
+            "log_kib": -(-max(0, written) // 1024),
         }
-        return {**self._sampler.window(), "job": job}
+        return {"window_s": round(elapsed_s, 3), **self._sampler.window(), "job": job}
 
 
 class Service:
@@ -201,30 +213,39 @@ class Service:
 
     def _supervise(self, past: Past) -> Supervisor:
         output = Path(self._spec.output_dir)
-        artifacts = ArtifactWatcher(output, past.present, self._wake)
+        artifacts = ArtifactWatcher(
+            output, past.present, self._wake, publishes=self._spec.engine == "llamafactory"
+        )
+        pattern = self._spec.progress_pattern
         artifacts.adapter = past.adapter
         watchers = Watchers(
             progress=ProgressWatcher(output, past.progress_offset or 0, past.phase),
             artifacts=artifacts,
             log=LogTail(Path(TRAIN_LOG), past.log_offset or 0),
             log_path=Path(TRAIN_LOG),
+            pattern=None if pattern is None else LineProgress(compile_pattern(pattern)),
         )
         started, exited = past.latest.get("started"), "exit" in past.latest
-        adopted = started is not None and not exited and self._adopt(started)
+        rebooted = past.boot_id is not None and past.boot_id != boot_id()
+        adopted = not rebooted and started is not None and not exited and self._adopt(started)
         lease = past.lease if adopted else None
+        alone = Alone(self._spec.guards, self._clock.boot_ms(), self._spec.expects_adapter)
+        alone.remember(self._journal.records(), self._spec.run_id if adopted else None)
         supervisor = Supervisor(
             spec=self._spec,
             clock=self._clock,
             journal=self._journal,
             training=self._training,
             watchers=watchers,
-            leases=Leases() if lease is None else Leases(lease["id"], lease["ends_boot_ms"]),
+            leases=Leases() if lease is None else Leases.restored(lease),
+            alone=alone,
             launch=self._start_training,
-            gauges=Gauges(self._sampler, self._training, self._clock),
+            gauges=Gauges(self._sampler, self._training, self._clock, Path(TRAIN_LOG)),
         )
         supervisor.resume(past.latest.get("stopping"), exited=exited)
         if past.lease is not None and not exited and not adopted:
-            supervisor.end_unseen("the training ended, or never began, while no agent was there")
+            away = "the instance was rebooted" if rebooted else "no agent was there"
+            supervisor.end_unseen(f"the training ended, or never began, while {away}")
         return supervisor
 
     def _adopt(self, started: Mapping[str, Any]) -> bool:

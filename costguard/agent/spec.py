@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from costguard.agent.patterns import PatternError, compile_pattern
+from costguard.core.spec import GuardLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +38,10 @@ class Spec:
     needs: tuple[str, ...]
     save_grace_s: float
     first_lease_s: float
+    expects_adapter: bool
+    engine: str
+    progress_pattern: str | None
+    guards: GuardLimits
     sample_s: float
     window_s: float
     heartbeat_s: float
@@ -69,6 +76,10 @@ def parse_spec(raw: Any) -> Spec:
         needs=_module_names(raw),
         save_grace_s=_seconds(raw, "save_grace_s", 30.0, least=0.0),
         first_lease_s=_seconds(raw, "first_lease_s", 120.0, least=0.0),
+        engine=_text(raw, "engine", "trainer"),
+        progress_pattern=_pattern(raw.get("progress_pattern")),
+        expects_adapter=_yes_or_no(raw, "expects_adapter"),
+        guards=_guards(raw.get("guards", {})),
         sample_s=_seconds(telemetry, "sample_s", 1.0, least=0.05),
         window_s=_seconds(telemetry, "window_s", 5.0, least=0.1),
         heartbeat_s=_seconds(telemetry, "heartbeat_s", 1.0, least=0.05),
@@ -106,6 +117,43 @@ def _environment(value: Any) -> Mapping[str, str]:
         if not isinstance(text, str) or "\0" in text or not key or "=" in key or "\0" in key:
             raise SpecError(f"env[{key!r}] must be a text, not {text!r}")
     return dict(value)
+
+
+def _pattern(value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise SpecError(f"progress_pattern must be a text, not {value!r}")
+    try:
+        compile_pattern(value)
+    except PatternError as error:
+        raise SpecError(f"progress_pattern {value!r}: {error}") from error
+    return value
+
+
+def _yes_or_no(raw: Mapping[str, Any], key: str) -> bool:
+    value = raw.get(key, False)
+    if not isinstance(value, bool):
+        raise SpecError(f"{key} must be true or false, not {value!r}")
+    return value
+
+
+def _guards(value: Any) -> GuardLimits:
+    """The limits by which the agent judges when it is alone; what is not said has its default."""
+    if not isinstance(value, dict):
+        raise SpecError("guards is not a JSON object")
+    known = {field.name: field.default for field in fields(GuardLimits)}
+    given = {key: limit for key, limit in value.items() if key in known}
+    for key, limit in given.items():
+        if isinstance(known[key], str):
+            valid = isinstance(limit, str)
+        elif limit is None:
+            valid = known[key] is None
+        else:
+            valid = isinstance(limit, int) and not isinstance(limit, bool) and limit >= 0
+        if not valid:
+            raise SpecError(f"guards[{key!r}] cannot be {limit!r}")
+    return GuardLimits(**given)
 
 
 def _seconds(raw: Mapping[str, Any], key: str, default: float, least: float) -> float:

@@ -7,21 +7,23 @@ training to where it belongs. It never blocks, and whoever reads the telemetry c
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent.guest_stop import GuestStop
-from costguard.agent.tail import LogTail, last_lines
+from costguard.agent.tail import LogTail, last_lines, shed_middle
 from costguard.agent.training import Ended, Training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from costguard.agent.alone import Alone
     from costguard.agent.artifacts import ArtifactWatcher
     from costguard.agent.clock import Clock
     from costguard.agent.journal import Journal
     from costguard.agent.leases import Leases
+    from costguard.agent.patterns import LineProgress
     from costguard.agent.progress import ProgressWatcher
     from costguard.agent.spec import Spec
 
@@ -51,6 +53,7 @@ class Watchers:
     artifacts: ArtifactWatcher
     log: LogTail
     log_path: Path
+    pattern: LineProgress | None = None
 
 
 class Supervisor:
@@ -69,6 +72,7 @@ class Supervisor:
         training: Training,
         watchers: Watchers,
         leases: Leases,
+        alone: Alone,
         launch: Callable[[], Mapping[str, Any]],
         gauges: Callable[[], Mapping[str, Any]],
     ) -> None:
@@ -78,6 +82,7 @@ class Supervisor:
         self._training = training
         self._watch = watchers
         self._leases = leases
+        self._alone = alone
         self._launch = launch
         self._gauges = gauges
         self._guest_stop = None if spec.in_guest_stop is None else GuestStop(spec.in_guest_stop)
@@ -143,9 +148,11 @@ class Supervisor:
     def new_reader(self) -> None:
         """Forgets what was sent to the reader before: only its own heartbeats can be answered."""
         self._leases.new_reader()
+        self._alone.heard(self._clock.boot_ms())
 
     def receive(self, message: Mapping[str, Any]) -> None:
         """Takes one message from the daemon; what is not understood is left alone."""
+        self._alone.heard(self._clock.boot_ms())
         kind = message.get("t")
         if kind == "lease":
             self._receive_lease(message)
@@ -158,7 +165,7 @@ class Supervisor:
         """The machine wants the agent gone (SIGTERM): save, then end."""
         self._quit_after_exit = True
         if self._training.running:
-            self._begin_stop("agent-terminated", "agent", self._spec.save_grace_s, save=True)
+            self._begin_stop("agent-terminated", "agent", self._grace_s(), save=True)
 
     def heartbeat(self, *, at_once: bool = False) -> dict[str, Any] | None:
         """The next heartbeat when it is due, counted as sent now; else None.
@@ -210,20 +217,25 @@ class Supervisor:
         if now_ms >= self._window_due_ms:
             self._window_due_ms = now_ms + self._ms(self._spec.window_s)
             self._watch.log.next_window()
-            self._guarded("gauges", lambda: self._journal.append("gpu", self._gauges()))
+            self._guarded("gauges", lambda: self._tell("gpu", self._gauges()))
         self._report_exit(now_ms)
         self._journal.flush()
 
     def _receive_lease(self, message: Mapping[str, Any]) -> None:
         now_ms = self._clock.boot_ms()
         answer = self._leases.grant(
-            message.get("id"), message.get("heartbeat"), message.get("valid_ms"), now_ms
+            message.get("id"),
+            message.get("heartbeat"),
+            message.get("valid_ms"),
+            now_ms,
+            alone=message.get("alone") is True,
         )
         if answer.state == "granted":
             self._lease_end_told = False
         if answer.worth_telling:
             told = {"state": answer.state, "id": message.get("id"), "reason": answer.reason}
-            self._journal.append("lease", {**told, "ends_boot_ms": self._leases.ends_at_ms})
+            told |= {"ends_boot_ms": self._leases.ends_at_ms, "alone": self._leases.alone}
+            self._tell("lease", {**told, "valid_ms": self._leases.valid_ms})
         if answer.state == "granted" and self.state == "waiting":
             self._start()
 
@@ -236,7 +248,7 @@ class Supervisor:
             return
         self._journal.flush(wait_s=2.0)
         try:
-            self._journal.append("started", self._launch())
+            self._tell("started", self._launch())
             self._journal.flush(wait_s=2.0)
         except OSError as error:
             self.end_unseen(f"cannot start the training: {error}")
@@ -268,9 +280,9 @@ class Supervisor:
             self._stop = Stop(stop_id, why, kill_at_ms, killed)
             if under_way is None and save:
                 self._training.terminate()
-            self._journal.append("stopping", told)
+            self._tell("stopping", told)
         elif self.state == "waiting":
-            self._journal.append("stopping", told)
+            self._tell("stopping", told)
             self.end_unseen("stopped before it had begun")
 
     def _collect_end(self, now_ms: int) -> None:
@@ -288,18 +300,57 @@ class Supervisor:
         """The dead man's switch: without a lease, save, end, and power off."""
         if self._guest_stop is not None:
             for message in self._guest_stop.poll():
-                self._journal.append("in_guest_stop", message)
+                self._tell("in_guest_stop", message)
         if self._leases.in_force(now_ms) or now_ms < self._covered_until_ms():
+            self._guarded("verdict", lambda: self._mind_being_alone(now_ms))
+            self._save_in_time(now_ms)
             return
         if not self._lease_end_told:
             self._lease_end_told = True
-            self._journal.append("lease", {"state": "expired", **self._lease_end()})
+            self._tell("lease", {"state": "expired", **self._lease_end()})
         if self._training.running:
             if self._stop is None:
                 stop_id = f"lease-end-{self._leases.lease_id}"
-                self._begin_stop(stop_id, "lease", self._spec.save_grace_s, save=True)
+                self._begin_stop(stop_id, "lease", self._grace_s(), save=True)
         elif self._guest_stop is not None and (self._exit_reported or self.state == "waiting"):
             self._append_if("in_guest_stop", self._guest_stop.run(now_ms))
+
+    def _mind_being_alone(self, now_ms: int) -> None:
+        """Judges the run where the daemon is silent and the lease allows it; then powers off.
+
+        A daemon that is heard again takes over: it fetches what is missing, and stops the
+        instance through the platform.
+        """
+        if not self._alone.holds(now_ms, self._leases):
+            return
+        is_new = self._alone.judge(now_ms)
+        verdict = self._alone.verdict
+        if verdict is None:
+            return
+        if is_new:
+            powers_off = self._guest_stop is not None
+            self._tell("verdict", {**asdict(verdict), "by": "agent", "powers_off": powers_off})
+        if self._training.running:
+            if self._stop is None:
+                stop_id = f"alone-{verdict.reason}"
+                self._begin_stop(stop_id, "verdict", self._grace_s(), save=verdict.save)
+        elif self._guest_stop is not None and self._exit_reported:
+            self._append_if("in_guest_stop", self._guest_stop.run(now_ms))
+
+    def _save_in_time(self, now_ms: int) -> None:
+        """Begins before the lease's end where saves here are known to outlast the grace."""
+        ends_at_ms, ordered_ms = self._leases.ends_at_ms, self._ms(self._spec.save_grace_s)
+        lead_ms = self._alone.saves.lead_ms(ordered_ms, self._leases.valid_ms)
+        if ends_at_ms is None or now_ms < ends_at_ms - lead_ms or self._stop is not None:
+            return
+        if self._training.running:
+            grace_s = self._spec.save_grace_s + (ends_at_ms - now_ms) / 1000
+            stop_id = f"lease-end-{self._leases.lease_id}"
+            self._begin_stop(stop_id, "lease", grace_s, save=True)
+
+    def _grace_s(self) -> float:
+        """How long a save that we ask for ourselves may take, by those seen before."""
+        return self._alone.saves.grace_ms(self._ms(self._spec.save_grace_s)) / 1000
 
     def _lease_end(self) -> dict[str, Any]:
         reason = "" if self._leases.lease_id else "no lease came in time"
@@ -318,18 +369,24 @@ class Supervisor:
         stop.killed = True
         self._training.kill()
         told = {"id": stop.id, "why": "grace_over", "save": False}
-        self._journal.append("stopping", {**told, "kill_at_boot_ms": stop.kill_at_ms})
+        self._tell("stopping", {**told, "kill_at_boot_ms": stop.kill_at_ms})
 
     def _poll_log(self, *, final: bool = False) -> None:
         self._append_if("log", self._watch.log.poll(final=final))
+        shed_middle(self._watch.log_path)
+        if self._watch.pattern is not None:
+            for fields in self._watch.pattern.feed(self._watch.log.take_read()):
+                if self._alone.facts.phase != "train":
+                    self._tell("phase", {"phase": "train", "inferred": True})
+                self._tell("progress", fields)
 
     def _poll_output(self, *, final: bool = False) -> None:
         if self._training.pid is None and self._ended is None:
             return
         for kind, fields in self._watch.progress.poll(final=final):
-            self._journal.append(kind, fields)
-        for record in self._watch.artifacts.poll():
-            self._journal.append("checkpoint", record)
+            self._tell(kind, fields)
+        for record in self._watch.artifacts.poll(final=final):
+            self._tell("checkpoint", record)
 
     def _report_exit(self, now_ms: int) -> None:
         """Sends `exit` once the last artifacts are verified, or after a second without them."""
@@ -340,7 +397,7 @@ class Supervisor:
             return
         self._guarded("log", lambda: self._poll_log(final=True))
         ended, stop = self._ended, self._stop
-        self._journal.append(
+        self._tell(
             "exit",
             {
                 "code": ended.code,
@@ -365,12 +422,17 @@ class Supervisor:
             detail = f"{type(error).__name__}: {error}"
             if detail not in self._faults:
                 traceback.print_exc()
-                self._journal.append("fault", {"where": where, "detail": detail})
+                self._tell("fault", {"where": where, "detail": detail})
             self._faults.add(detail)
 
     def _append_if(self, kind: str, fields: Mapping[str, Any] | None) -> None:
         if fields is not None:
-            self._journal.append(kind, fields)
+            self._tell(kind, fields)
+
+    def _tell(self, kind: str, fields: Mapping[str, Any]) -> None:
+        """Journals a message, and takes it in as the daemon will."""
+        self._journal.append(kind, fields)
+        self._alone.take(kind, fields, self._clock.boot_ms())
 
     @staticmethod
     def _ms(seconds: float) -> int:

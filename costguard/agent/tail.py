@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,10 @@ LINE_BYTES = 8 * 1024
 LINE_CHARS = 2000
 TAIL_BYTES = 64 * 1024
 TAIL_LINE_CHARS = 500
+LOG_HEAD_BYTES = 1024 * 1024
+LOG_KEPT_BYTES = 64 * 1024 * 1024
+LOG_FILE_BYTES = 256 * 1024 * 1024
+PUNCH_HOLE = 0x03  # linux/falloc.h: FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE
 LOG_RUN_BYTES = 64 * 1024 * 1024
 
 
@@ -131,6 +137,12 @@ class LogTail:
         self._run_bytes_left = LOG_RUN_BYTES
         self._dropped_lines = 0
         self._dropped_bytes = 0
+        self._read: list[str] = []
+
+    def take_read(self) -> list[str]:
+        """All lines of the last poll, also those that were not sent; once."""
+        read, self._read = self._read, []
+        return read
 
     def next_window(self) -> None:
         """Fills the allowance up again."""
@@ -144,6 +156,7 @@ class LogTail:
         lines = self._cutter.feed(self._tail.read(BEHIND_BYTES))
         if final:
             lines += self._cutter.rest()
+        self._read = lines
         sent = self._within_allowance(lines)
         if not sent and not (final and self._dropped_lines):
             return None
@@ -219,6 +232,28 @@ class LineCutter:
             text += f" … [{self._cut_bytes} bytes cut]"
         self._partial, self._cut_bytes = b"", 0
         return text
+
+
+def shed_middle(path: Path) -> int:
+    """Gives the disk back what a log of more than 256 MiB holds between its ends.
+
+    Two gigabytes a minute would fill the disk that the checkpoint needs. The hole is punched
+    (fallocate(2), Linux), so that the file keeps its length and nobody's place in it moves; the
+    first MiB and the last 64 stay. Returns the bytes of the middle, 0 while the log is small or
+    where the file system cannot do it.
+    """
+    try:
+        with path.open("r+b") as file:
+            length = file.seek(0, os.SEEK_END) - LOG_HEAD_BYTES - LOG_KEPT_BYTES
+            if length <= LOG_FILE_BYTES or sys.platform != "linux":
+                return 0
+            fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+            offset_type = ctypes.c_int64
+            fallocate.argtypes = (ctypes.c_int, ctypes.c_int, offset_type, offset_type)
+            done = fallocate(file.fileno(), PUNCH_HOLE, LOG_HEAD_BYTES, length)
+            return length if done == 0 else 0
+    except OSError:
+        return 0
 
 
 def _split(data: bytes) -> list[bytes]:

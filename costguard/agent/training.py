@@ -36,11 +36,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the job's processes use now; `cpu_s` only grows, except where /proc lost a child."""
+    """What the job's processes use now; `cpu_s` only grows, except where /proc lost a child.
+
+    `io_bytes` is None where one of them does not show it.
+    """
 
     processes: int
     cpu_s: float
     rss_bytes: int
+    io_bytes: int | None
 
 
 class Training:
@@ -154,10 +158,13 @@ class Training:
     def usage(self) -> Usage:
         """What the job's processes use at this moment."""
         members = self._members().values()
+        moved = [procfs.io_bytes(row.pid) for row in members]
+        known = [count for count in moved if count is not None]
         return Usage(
             processes=len(members),
             cpu_s=self._reaped_cpu_s + sum(row.cpu_s for row in members),
             rss_bytes=sum(row.rss_bytes for row in members),
+            io_bytes=sum(known) if len(known) == len(moved) else None,
         )
 
     def _members(self) -> dict[int, procfs.Process]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from costguard import __version__
-from costguard.cli import reading
+from costguard.cli import books_app, reading
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
@@ -194,6 +194,36 @@ def _pause(
     return acting.pause(job, everything=everything)
 
 
+@app.command("resume", help=_("go on with a paused job, from its last checkpoint"))
+def _resume(
+    job: Job,
+    *,
+    data: Annotated[
+        Path | None, typer.Option("--data", help=_("train on this data set"), metavar="FILE")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="base | checkpoint", metavar="WHERE")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help=_("stay and watch"))] = True,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli import resuming
+
+    return resuming.resume(job, data, start, follow=follow, as_json=as_json)
+
+
+@app.command("pull", help=_("bring home what an ended job's disk still holds"))
+def _pull(
+    job: Job,
+    *,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", help=_("stay and watch"))] = True,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli import resuming
+
+    return resuming.pull(job, follow=follow, as_json=as_json)
+
+
 @app.command("release", help=_("give the instance back; its disk is deleted"))
 def _release(
     job: Job,
@@ -236,6 +266,23 @@ def _data_check(
     return reading.check_data(file, as_json=as_json)
 
 
+@app.command("simulate", help=_("try budget and guards against a thousand bad nights"))
+def _simulate(
+    *,
+    seeds: Annotated[int, typer.Option(help=_("how many worlds"), metavar="N")] = 100,
+    first_seed: Annotated[int, typer.Option(help=_("the first one's seed"), metavar="K")] = 0,
+    days: Annotated[float | None, typer.Option(help=_("simulated days each"), metavar="D")] = None,
+    tier: Annotated[
+        int, typer.Option(help=_("1: the pure core, 2: the whole daemon"), metavar="1|2")
+    ] = 1,
+    jobs: Annotated[int | None, typer.Option(help=_("processes"), metavar="N")] = None,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli.simulate import simulate
+
+    return simulate(seeds, first_seed, days, tier, jobs, as_json=as_json)
+
+
 @daemon.command("start", help=_("start it in the background"))
 def _daemon_start() -> int:
     from costguard.cli import acting
@@ -267,3 +314,6 @@ def _daemon_run() -> int:
     from costguard.daemon.app import main as run_daemon
 
     return run_daemon()
+
+
+books_app.register(app)

@@ -71,6 +71,12 @@ def job_lines(row: Document, screen: Screen) -> list[str]:
     ]
     if row.get("forecast_yuan") is not None:
         sums.append(f"{_('forecast')} {money(row['forecast_yuan'], screen)}")
+    if row.get("forecast_low_yuan") is not None:
+        low, high = (money(row[f"forecast_{end}_yuan"], screen) for end in ("low", "high"))
+        sums.append(_("between {low} and {high}").format(low=low, high=high))
+    if row.get("bites_at_step") is not None:
+        text = _("WILL NOT FIT: the budget ends near step {step}")
+        sums.append(text.format(step=row["bites_at_step"]))
     lines += labelled(_("money"), sums, screen)
     lines += labelled(_("instance"), _instance_parts(row.get("instance"), screen), screen)
     lines += labelled(_("lease"), _lease_parts(row), screen)
@@ -227,6 +233,11 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
             time=clock(stop["confirmed_at"])
         )
         return labelled(_("stop"), [*seen, screen.paint(proof, "green")], screen)
+    if stop.get("attested_at"):
+        word = _("a person attested the stop at {time}: not proven").format(
+            time=clock(stop["attested_at"])
+        )
+        return labelled(_("stop"), [*seen, screen.paint(word, "yellow")], screen)
     not_yet = screen.paint(_("not confirmed"), "yellow")
     return labelled(_("stop"), [*seen, not_yet], screen)
 

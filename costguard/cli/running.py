@@ -35,6 +35,11 @@ def run(
     if dry_run:
         return _show_plan(spec, as_json=as_json)
     job = _submit(spec, yes=yes)["job"]
+    return run_to_the_end(job, as_json=as_json)
+
+
+def run_to_the_end(job: str, *, as_json: bool) -> int:
+    """Follow the job until it has ended; Ctrl-C detaches. The exit code says how it went."""
     try:
         final = _follow(job, as_json=as_json)
         if as_json:
@@ -80,7 +85,7 @@ def _submit(spec: JobSpec, *, yes: bool) -> dict[str, Any]:
         note(_("started the daemon in the background; `costguard daemon stop` ends it"))
     args = {"spec": spec.to_json(), "key": str(uuid.uuid4())}
     answer: dict[str, Any] = ask_daemon("submit", args, SUBMIT_TIMEOUT_S)
-    _tell_bound(spec, answer)
+    tell_bound(answer, spec)
     return answer
 
 
@@ -108,18 +113,19 @@ def _show_plan(spec: JobSpec, *, as_json: bool) -> int:
     if as_json:
         print_json({"schema": "costguard.quote/1", **answer})
         return 0
-    _tell_bound(spec, answer)
+    tell_bound(answer, spec)
     note(_("dry run: nothing was rented"))
     return 0
 
 
-def _tell_bound(spec: JobSpec, answer: dict[str, Any]) -> None:
+def tell_bound(answer: dict[str, Any], spec: JobSpec | None = None) -> None:
     """The cap, the most it can cost, and who enforces that."""
     screen = screen_of(sys.stderr)
-    cap = money(yuan_text(spec.cap_micros), screen)
+    worst = answer.get("worst_case_yuan")
+    cap = money(worst if spec is None else yuan_text(spec.cap_micros), screen)
     lines = [
         _("job {job}: cap {cap}, worst case {worst}").format(
-            job=answer["job"], cap=cap, worst=money(answer.get("worst_case_yuan"), screen)
+            job=answer["job"], cap=cap, worst=money(worst, screen)
         )
     ]
     if answer.get("price_yuan_per_hour") is not None:

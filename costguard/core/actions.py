@@ -37,6 +37,40 @@ class ResolveCreate:
 
 
 @dataclass(frozen=True, slots=True)
+class Shorten:
+    """Have the open lease end `length_ms` from now: the caps no longer reach further."""
+
+    length_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class PowerOn:
+    """Switch the paused instance on again, under the open lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Settle what is reserved for a start that the platform refused; only after the proof of I4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """As Rest, and then switch on once more: the journal on the disk says what has happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What there was to bring home is here, or cannot be had: end it as it had ended before."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NextStage:
+    """Go on to the next rung of the ladder on the same instance."""
+
+
+@dataclass(frozen=True, slots=True)
 class ArmTimer:
     """Move the platform's stop timer to `timer_at_ms`; read back, the lease's end is armed."""
 
@@ -51,9 +85,13 @@ class EnsureLink:
 
 @dataclass(frozen=True, slots=True)
 class SendLease:
-    """Answer this heartbeat with the armed lease."""
+    """Answer this heartbeat with the armed lease.
+
+    `alone`: whether the agent is to give the verdicts by itself should the daemon fall silent.
+    """
 
     heartbeat: int
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +154,12 @@ Action: TypeAlias = (
     | Grant
     | Create
     | ResolveCreate
+    | Shorten
+    | PowerOn
+    | Rest
+    | Collect
+    | Fetched
+    | NextStage
     | ArmTimer
     | EnsureLink
     | SendLease

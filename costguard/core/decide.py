@@ -7,8 +7,16 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 from __future__ import annotations
 
 from costguard.core import actions as act
+from costguard.core.gate import judge_gate
 from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
-from costguard.core.lease import Lease, has_ended, is_due, needed_micros, offer_lease
+from costguard.core.lease import (
+    Lease,
+    affordable_ms,
+    has_ended,
+    is_due,
+    needed_micros,
+    offer_lease,
+)
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
@@ -17,7 +25,10 @@ FIRST_LEASE_SHORTEST_MS = 30_000
 RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
 SAVE_LEAD_MS = 5_000  # how long before the last lease's end the saving begins
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
+TOLD_WITHIN_MS = 3_000  # an agent that is attached has told its journal by then
 PULL_PATIENCE_MS = 120_000
+LONG_LEASE_MS = 30 * 86_400_000  # beyond any run; the budget is what ends it
+START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
@@ -26,12 +37,33 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """The actions of this pass, in order; the caller does not go on past one that fails."""
     if snap.state in FINAL_STATES:
         return _after_the_end(snap, now)
+    if snap.pause_reason is not None and snap.wish == "pull":
+        return _fetching(snap, now)
     if snap.pause_reason is not None:
         return _stopping(snap, now, snap.verdict_at or now)
+    if _must_ask(snap, now):
+        return (act.Collect(),)
     verdict = judge(snap, now)
+    if verdict is not None and verdict.reason == "finished" and snap.has_next_stage:
+        verdict = judge_step_up(snap, now)
+        if verdict is None:
+            return _stepping_up(snap, now)
     if verdict is not None:
         return (act.Conclude(verdict), *_stopping(snap, now, now, verdict))
     return _running(snap, now)
+
+
+def _must_ask(snap: Snapshot, now: Moment) -> bool:
+    """Whether an agent that was alone has switched its instance off, and only its disk knows why.
+
+    Once for each attempt: whatever comes of it, the second time it is the platform's doing.
+    """
+    instance, lease = snap.instance, snap.lease
+    if instance is None or lease is None or snap.collected or snap.wish != "run" or snap.in_breach:
+        return False
+    was_alone = elapsed_ms(lease.started, lease.end) > snap.spec.lease_ms
+    off = instance.was_on and proven_stopped(snap) and not instance.stopped_seen
+    return was_alone and off and snap.training.is_alive and not has_ended(lease, now)
 
 
 def judge(snap: Snapshot, now: Moment) -> Verdict | None:
@@ -41,6 +73,10 @@ def judge(snap: Snapshot, now: Moment) -> Verdict | None:
     if snap.in_breach:
         over = [account.scope for account in snap.accounts if account.in_breach]
         return Verdict("budget", f"spent past the cap: {', '.join(over)}", {"breach": over})
+    if snap.instance is not None and snap.instance.stopped_seen:
+        return None  # a resumed job whose instance is still to be switched on
+    if snap.training.verdict is not None:
+        return snap.training.verdict  # the agent's own, given while we were not heard
     run = snap.spec.runs[snap.stage]
     end = snap.training.exit
     if end is not None and end.code == EXIT_SAVED_ON_REQUEST:
@@ -62,11 +98,17 @@ def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
         return _stopped_without_us(snap, now, "the instance was found switched off")
     limits = snap.spec.guards
     started = instance.started_call or snap.created
+    if snap.stage_since is not None and snap.stage_since.utc_ms > started.utc_ms:
+        started = snap.stage_since
     if not snap.training.is_alive and elapsed_ms(started, now) > limits.prepare_within_ms:
         evidence["link"] = snap.link.state
         evidence["detail"] = snap.link.detail
         text = f"training could not be started within {limits.prepare_within_ms // 60_000} minutes"
         return Verdict("platform", text, evidence)
+    if snap.lease is not None and snap.retry_at_ms is None:
+        never_on = not instance.was_on and instance.power is Power.STOPPED
+        if never_on and has_ended(snap.lease, now):
+            return Verdict("platform", "it was not switched on within its lease", evidence)
     if snap.link.state == "refused":
         return Verdict("platform", snap.link.detail, {"link": "refused"}, save=False)
     return None
@@ -75,6 +117,9 @@ def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
 def _stopped_without_us(snap: Snapshot, now: Moment, text: str) -> Verdict:
     """The instance or its agent stopped by itself: the lease ran out unrenewed, or it was taken."""
     evidence: dict[str, object] = {"lease_ended": False}
+    if snap.lease is not None and snap.lease.final and has_ended(snap.lease, now):
+        evidence["lease_ended"] = True
+        return Verdict("budget", f"{text} at the end of the last lease", evidence, save=False)
     if snap.armed_end is not None and has_passed(snap.armed_end, now):
         evidence["lease_ended"] = True
         return Verdict("blind", f"{text} after its lease ran out unrenewed", evidence, save=False)
@@ -174,7 +219,13 @@ def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _renting(snap, now)
     if instance.provider_id is None:
         return (act.ResolveCreate(),)
+    if instance.stopped_seen:
+        return _resuming(snap, now)
+    if not instance.was_on and instance.power is Power.STOPPED:
+        return _coming_on(snap, now, instance)
     actions: list[act.Action] = [*_leasing(snap, now)]
+    if act.Shorten in map(type, actions):
+        return tuple(actions)  # the agent is told by the next pass, which knows the new end
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
@@ -228,6 +279,139 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     )
 
 
+def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Switch a paused instance on again, in the order of the first rent: reserve, then call."""
+    if snap.retry_at_ms is not None and now.utc_ms < snap.retry_at_ms:
+        return (act.SetState("waiting_capacity"),)
+    if snap.tariff is None:
+        return (act.AskPrice(),)
+    offer = offer_lease(
+        snap.tariff,
+        None,
+        snap.lease,
+        snap.accounts,
+        now,
+        snap.spec.lease_ms,
+        snap.latency_ms,
+        FIRST_LEASE_SHORTEST_MS,
+    )
+    if offer is None:
+        evidence = {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000}
+        refusal = Verdict("budget", "not even one more lease fits the budget", evidence)
+        if snap.pause_reason is not None:
+            return (act.Fetched(refusal.text), act.Finish(final_state(snap)))
+        return (act.Conclude(refusal), act.Finish("paused"))
+    grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
+    end_ms = now.utc_ms + offer.length_ms
+    grace_ms = snap.spec.runs[snap.stage].save_grace_ms
+    has_timer = snap.platform.timer_min_lead_ms is not None
+    timer = (act.ArmTimer(end_ms + grace_ms, end_ms),) if has_timer else ()
+    return (grant, act.PowerOn(), act.SetState("provisioning"), *timer)
+
+
+def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[act.Action, ...]:
+    """Not on yet after a start call: refused, lost, or simply under way."""
+    if snap.retry_at_ms is not None:
+        proof = _stop_proof(snap)
+        is_off = proof.holds(off_run(instance.reads), instance.last_call)
+        rest = (act.Rest(),) if is_off else ()
+        return (*rest, act.SetState("waiting_capacity"))
+    called = instance.last_call
+    if called is not None and elapsed_ms(called, now) > START_RETRY_MS:
+        return (act.PowerOn(),)
+    return (*_leasing(snap, now), act.SetState("provisioning"))
+
+
+def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Bring home what is still over there, of a job that has ended, under a lease of its own."""
+    instance = snap.instance
+    if instance is None or instance.provider_id is None:
+        return (act.Fetched("nothing was ever rented"),)
+    if instance.stopped_seen:
+        return _resuming(snap, now)
+    if not instance.was_on and instance.power is Power.STOPPED:
+        return _coming_on(snap, now, instance)
+    over = _fetch_is_over(snap, now, instance)
+    if over is not None:
+        return (act.Fetched(over),)
+    actions: list[act.Action] = [*_leasing(snap, now)]
+    if instance.power is Power.RUNNING and snap.has_ssh:
+        actions.append(act.EnsureLink())
+    if snap.link.state == "attached":
+        actions.extend((*_granting(snap), *_pulling(snap, only_newest=False)))
+    return (*actions, act.SetState("preparing"))
+
+
+def _fetch_is_over(snap: Snapshot, now: Moment, instance: InstanceFacts) -> str | None:
+    """Why there is nothing more to fetch, or None."""
+    if instance.absent or (instance.was_on and len(off_run(instance.reads)) >= 2):
+        return "the instance was found switched off"
+    if snap.link.state == "refused":
+        return snap.link.detail
+    started = instance.started_call
+    if started is None or elapsed_ms(started, now) > snap.spec.guards.prepare_within_ms:
+        return "the instance could not be asked in time"
+    ends = snap.armed_end if snap.lease is not None else None
+    if ends is None or snap.lease is None:
+        return "no lease is open"
+    if snap.armed_end is not None and snap.armed_end.utc_ms < snap.lease.started.utc_ms:
+        ends = snap.lease.end  # the timer is being armed
+    if ms_until(ends, now) <= save_lead_ms(snap):
+        return "the lease ran out"
+    since = snap.link.since
+    has_told = snap.link.state == "attached" and since is not None
+    if has_told and since is not None and elapsed_ms(since, now) >= TOLD_WITHIN_MS:
+        missing = [each.name for each in snap.artifacts if not each.pulled and not each.failed]
+        return None if missing else "everything is home that can be had"
+    return None
+
+
+def judge_step_up(snap: Snapshot, now: Moment) -> Verdict | None:
+    """Why a job whose stage has finished must not go on to the next one, or None."""
+    instance = snap.instance
+    if instance is not None and instance.was_on and len(off_run(instance.reads)) >= 2:
+        return _stopped_without_us(snap, now, "the instance was found switched off")
+    running_out = _judge_lease(snap, now) or _judge_line(snap, now)
+    if running_out is not None:
+        return running_out
+    gate = judge_gate(snap.training, snap.spec.stages[snap.stage])
+    return gate if snap.spec.guards.on_gate == "pause" else None
+
+
+def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Bring the stage's adapter home, then go on; what it costs stays under the lease."""
+    going = _leasing(snap, now)
+    if act.Shorten in map(type, going):
+        return going
+    if snap.link.state != "attached":
+        return (*going, act.EnsureLink())
+    going = (*going, *_granting(snap))
+    adapters = [a for a in snap.artifacts if a.kind == "adapter" and not a.pulled and not a.failed]
+    if adapters:
+        return (*going, *_pulling(snap, only_newest=True))
+    return (*going, act.NextStage())
+
+
+def goes_alone(snap: Snapshot) -> bool:
+    """Whether the agent can be trusted with all that the budget allows, should we fall silent.
+
+    It must be able to stop the meter by itself, and be there. Where other jobs live under the
+    same caps a long lease would take what they need, so each keeps to short ones.
+    """
+    return (
+        snap.spec.long_leases
+        and snap.platform.in_guest_stop_proven
+        and snap.link.state == "attached"
+        and snap.training.is_alive
+        and not snap.shares_caps
+    )
+
+
+def _wanted_ms(snap: Snapshot) -> int:
+    """How long a lease to ask for."""
+    return LONG_LEASE_MS if goes_alone(snap) else snap.spec.lease_ms
+
+
 def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
     """The next lease if it is time for one and it fits; None leaves the open one to run out."""
     lease, instance = snap.lease, snap.instance
@@ -239,7 +423,7 @@ def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
         lease,
         snap.accounts,
         now,
-        snap.spec.lease_ms,
+        _wanted_ms(snap),
         snap.latency_ms,
         shortest_ms=0,
     )
@@ -265,9 +449,14 @@ def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return ()  # found off: the next read decides why, and nothing is granted meanwhile
     grace_ms = snap.spec.runs[snap.stage].save_grace_ms
     has_timer = snap.platform.timer_min_lead_ms is not None
+    shorter = _shortening(snap, now, lease)
+    if shorter is not None:
+        end_ms = now.utc_ms + shorter.length_ms
+        return (shorter, act.ArmTimer(end_ms + grace_ms, end_ms)) if has_timer else (shorter,)
     if end.utc_ms < lease.end.utc_ms and has_timer:
         return (act.ArmTimer(lease.end.utc_ms + grace_ms, lease.end.utc_ms),)
-    calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id
+    outgrown = goes_alone(snap) and elapsed_ms(lease.started, lease.end) <= snap.spec.lease_ms
+    calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id and not outgrown
     if calm and _shortfall_micros(snap, now) <= 0:
         return ()
     grant = _renewal(snap, now)
@@ -277,6 +466,17 @@ def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return (grant,)
     end_ms = now.utc_ms + grant.length_ms
     return (grant, act.ArmTimer(end_ms + grace_ms, end_ms))
+
+
+def _shortening(snap: Snapshot, now: Moment, lease: Lease) -> act.Shorten | None:
+    """The lease cut to what the caps allow now, where they were lowered since it was granted."""
+    if snap.tariff is None or snap.instance is None:
+        return None
+    interval, latency_ms = snap.instance.interval, snap.latency_ms
+    length_ms = affordable_ms(snap.tariff, interval, lease, snap.accounts, now, latency_ms)
+    if length_ms >= ms_until(lease.end, now):
+        return None
+    return act.Shorten(length_ms)
 
 
 def _shortfall_micros(snap: Snapshot, now: Moment) -> int:
@@ -294,7 +494,7 @@ def _granting(snap: Snapshot) -> tuple[act.Action, ...]:
     beat = snap.link.heartbeat
     if beat is None or snap.lease is None or beat == snap.link.leased_heartbeat:
         return ()
-    return (act.SendLease(beat),)
+    return (act.SendLease(beat, alone=goes_alone(snap)),)
 
 
 def _pulling(snap: Snapshot, *, only_newest: bool) -> tuple[act.Action, ...]:
@@ -320,7 +520,7 @@ def _stopping(
         return (act.Finish(final_state(snap, verdict)),)
     if instance.provider_id is None:
         return (act.ResolveCreate(),)
-    if proven_stopped(snap):
+    if proven_stopped(snap) or instance.attested:
         return (act.Finish(final_state(snap, verdict)),)
     if off_run(instance.reads) and _may_be_believed_off(instance):
         return (act.SetState("pausing"),)  # seen off once; the next read decides
@@ -380,10 +580,17 @@ def _may_be_believed_off(instance: InstanceFacts) -> bool:
 def proven_stopped(snap: Snapshot) -> bool:
     """Whether invariant I4 lets us say "stopped"."""
     instance = snap.instance
-    if instance is None or not _may_be_believed_off(instance):
+    if instance is None:
         return False
-    proof = StopProof(apart_ms=max(snap.platform.poll_interval_ms, snap.platform.cache_age_ms))
-    return proof.holds(off_run(instance.reads), instance.last_call)
+    if instance.stopped_seen:
+        return bool(off_run(instance.reads))  # proven before, and not switched on since
+    if not _may_be_believed_off(instance):
+        return False
+    return _stop_proof(snap).holds(off_run(instance.reads), instance.last_call)
+
+
+def _stop_proof(snap: Snapshot) -> StopProof:
+    return StopProof(apart_ms=max(snap.platform.poll_interval_ms, snap.platform.cache_age_ms))
 
 
 def final_state(snap: Snapshot, verdict: Verdict | None = None) -> str:

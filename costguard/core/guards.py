@@ -8,36 +8,36 @@ and whatever is unknown never counts as idle.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from itertools import pairwise
-from statistics import median
+from collections.abc import Callable
 from typing import Any
 
-from costguard.core.snapshot import Exit, Step, TrainingFacts, Verdict
+from costguard.core.cadence import median_step_ms
+from costguard.core.exits import (
+    EXIT_DIVERGED,
+    EXIT_MEANINGS,
+    EXIT_SAVED_ON_REQUEST,
+    exit_class,
+    exit_text,
+)
+from costguard.core.phases import last_sign_ms
+from costguard.core.snapshot import Exit, TrainingFacts, Verdict
 from costguard.core.spec import GuardLimits
+from costguard.core.stalls import last_step, load_seen, stalled
 
-EXIT_SAVED_ON_REQUEST = 75
-EXIT_DIVERGED = 70
-
-EXIT_MEANINGS: Mapping[int, str] = {
-    2: "the training command was called wrongly",
-    65: "the data set was refused",
-    70: "the loss was no longer a number, or diverged",
-    75: "saved on request",
-    76: "a checkpoint could not be saved",
-}
-
-# Phases other than training are silent for good reasons; each has its own patience.
-PHASE_ALLOWANCE_MS: Mapping[str, int] = {
-    "save": 600_000,
-    "evaluate": 1_800_000,
-    "download": 14_400_000,
-}
-OTHER_PHASE_ALLOWANCE_MS = 1_800_000
+__all__ = [
+    "EXIT_SAVED_ON_REQUEST",
+    "exit_text",
+    "judge_alone",
+    "judge_exit",
+    "judge_training",
+    "median_step_ms",
+]
 
 DIVERGED_FACTOR = 3
 DIVERGED_STEPS = 20
-CADENCE_STEPS = 50
+LINGER_MS = 60_000
+LINGER_UNKNOWN_MS = 600_000
+VERIFY_PATIENCE_MS = 600_000
 
 Guard = Callable[[TrainingFacts, GuardLimits], Verdict | None]
 
@@ -47,6 +47,8 @@ def judge_training(
 ) -> Verdict | None:
     """The first verdict of the guards in order, or None while all is well."""
     if facts.exit is not None:
+        if expects_adapter and _is_being_verified(facts, facts.exit):
+            return None
         return judge_exit(facts, facts.exit, expects_adapter=expects_adapter)
     for guard in GUARDS:
         verdict = guard(facts, limits)
@@ -55,32 +57,53 @@ def judge_training(
     return None
 
 
+def _is_being_verified(facts: TrainingFacts, end: Exit) -> bool:
+    """Whether a large adapter is still being hashed: minutes on a slow disk, not for ever."""
+    waited_ms = (facts.agent_now_ms or 0) - (facts.exit_at_ms or 0)
+    return end.code == 0 and end.artifact_pending and waited_ms < VERIFY_PATIENCE_MS
+
+
+def judge_alone(
+    facts: TrainingFacts, limits: GuardLimits, *, expects_adapter: bool
+) -> Verdict | None:
+    """The verdict of an agent whose daemon is silent: the guards, and the user's own time limit."""
+    verdict = judge_training(facts, limits, expects_adapter=expects_adapter)
+    return verdict or (overtime(facts, limits) if facts.is_alive else None)
+
+
+def overtime(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
+    """`max_hours` once training has run for as long as the user allows."""
+    if limits.max_ms is None or facts.launched_at_ms is None or facts.agent_now_ms is None:
+        return None
+    ran_ms = facts.agent_now_ms - facts.launched_at_ms
+    if ran_ms < limits.max_ms:
+        return None
+    evidence = {"ran_s": ran_ms // 1000, "limit_s": limits.max_ms // 1000}
+    return Verdict("max_hours", f"training has run for {ran_ms // 60_000} minutes", evidence)
+
+
 def judge_exit(facts: TrainingFacts, end: Exit, *, expects_adapter: bool) -> Verdict:
     """`finished` on exit 0 with a verified artifact, else `failed` or `diverged`."""
     evidence: dict[str, Any] = {
         "exit_code": end.code,
         "signal": end.signal,
         "artifact_complete": end.artifact_complete,
-        "steps": facts.steps[-1].step if facts.steps else 0,
+        "steps": last_step(facts),
+        "class": exit_class(end),
     }
     if end.code == 0 and (end.artifact_complete or not expects_adapter):
         return Verdict("finished", "training ended with exit code 0", evidence, save=False)
+    is_unseen = end.code is None and end.signal is None
+    if is_unseen and end.artifact_complete and is_through(facts):
+        evidence["total_steps"] = facts.total_steps
+        text = "training is complete; its exit was not seen"
+        return Verdict("finished", text, evidence, save=False)
     evidence["log_tail"] = list(end.log_tail[-5:])
     if end.code == 0:
         return Verdict("failed", "exit code 0, but no verified adapter", evidence, save=False)
     if end.code == EXIT_DIVERGED:
         return Verdict("diverged", EXIT_MEANINGS[EXIT_DIVERGED], evidence, save=False)
     return Verdict("failed", exit_text(end), evidence, save=False)
-
-
-def exit_text(end: Exit) -> str:
-    """How the process ended, in words."""
-    if end.signal is not None:
-        return f"training was killed by signal {end.signal}"
-    if any("out of memory" in line.lower() for line in end.log_tail):
-        return f"training ran out of memory (exit code {end.code})"
-    meaning = EXIT_MEANINGS.get(end.code or 0)
-    return f"training ended with exit code {end.code}" + (f": {meaning}" if meaning else "")
 
 
 def diverged(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
@@ -155,47 +178,36 @@ def idle(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
     return Verdict("idle", f"{seen} quiet for {quiet_ms // 1000} s in the training phase", evidence)
 
 
-def stalled(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
-    """`stalled` when no new step came within max(floor, factor x median step), or a phase hangs."""
-    if not facts.is_alive or facts.agent_now_ms is None or facts.phase_since_ms is None:
+def is_through(facts: TrainingFacts) -> bool:
+    """Whether the trainer has said so, or its last step has been logged."""
+    total = facts.total_steps
+    return facts.phase == "done" or bool(total and last_step(facts) >= total)
+
+
+def lingers(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
+    """`finished` though its process is still there: the result is whole and nothing happens.
+
+    A Python that will not exit (a thread, a CUDA teardown, a collective that waits for ever)
+    costs as much as one that trains.
+    """
+    if not facts.is_alive or facts.adapter_at_ms is None or facts.agent_now_ms is None:
         return None
-    last_ms = facts.phase_since_ms
-    if facts.phase != "train":
-        allowance_ms = PHASE_ALLOWANCE_MS.get(facts.phase or "", OTHER_PHASE_ALLOWANCE_MS)
-        median_ms = None
-    else:
-        if facts.steps:
-            last_ms = max(last_ms, facts.steps[-1].at_ms)
-        median_ms = median_step_ms(facts.steps)
-        allowance_ms = max(limits.stall_floor_ms, limits.stall_factor * (median_ms or 0))
-    waited_ms = facts.agent_now_ms - last_ms
-    if waited_ms < allowance_ms:
+    if not is_through(facts):
         return None
-    last = facts.windows[-1] if facts.windows else None
+    own_word = ("log",) if facts.phase_inferred else ()  # its output tells of an evaluation
+    told_ms = max(facts.adapter_at_ms, last_sign_ms(facts, own_word) or 0)
+    silent_ms = facts.agent_now_ms - max(told_ms, facts.signs.bytes_ms or 0)
+    if silent_ms < LINGER_MS and facts.agent_now_ms - told_ms < LINGER_UNKNOWN_MS:
+        return None
     evidence = {
-        "phase": facts.phase,
-        "waited_s": waited_ms // 1000,
-        "allowance_s": allowance_ms // 1000,
-        "median_step_s": None if median_ms is None else median_ms / 1000,
-        "step": facts.steps[-1].step if facts.steps else 0,
-        "gpu_percent_max": None if last is None else last.gpu_percent_max,
-        "cpu_cores": None
-        if last is None or last.cpu_centicores is None
-        else last.cpu_centicores / 100,
+        "step": last_step(facts),
+        "total_steps": facts.total_steps,
+        "artifact_complete": True,
+        "waited_s": (facts.agent_now_ms - told_ms) // 1000,
+        "limit_s": LINGER_MS // 1000,
+        **load_seen(facts),
     }
-    what = "no new step" if facts.phase == "train" else f"no end of phase {facts.phase}"
-    return Verdict("stalled", f"{what} for {waited_ms // 1000} s", evidence)
+    return Verdict("finished", "training is complete, but its process does not end", evidence)
 
 
-def median_step_ms(steps: tuple[Step, ...]) -> int | None:
-    """The median time between logged steps, over the latest 50 of them; None before the second."""
-    recent = steps[-CADENCE_STEPS:]
-    gaps = [
-        (later.at_ms - earlier.at_ms)
-        for earlier, later in pairwise(recent)
-        if later.step > earlier.step
-    ]
-    return int(median(gaps)) if gaps else None
-
-
-GUARDS: tuple[Guard, ...] = (diverged, vanished, idle, stalled)
+GUARDS: tuple[Guard, ...] = (diverged, lingers, vanished, idle, stalled)

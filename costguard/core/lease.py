@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from costguard.core.moment import MS_PER_S, Moment, elapsed_ms, has_passed, ms_until
-from costguard.core.tariff import Tariff, longest_ms, running_micros
+from costguard.core.tariff import Tariff, longest_ms, price_points_ms, running_micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,10 @@ class Account:
 
     @property
     def in_breach(self) -> bool:
-        """Whether facts have gone past the cap: then nothing is granted any more."""
-        return self.left_micros is not None and self.left_micros < 0
+        """Whether facts have gone past the cap; what is merely promised can still be cut short."""
+        return self.cap_micros is not None and (
+            self.posted_micros + self.hold_micros > self.cap_micros
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class Interval:
     id: int
     started_ms: int  # UTC; the platform's word, bounded by what we saw ourselves
     posted_micros: int
+    earliest_ms: int | None = None  # before when it surely had not begun; None: `started_ms`
+    ahead_ms: int = 0  # how far the time it is metered in is ahead of the wall clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Lease:
     reserved_micros: int
     consumed_micros: int
     final: bool  # the budget allows no further one
+    cut: int = 0  # how often its end was brought forward
 
     @property
     def remaining_micros(self) -> int:
@@ -80,12 +85,14 @@ def needed_micros(
 ) -> int:
     """What running on until `now + length + L` still costs beyond what is posted for this interval.
 
-    Without an interval the meter is taken to start now: the call that starts it is still to come.
+    Every part is priced at what is in force then. Without an interval the meter is taken to start
+    now: the call that starts it is still to come. Where it is not known to the second when rent
+    began, the dearest beginning counts: an hour must not begin that was thought to be later.
     """
-    if interval is None:
-        return running_micros(tariff, length_ms + latency_ms)
-    total = running_micros(tariff, _so_far_ms(tariff, interval, now) + length_ms + latency_ms)
-    return max(total - interval.posted_micros, 0)
+    end_ms = _now_ms(interval, now) + length_ms + latency_ms
+    starts = _starts_ms(tariff, interval, now, end_ms)
+    total = max(running_micros(tariff, start_ms, end_ms) for start_ms in starts)
+    return max(total - _posted_micros(interval), 0)
 
 
 def offer_lease(
@@ -103,47 +110,128 @@ def offer_lease(
     A renewal reserves only the increment: what the open lease still holds counts as available.
     An offer shorter than wanted is the final one.
     """
-    held = lease.remaining_micros if lease is not None else 0
-    free = min(
-        (account.left_micros for account in accounts if account.left_micros is not None),
-        default=None,
-    )
-    length_ms = wanted_ms
-    if free is not None:
-        if free < 0:
-            return None
-        reach_ms = _reach_ms(tariff, interval, now, free + held)
-        if reach_ms is not None:
-            length_ms = min(wanted_ms, reach_ms - latency_ms)
-    if length_ms < min(shortest_ms, wanted_ms):
+    free = _free_micros(accounts)
+    if free is not None and free < 0:
+        return None
+    length_ms = runway_ms(tariff, interval, lease, accounts, now, wanted_ms, latency_ms)
+    if length_ms is None or length_ms < min(shortest_ms, wanted_ms):
         return None
     needed = needed_micros(tariff, interval, now, length_ms, latency_ms)
-    increment = max(needed - held, 0)
+    increment = max(needed - _held_micros(lease), 0)
     assert free is None or increment <= free, "an offer must fit what is free"
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
 
 
-def _reach_ms(
-    tariff: Tariff, interval: Interval | None, now: Moment, available_micros: int
-) -> int | None:
-    """How long from now the meter may run on `available_micros`; None if running is free."""
-    if interval is None:
-        return longest_ms(tariff, available_micros)
-    whole_ms = longest_ms(tariff, interval.posted_micros + available_micros)
-    if whole_ms is None:
-        return None
-    return whole_ms - _so_far_ms(tariff, interval, now)
+def affordable_ms(
+    tariff: Tariff,
+    interval: Interval | None,
+    lease: Lease,
+    accounts: tuple[Account, ...],
+    now: Moment,
+    latency_ms: int,
+) -> int:
+    """How much longer the open lease may run and be stopped within every cap as it is now.
 
-
-def _so_far_ms(tariff: Tariff, interval: Interval, now: Moment) -> int:
-    """How long the interval has run, by the wall clock or, if that was set back, by the books.
-
-    What is posted was metered on a clock that cannot be set back. Of its last quantum it is not
-    known how much is used up, so that quantum is not counted.
+    Never more than it has left: less only where a cap was lowered, or a bill was higher than the
+    books, since it was granted.
     """
-    wall_ms = now.utc_ms - interval.started_ms
-    paid_ms = longest_ms(tariff, interval.posted_micros) or 0
-    return max(wall_ms, paid_ms - tariff.quantum_s * MS_PER_S, 0)
+    left_ms = ms_until(lease.end, now)
+    if (_free_micros(accounts) or 0) >= 0:
+        return left_ms
+    reach_ms = runway_ms(tariff, interval, lease, accounts, now, left_ms, latency_ms)
+    return max(reach_ms or 0, 0)
+
+
+def runway_ms(
+    tariff: Tariff,
+    interval: Interval | None,
+    lease: Lease | None,
+    accounts: tuple[Account, ...],
+    now: Moment,
+    at_most_ms: int,
+    latency_ms: int,
+) -> int | None:
+    """How long from now it may run, and then be stopped within L, before the tightest cap bites.
+
+    `at_most_ms` if no cap bites within that; less than 0 if L itself no longer fits; None in
+    breach, where nothing more may run at all. What the open lease still holds is there to be used.
+    """
+    free = _free_micros(accounts)
+    if free is None:
+        return at_most_ms
+    if any(account.in_breach for account in accounts):
+        return None
+    available = free + _held_micros(lease)  # free alone may be below 0: a cap was lowered
+    reach_ms = _reach_ms(tariff, interval, now, available, at_most_ms + latency_ms)
+    return min(at_most_ms, reach_ms - latency_ms)
+
+
+def _free_micros(accounts: tuple[Account, ...]) -> int | None:
+    """What the tightest scope may still promise; None without any cap."""
+    left = (account.left_micros for account in accounts)
+    return min((micros for micros in left if micros is not None), default=None)
+
+
+def _held_micros(lease: Lease | None) -> int:
+    return 0 if lease is None else lease.remaining_micros
+
+
+def paid_left_ms(tariff: Tariff, interval: Interval, now: Moment, latency_ms: int) -> int:
+    """How much longer it may run, and be stopped, without beginning a quantum that is not paid yet.
+
+    With a tariff per hour this is what is left of the hour, less L and less what is not known of
+    its beginning; a queued stage that fits may have it for nothing. Per second it is 0.
+    """
+    horizon_ms = latency_ms + tariff.quantum_ms + tariff.minimum_s * MS_PER_S
+    paid_ms = _reach_ms(tariff, interval, now, 0, horizon_ms)
+    return max(paid_ms - latency_ms, 0)
+
+
+def _reach_ms(
+    tariff: Tariff, interval: Interval | None, now: Moment, available_micros: int, at_most_ms: int
+) -> int:
+    """How long from now the meter may run on `available_micros`, at most `at_most_ms`."""
+    now_ms = _now_ms(interval, now)
+    total = _posted_micros(interval) + available_micros
+    limit_ms = now_ms + at_most_ms
+    ends = (
+        start_ms + longest_ms(tariff, start_ms, total, limit_ms - start_ms)
+        for start_ms in _starts_ms(tariff, interval, now, limit_ms)
+    )
+    return min(ends) - now_ms
+
+
+def _now_ms(interval: Interval | None, now: Moment) -> int:
+    """Now, in the time that the interval is metered in; never before it began."""
+    if interval is None:
+        return now.utc_ms
+    return max(now.utc_ms + interval.ahead_ms, interval.started_ms)
+
+
+def _posted_micros(interval: Interval | None) -> int:
+    return 0 if interval is None else interval.posted_micros
+
+
+def _starts_ms(
+    tariff: Tariff, interval: Interval | None, now: Moment, end_ms: int
+) -> tuple[int, ...]:
+    """Of the instants at which rent may have begun, those of which one is the dearest.
+
+    The earliest begins the most quanta. A later one can cost more only where it has a quantum begin
+    right at a change of price, so one for each change is enough: the first that does so, as those
+    after it begin fewer. On the clock only the first quantum moves with the start.
+    """
+    if interval is None:
+        earliest_ms, latest_ms = now.utc_ms, now.utc_ms + tariff.quantum_ms
+    else:
+        latest_ms = interval.started_ms
+        told_ms = interval.earliest_ms
+        earliest_ms = latest_ms if told_ms is None else min(told_ms, latest_ms)
+    shifted = (
+        point_ms if tariff.by_clock else earliest_ms + (point_ms - earliest_ms) % tariff.quantum_ms
+        for point_ms in price_points_ms(tariff, earliest_ms, end_ms)
+    )
+    return (earliest_ms, *(start_ms for start_ms in shifted if start_ms <= latest_ms))
 
 
 def is_due(lease: Lease, now: Moment) -> bool:

@@ -2,7 +2,8 @@
 
 The platform's own times are believed only inside what we saw ourselves: rent cannot have begun
 before our start call or our last off read, nor after the first read that shows it on; it cannot
-have ended before the last read that shows it on, nor after the first that shows it off.
+have ended before the last read that shows it on, nor after the first that shows it off. A time
+outside of that means that its clock and ours disagree: then the longer interval is charged.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from costguard.core.lease import Interval
 from costguard.core.moment import Moment, elapsed_ms
-from costguard.core.tariff import Tariff, running_micros
+from costguard.core.tariff import Tariff, price_micros, price_points_ms, running_micros
 
 if TYPE_CHECKING:
     from costguard.core.power import PowerRead
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Metered:
-    """The open power interval of an instance."""
+    """The open power interval of an instance, or the part of it since its price last changed."""
 
     id: int
     started_ms: int
@@ -28,6 +30,13 @@ class Metered:
     metered_to_ms: int  # how far it is charged; beyond `seen_to_ms` only by assumption
     posted_micros: int
     tariff: Tariff
+    origin_ms: int | None = None  # when rent began, where that was before `started_ms`
+    earliest_ms: int | None = None  # before when rent surely had not begun; None: it is `rent_ms`
+
+    @property
+    def rent_ms(self) -> int:
+        """When rent began (UTC ms): from here quanta are counted, whatever the price did since."""
+        return self.started_ms if self.origin_ms is None else self.origin_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,8 @@ class MeterStep:
     """What one read does to the meter. Every field is UTC ms, or None where nothing happens."""
 
     open_at_ms: int | None = None
+    earliest_ms: int | None = None  # where it opens: before when rent surely had not begun
+    origin_ms: int | None = None  # where it opens: when rent began, if that was before our time
     seen_to_ms: int | None = None
     meter_to_ms: int | None = None
     close_at_ms: int | None = None
@@ -69,9 +80,24 @@ def step(
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
     first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
     ended_ms = first_off_ms
-    if read.charged_until_ms is not None:
-        ended_ms = min(max(read.charged_until_ms, interval.seen_to_ms), first_off_ms)
+    told_ms = _told_end_ms(interval, read)
+    if told_ms is not None and told_ms >= interval.seen_to_ms:
+        ended_ms = min(told_ms, first_off_ms)
     return MeterStep(close_at_ms=ended_ms)
+
+
+def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
+    """The platform's word on the end, in the time that the interval is metered in; None: unusable.
+
+    How long it says that rent has run is told on one clock, its own; when it says that rent ended
+    is as wrong as its clock and ours are apart. What began after we last looked is another one.
+    """
+    since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
+    if since_ms is None or until_ms is None:
+        return until_ms
+    if since_ms > interval.seen_to_ms:
+        return None
+    return interval.rent_ms + until_ms - since_ms
 
 
 def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
@@ -80,10 +106,33 @@ def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
     if not read.is_charging:
         return _unseen(read, earliest_ms)
     latest_ms = read.begun.utc_ms
-    started_ms = latest_ms if earliest_ms is None else min(earliest_ms, latest_ms)
-    if read.charged_since_ms is not None:
-        started_ms = min(max(read.charged_since_ms, started_ms), latest_ms)
-    return MeterStep(open_at_ms=started_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+    if earliest_ms is None:
+        return _taken_over(read, latest_ms)
+    bound_ms = min(earliest_ms, latest_ms)
+    started_ms, since_ms = bound_ms, read.charged_since_ms
+    if since_ms is not None and since_ms <= latest_ms:
+        started_ms = max(since_ms, bound_ms)
+    return MeterStep(started_ms, bound_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+
+
+def _taken_over(read: PowerRead, latest_ms: int) -> MeterStep:
+    """It was on before we knew of it: ours from this read on, its hours from when rent began."""
+    since_ms = read.charged_since_ms
+    origin_ms = None if since_ms is None or since_ms >= latest_ms else since_ms
+    return MeterStep(latest_ms, origin_ms=origin_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+
+
+def start_bound_ms(found: MeterStep, tariff: Tariff) -> int | None:
+    """Before when the rent that this step opens had surely not begun, as its lease has to take it.
+
+    Where nobody knows when it began, its next quantum may begin at any time: as if this one had
+    begun almost a whole one ago. On the clock that makes no difference.
+    """
+    if found.open_at_ms is None or found.earliest_ms is not None or tariff.by_clock:
+        return found.earliest_ms
+    if found.origin_ms is not None:
+        return found.origin_ms
+    return found.open_at_ms - tariff.quantum_ms + 1
 
 
 def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:
@@ -94,7 +143,7 @@ def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:
     if not earliest_ms <= since_ms <= read.begun.utc_ms:
         return NOTHING
     return MeterStep(
-        open_at_ms=since_ms, close_at_ms=min(max(until_ms, since_ms), read.begun.utc_ms)
+        since_ms, earliest_ms, close_at_ms=min(max(until_ms, since_ms), read.begun.utc_ms)
     )
 
 
@@ -104,5 +153,45 @@ def reach_ms(interval: Metered, at: Moment) -> int:
 
 
 def owed_micros(interval: Metered, to_ms: int) -> int:
-    """What the interval costs in all if it is metered up to `to_ms`."""
-    return running_micros(interval.tariff, to_ms - interval.started_ms)
+    """What the interval costs in all if it is metered up to `to_ms`.
+
+    The part since its price last changed costs what the whole does less what came before: a quantum
+    that had begun by then is not begun anew.
+    """
+    return _total_micros(interval, to_ms) - _total_micros(interval, interval.started_ms)
+
+
+def turns_ms(interval: Metered, to_ms: int) -> tuple[int, ...]:
+    """Where, up to `to_ms`, the price in force changes by the tariff's own rules."""
+    return tuple(price_points_ms(interval.tariff, interval.started_ms, to_ms))
+
+
+def change_at_ms(interval: Metered, new: Tariff, now: Moment) -> int:
+    """From when on to charge by `new` terms, which the platform did not have when last looked at.
+
+    They changed at some time between two reads: a rise is taken to have come right after the
+    earlier one, a fall only now, so that the books are never the lower ones for long.
+    """
+    now_ms = max(reach_ms(interval, now), interval.seen_to_ms)
+    rises = price_micros(new, now_ms) > price_micros(interval.tariff, now_ms)
+    return interval.seen_to_ms if rises else now_ms
+
+
+def lease_interval(interval: Metered, now: Moment) -> Interval:
+    """The interval as the arithmetic of leases takes it, in the time that it is metered in.
+
+    The wall clock may have been set since it began: how far the books are ahead goes with it.
+    """
+    reached_ms = max(reach_ms(interval, now), interval.metered_to_ms)
+    before = _total_micros(interval, interval.started_ms)
+    return Interval(
+        id=interval.id,
+        started_ms=interval.rent_ms,
+        posted_micros=before + interval.posted_micros,
+        earliest_ms=interval.earliest_ms,
+        ahead_ms=reached_ms - now.utc_ms,
+    )
+
+
+def _total_micros(interval: Metered, to_ms: int) -> int:
+    return running_micros(interval.tariff, interval.rent_ms, to_ms)

@@ -26,6 +26,7 @@ class Platform:
     stop_latency_ms: int
     timer_min_lead_ms: int | None
     timer_lateness_ms: int
+    in_guest_stop_proven: bool = False  # a power-off from inside is known to stop the meter
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class InstanceFacts:
     interval: Interval | None
     absent: bool
     stopped_seen: bool
+    attested: bool = False  # a person says that it has stopped: never a proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,23 @@ class Window:
     gpu_absent: bool  # NVML itself says that there is no card or no driver
     cpu_centicores: int | None
     processes: int | None
+    gpu_state: str = "ok"  # NVML's: ok, absent, lost, reset, changed, error
+
+
+@dataclass(frozen=True, slots=True)
+class Signs:
+    """When the job last showed life, by each of the ways that it has. None: never.
+
+    `status`: the trainer's own word (bytes of a download done, and the like); `log`: output;
+    `bytes`: read or written by its processes; `cpu`, `gpu`: work, which a hung job shows too.
+    """
+
+    progress_ms: int | None = None
+    status_ms: int | None = None
+    log_ms: int | None = None
+    bytes_ms: int | None = None
+    cpu_ms: int | None = None
+    gpu_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +108,7 @@ class Exit:
     signal: int | None
     artifact_complete: bool
     log_tail: tuple[str, ...] = ()
+    artifact_pending: bool = False  # the last artifacts were still being verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +120,16 @@ class TrainingFacts:
     phase: str | None = None
     phase_since_ms: int | None = None
     steps: tuple[Step, ...] = ()
+    first_losses: tuple[float, ...] = ()
     best_loss: float | None = None
     windows: tuple[Window, ...] = ()
     exit: Exit | None = None
+    exit_at_ms: int | None = None
+    total_steps: int | None = None
+    phase_inferred: bool = False  # the trainer tells no phase: train, since the first progress
+    signs: Signs = field(default_factory=Signs)
+    adapter_at_ms: int | None = None  # when the result was found complete
+    verdict: Verdict | None = None  # the agent's own, given while the daemon was silent
 
     @property
     def is_alive(self) -> bool:
@@ -135,11 +162,14 @@ class Snapshot:
     verdict_at: Moment | None
     created: Moment
     stage: int
+    stage_since: Moment | None
     tariff: Tariff | None
     instance: InstanceFacts | None
     lease: Lease | None
     armed_end: Moment | None
     accounts: tuple[Account, ...]
+    collected: bool = False  # it was switched on once already to ask what had happened
+    shares_caps: bool = False  # another unfinished job lives under one of these caps
     link: LinkFacts = field(default_factory=LinkFacts)
     training: TrainingFacts = field(default_factory=TrainingFacts)
     artifacts: tuple[ArtifactFacts, ...] = ()
@@ -154,6 +184,11 @@ class Snapshot:
         run = self.spec.runs[self.stage]
         platform = self.platform
         return run.save_grace_ms + platform.stop_latency_ms + platform.timer_lateness_ms
+
+    @property
+    def has_next_stage(self) -> bool:
+        """Whether another rung of the ladder waits."""
+        return self.stage + 1 < len(self.spec.runs)
 
     @property
     def in_breach(self) -> bool:

@@ -14,29 +14,38 @@ from sqlalchemy import func, select
 from costguard.core import actions as act
 from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
+from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
 from costguard.daemon.links import artifact_files, close_link, ensure_link
-from costguard.daemon.load import newest_instance, open_lease
+from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.memory import Calls, JobMemory
+from costguard.daemon.power_on import power_on
 from costguard.daemon.record import close_disk
 from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
-from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow
+from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow, Telemetry
+from costguard.store.restored import may_grant, unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy.orm import Session
+
     from costguard.core.moment import Moment
-    from costguard.core.snapshot import Snapshot
+    from costguard.core.snapshot import Snapshot, Verdict
     from costguard.daemon.context import Context
 
 LOUD_EVENTS = {
     "stop_not_confirmed": "STOP NOT CONFIRMED: the instance may still cost money",
     "running_without_lease": "an instance is running that should be off; it is being stopped",
 }
+
+
+SEEN_STOPPED = "the meter was seen stopped"
+ATTESTED = "a person attested the stop"
 
 
 class Halt(Exception):
@@ -99,6 +108,7 @@ class Actor:
         has_timer = self.snap.platform.timer_min_lead_ms is not None
         try:
             with self.context.store.write() as session:
+                self._refuse_while_restored(session)
                 job = session.get_one(Job, self.job_id)
                 lease = open_lease(session, self.job_id)
                 if lease is None:
@@ -120,6 +130,33 @@ class Actor:
         except (DoesNotFit, StoreUnavailable) as error:
             self.context.notify("warning", self.snap.spec.name, f"no lease: {error}")
             raise Halt from error
+
+    def _refuse_while_restored(self, session: Session) -> None:
+        """A restored database does not know what was rented since: it grants nothing blindly."""
+        accounts = (*self.context.accounts(), self.snap.spec.instance.provider)
+        if not may_grant(session, accounts):
+            missing = ", ".join(sorted(unlisted(session, accounts)))
+            text = f"no lease: this database was restored, and {missing} was not listed since"
+            self.context.notify("warning", self.snap.spec.name, text)
+            raise Halt
+
+    def shorten(self, action: act.Shorten) -> None:
+        """Bring the open lease's end forward; what it holds stays reserved until it is settled."""
+        now = self.now()
+        end = now.plus_ms(action.length_ms)
+        with self.context.store.write() as session:
+            lease = open_lease(session, self.job_id)
+            assert lease is not None, "only an open lease can be cut"
+            lease.end_utc_ms, lease.end_boot_ms, lease.boot_id = (
+                end.utc_ms,
+                end.boot_ms,
+                end.boot_id,
+            )
+            lease.armed_end_utc_ms = min(lease.armed_end_utc_ms, end.utc_ms)
+            lease.final, lease.cut = True, lease.cut + 1
+            text = f"the caps reach no further: the lease now ends in {action.length_ms // 1000} s"
+            add_event(session, self.job_id, now.utc_ms, "lease_cut", text)
+        self.wake()
 
     def arm_timer(self, action: act.ArmTimer) -> None:
         """Move the platform's timer; only what it reads back counts as armed."""
@@ -168,14 +205,17 @@ class Actor:
         valid_ms = min(end.utc_ms - heard.utc_ms, end.boot_ms - heard.boot_ms)
         if end.boot_id != heard.boot_id or valid_ms <= 0:
             return
-        message = {"t": "lease", "id": f"{lease.id}", "heartbeat": action.heartbeat}
-        if link.send({**message, "valid_ms": valid_ms}):
+        # To the agent a lease with the same name never ends earlier: one that was cut is another.
+        name = f"{lease.id}.{lease.cut}" if lease.cut else f"{lease.id}"
+        message = {"t": "lease", "id": name, "heartbeat": action.heartbeat}
+        if link.send({**message, "valid_ms": valid_ms, "alone": action.alone}):
             self.memory.note_leased(action.heartbeat)
 
     def save(self, action: act.Save) -> None:
         """Ask for a checkpoint and the end of the training, once."""
         link = self.memory.link
-        stop = {"t": "stop", "id": f"stop-{self.job_id}-{self.snap.stage}", "save": True}
+        stop_id = f"stop-{self.job_id}-{self.snap.stage}-{self.memory.attempt}"
+        stop = {"t": "stop", "id": stop_id, "save": True}
         if link is not None and link.send({**stop, "grace_s": action.grace_ms / 1000}):
             self.memory.note_stop_sent()
 
@@ -190,11 +230,69 @@ class Actor:
         self.memory.pulling.add(action.artifact_id)
         link.pull(name, files)
 
+    def power_on(self, _: act.PowerOn) -> None:
+        """Switch the paused instance on again."""
+        if not power_on(self):
+            raise Halt
+
+    def rest(self, _: act.Rest) -> None:
+        """Give back what was reserved for a start that did not happen."""
+        assert self.snap.instance is not None
+        if self.memory.unmetered:
+            raise Halt
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            session.get_one(Instance, self.snap.instance.id).stopped_seen_ms = now.utc_ms
+            lease = open_lease(session, self.job_id)
+            if lease is not None:
+                settle(session, job, lease, now.utc_ms, self.month(now))
+
+    def collect(self, _: act.Collect) -> None:
+        """Settle, then have the next pass switch it on: what it did alone is on its disk."""
+        assert proven_stopped(self.snap), "I4: not seen stopped"
+        self.rest(act.Rest())
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            job.collected = True
+            text = "it switched itself off while nobody listened; switched on once more to ask why"
+            add_event(session, job.id, now.utc_ms, "collect", text)
+        self.wake()
+
+    def fetched(self, action: act.Fetched) -> None:
+        """It ends as it had ended before: the reason stands, and the instance goes off again."""
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            if job.wish == "pull":
+                job.wish = "run"
+            add_event(session, job.id, now.utc_ms, "fetched", action.text)
+        self.wake()
+
+    def next_stage(self, _: act.NextStage) -> None:
+        """The next rung begins: a folder and a journal of its own on the same instance."""
+        now = self.now()
+        with self.context.store.write() as session:
+            job = session.get_one(Job, self.job_id)
+            enter_stage(session, job, job.stage + 1, now.utc_ms)
+            count = len(job_spec(job).runs)
+            text = f"stage {job.stage + 1} of {count} begins"
+            gate = judge_gate(self.snap.training, self.snap.spec.stages[self.snap.stage])
+            if gate is not None:
+                text += f", although {gate.text}"
+            add_event(session, job.id, now.utc_ms, "stage", text, {"stage": job.stage})
+        self.wake()
+
     # ------------------------------------------------------------------ ending
 
     def conclude(self, action: act.Conclude) -> None:
         """Record the verdict; kept in memory when the database cannot take it."""
-        now, verdict = self.now(), action.verdict
+        self.conclude_now(action.verdict)
+
+    def conclude_now(self, verdict: Verdict) -> None:
+        """As `conclude`, for what a call of this very pass has shown."""
+        now = self.now()
         self.memory.verdict = (verdict, now)
         self.context.notify("info", self.snap.spec.name, f"{verdict.reason}: {verdict.text}")
         self.write_verdict()
@@ -319,8 +417,13 @@ class Actor:
             add_event(session, job.id, now.utc_ms, "state", action.state)
 
     def finish(self, action: act.Finish) -> None:
-        """Settle, and enter the final state: only with the proof of I4, or nothing ever rented."""
-        assert self.snap.instance is None or proven_stopped(self.snap), "I4: not seen stopped"
+        """Settle, and enter the final state: with the proof of I4, or nothing ever rented.
+
+        Where no platform can prove it, a person's word ends the job too, and is shown as such.
+        """
+        proven = self.snap.instance is None or proven_stopped(self.snap)
+        attested = self.snap.instance is not None and self.snap.instance.attested
+        assert proven or attested, "I4: neither seen stopped nor attested"
         if self.memory.unmetered:
             raise Halt  # what it has cost comes first: nothing is given back before it is charged
         now = self.now()
@@ -329,8 +432,9 @@ class Actor:
             instance = newest_instance(session, self.job_id)
             lease = open_lease(session, self.job_id)
             if lease is not None:
-                settle(session, job, lease, now.utc_ms, self.month(now))
-            if instance is not None:
+                why = SEEN_STOPPED if proven else ATTESTED
+                settle(session, job, lease, now.utc_ms, self.month(now), why)
+            if instance is not None and proven:
                 instance.stopped_seen_ms = now.utc_ms
                 seen = (
                     [read.begun.utc_ms for read in self.snap.instance.reads[-2:]]
@@ -361,6 +465,16 @@ class Actor:
             row.bill_micros, row.bill_read_ms = bill, self.now().utc_ms
 
 
+def enter_stage(session: Session, job: Job, stage: int, at_ms: int) -> None:
+    """Have the job begin `stage`; what its journal already held there is an earlier attempt's."""
+    job.stage, job.stage_since_ms, job.phase = stage, at_ms, None
+    job.launched_ms = job.exit_json = job.forecast_json = None
+    seen = select(func.max(Telemetry.seq)).where(
+        Telemetry.job_id == job.id, Telemetry.stage == stage
+    )
+    job.first_seq = job.last_seq = session.scalar(seen) or 0
+
+
 def note_calls(row: Instance, calls: Calls) -> None:
     """Write our calls into the instance's row."""
     if calls.last is not None:
@@ -376,6 +490,12 @@ HANDLERS = {
     act.Grant: Actor.grant,
     act.Create: Actor.create,
     act.ResolveCreate: Actor.resolve_create,
+    act.Shorten: Actor.shorten,
+    act.PowerOn: Actor.power_on,
+    act.Rest: Actor.rest,
+    act.Collect: Actor.collect,
+    act.Fetched: Actor.fetched,
+    act.NextStage: Actor.next_stage,
     act.ArmTimer: Actor.arm_timer,
     act.EnsureLink: Actor.ensure_link,
     act.SendLease: Actor.send_lease,

@@ -25,6 +25,7 @@ from costguard.daemon.clock import SystemClock
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
 from costguard.daemon.embedded import Embedded
+from costguard.daemon.head_check import check_head
 from costguard.daemon.loop import Loop
 from costguard.daemon.server import CommandServer, Handler
 from costguard.errors import EXIT_INTERNAL, CostguardError, UserError
@@ -76,6 +77,7 @@ class Daemon:
             installation=_installation_id(self.store),
             client_key_path=key_path,
             client_public_key=make_client_key(key_path),
+            accounts=lambda: tuple(sorted(self.settings.providers)),
         )
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
         self.loop = Loop(self.context, executor)
@@ -85,6 +87,7 @@ class Daemon:
 
     def run(self) -> None:
         """Serve until stopped."""
+        check_head(self.context)
         self.server.start()
         self.chores.start()
         log.info(
@@ -135,10 +138,13 @@ class Daemon:
             "quote": self.commands.quote,
             "pause": self.commands.pause,
             "release": self.commands.release,
+            "resume": self.commands.resume,
+            "pull": self.commands.pull,
             "budget_set": self.commands.budget_set,
+            "confirm_stopped": self.commands.confirm_stopped,
             "stop": self._stop_command,
         }
-        for do in ("status", "report", "events", "explain", "logs", "budget_show"):
+        for do in ("status", "report", "events", "explain", "logs", "source", "budget_show"):
             handlers[do] = self._reader(do)
         return handlers
 

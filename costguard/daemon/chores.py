@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy import select
 
-from costguard.core.money import yuan_text
 from costguard.daemon.load import job_spec
+from costguard.daemon.reconcile import reconcile
 from costguard.daemon.strays import is_stray, parent_of, take_stray
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
-from costguard.store.ledger import posted_micros
-from costguard.store.models import Instance, Intent, Job, LedgerEntry, PowerInterval
+from costguard.store.models import Intent, Job
+from costguard.store.restored import clear_if_listed, is_restored, note_listed, unlisted
 
 if TYPE_CHECKING:
     from costguard.daemon.context import Context
@@ -60,6 +60,7 @@ class Chores:
                 now = self._context.clock.now()
                 views = self._context.provider(name).list_tagged(self._context.tag_prefix, now)
                 found += [view.id for view in views if self._guard_stray(view)]
+                self._note_listed(name)
             except (ProviderError, StoreUnavailable) as error:
                 log.warning("strays on %s: %s", name, error)
         return found
@@ -69,12 +70,31 @@ class Chores:
         asked = select(Intent.job_id).where(Intent.kind == "create")
         try:
             with self._context.store.read() as session:
-                query = select(Job).where(Job.id.in_(asked), Job.state != "released")
+                query = select(Job)
+                names: set[str] = set()
+                if is_restored(session):  # jobs and accounts of which these books may know nothing
+                    names = unlisted(session, self._context.accounts())
+                else:
+                    query = query.where(Job.id.in_(asked), Job.state != "released")
                 jobs = session.scalars(query).all()
-                return sorted({job_spec(job).instance.provider for job in jobs})
+                return sorted(names | {job_spec(job).instance.provider for job in jobs})
         except StoreUnavailable as error:
             log.warning("strays: %s", error)
             return []
+
+    def _note_listed(self, name: str) -> None:
+        """After a restore: this account's instances are known again."""
+        with self._context.store.read() as session:
+            if not is_restored(session):
+                return
+        with self._context.store.write() as session:
+            note_listed(session, name)
+            jobs = session.scalars(select(Job)).all()
+            names = {job_spec(job).instance.provider for job in jobs}
+            if clear_if_listed(session, (*self._context.accounts(), *names)):
+                now_ms = self._context.clock.now().utc_ms
+                text = "every account was listed since the restore: leases are granted again"
+                add_event(session, None, now_ms, "restored", text)
 
     def _guard_stray(self, view: InstanceView) -> bool:
         """Whether the instance is a stray; if so, it is now under guard, or reported."""
@@ -91,33 +111,8 @@ class Chores:
         return True
 
     def reconcile(self) -> None:
-        """Read each instance's bill and say where the books and the bill differ."""
-        try:
-            with self._context.store.read() as session:
-                rows = session.scalars(select(Instance).where(Instance.released_ms.is_(None))).all()
-        except StoreUnavailable as error:
-            log.warning("reconcile: %s", error)
-            return
-        for row in rows:
-            if row.provider_id is None:
-                continue
-            try:
-                bill = self._context.provider(row.provider).bill_micros(row.provider_id)
-                if bill is not None:
-                    self._note_bill(row.id, bill)
-            except (ProviderError, StoreUnavailable) as error:
-                log.warning("reconcile %s: %s", row.provider_id, error)
-
-    def _note_bill(self, instance_id: int, bill: int) -> None:
-        now = self._context.clock.now()
-        with self._context.store.write() as session:
-            row = session.get_one(Instance, instance_id)
-            row.bill_micros, row.bill_read_ms = bill, now.utc_ms
-            own = select(PowerInterval.id).where(PowerInterval.instance_id == instance_id)
-            posted = posted_micros(session, LedgerEntry.interval_id.in_(own))
-            if row.stopped_seen_ms is not None and bill > posted:
-                text = f"the bill is {yuan_text(bill - posted)} yuan above the books"
-                add_event(session, row.job_id, now.utc_ms, "drift", text)
+        """Hold every instance's bill against the books."""
+        reconcile(self._context)
 
     def _say(self, kind: str, text: str) -> None:
         self._context.notify("alarm", "account", text)

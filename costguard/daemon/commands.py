@@ -7,28 +7,35 @@ answered and not carried out again.
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from costguard.core.decide import FINAL_STATES, FIRST_LEASE_SHORTEST_MS
-from costguard.core.lease import Account, offer_lease
+from costguard.core.decide import FINAL_STATES
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
-from costguard.core.tariff import hold_micros, running_micros
+from costguard.daemon.attested import confirm_stopped
+from costguard.daemon.fetch import pull
+from costguard.daemon.load import newest_instance
+from costguard.daemon.plan import plan
+from costguard.daemon.resume import resume
 from costguard.errors import EXIT_USAGE, UserError
-from costguard.providers.base import Provider, ProviderError
 from costguard.report.documents import find_job
+from costguard.store.budgets import set_cap
 from costguard.store.events import add_event
-from costguard.store.ledger import pending_micros, posted_micros
-from costguard.store.models import Command, Job, LedgerEntry
+from costguard.store.ledger import accounts
+from costguard.store.models import Command, Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy.orm import Session
 
+    from costguard.core.lease import Account
     from costguard.daemon.context import Context
+
+_MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
 
 class Commands:
@@ -40,7 +47,7 @@ class Commands:
 
     def quote(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would cost at most and who would enforce it; rents nothing."""
-        return self._plan(_spec(args))
+        return plan(self._context, _spec(args))
 
     def submit(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Take a job, unless its budget cannot pay for even a first lease."""
@@ -48,9 +55,9 @@ class Commands:
         with self._context.store.read() as session:
             known = session.scalars(select(Command).where(Command.key == key)).first()
             if known is not None:
-                answer: dict[str, Any] = json.loads(known.result_json)
-                return answer
-        plan = self._plan(spec)
+                kept: dict[str, Any] = json.loads(known.result_json)
+                return kept
+        answer = plan(self._context, spec)
         now = self._context.clock.now()
         with self._context.store.write() as session:
             _refuse_unfinished_namesake(session, spec)
@@ -69,9 +76,9 @@ class Commands:
             add_event(
                 session, job.id, now.utc_ms, "submitted", f"submitted with a cap of {cap} yuan"
             )
-            self._keep(session, key, "submit", {"name": spec.name}, plan)
+            self._keep(session, key, "submit", {"name": spec.name}, answer)
         self._wake()
-        return plan
+        return answer
 
     def pause(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have one job, or all of them, saved and stopped."""
@@ -81,33 +88,62 @@ class Commands:
         """Have the job's instance given back; it is stopped first, and seen to be."""
         return self._wish(args, "release")
 
+    def resume(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a paused job go on."""
+        answer = resume(self._context, args)
+        self._wake()
+        return answer
+
+    def pull(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Bring home what an ended job's disk still holds."""
+        answer = pull(self._context, args)
+        self._wake()
+        return answer
+
+    def confirm_stopped(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Take a person's word for a stop that no platform can prove."""
+        answer = confirm_stopped(self._context, args)
+        self._wake()
+        return answer
+
     def budget_set(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """Set a job's cap on the fly, up or down; the next pass acts on it."""
-        if args.get("scope") != "job":
-            raise UserError(
-                "not_settable",
-                f"the cap of a {args.get('scope')} is set in the config",
-                "[budgets] in config.toml",
-                "set month_yuan or projects there; it is read at each grant",
-                EXIT_USAGE,
-            )
+        """Set a cap on the fly, up or down; the next pass of every job acts on it."""
+        scope, name = str(args.get("scope")), str(args.get("name"))
         cap_micros = _yuan(args.get("yuan"))
         now = self._context.clock.now()
         with self._context.store.write() as session:
-            job = find_job(session, str(args.get("name")))
-            old, job.cap_micros = job.cap_micros, cap_micros
-            text = f"the cap went from {yuan_text(old)} to {yuan_text(cap_micros)} yuan"
-            add_event(session, job.id, now.utc_ms, "cap_changed", text)
-            spent = posted_micros(session, LedgerEntry.job_id == job.id)
-            pending = pending_micros(session, LedgerEntry.job_id == job.id)
-            left = cap_micros - spent - pending - job.hold_micros
-            answer = {
-                "job": job.name,
-                "cap_yuan": yuan_text(cap_micros),
-                "left_yuan": yuan_text(left),
-            }
+            job_id: int | None = None
+            old: int | None
+            if scope == "job":
+                job = find_job(session, name)
+                job_id, old, job.cap_micros = job.id, job.cap_micros, cap_micros
+            else:
+                _refuse_unknown_scope(session, scope, name)
+                old = set_cap(session, scope, name, cap_micros, now.utc_ms)
+            before = "" if old is None else f" from {yuan_text(old)}"
+            text = f"the cap of {scope} {name} went{before} to {yuan_text(cap_micros)} yuan"
+            add_event(session, job_id, now.utc_ms, "cap_changed", text)
+            session.flush()
+            account = self._account(session, scope, name)
         self._wake()
-        return answer
+        left = None if account is None else account.left_micros
+        return {
+            scope: name,
+            "cap_yuan": yuan_text(cap_micros),
+            "left_yuan": yuan_text(cap_micros if left is None else left),
+        }
+
+    def _account(self, session: Session, scope: str, name: str) -> Account | None:
+        """The scope's account as it now stands; None where nothing was ever booked in it."""
+        query = select(Job).order_by(Job.id.desc())
+        if scope != "month":
+            query = query.where(getattr(Job, "name" if scope == "job" else "project") == name)
+        job = session.scalars(query.limit(1)).first()
+        if job is None:
+            return None
+        months = (name,) if scope == "month" else ()
+        found = accounts(session, job, self._context.caps(), months)
+        return next(each for each in found if each.scope == f"{scope} {name}")
 
     def _wish(self, args: Mapping[str, Any], wish: str) -> dict[str, Any]:
         now = self._context.clock.now()
@@ -136,76 +172,6 @@ class Commands:
             )
         )
 
-    def _plan(self, spec: JobSpec) -> dict[str, Any]:
-        """Price, worst case and enforcers; UserError with the arithmetic when it cannot fit."""
-        provider = self._context.provider(spec.instance.provider)
-        now = self._context.clock.now()
-        try:
-            quote = provider.quote(spec.instance.gpu)
-        except ProviderError as error:
-            raise UserError(
-                "no_price",
-                f"{spec.instance.provider} gave no price: {error}",
-                "[instance]",
-                "check the GPU's name and that the platform answers",
-            ) from error
-        tariff = quote.tariff
-        hold = hold_micros(tariff, spec.instance.keep_for_ms)
-        latency_ms = _latency_ms(spec, provider)
-        account = Account(f"job {spec.name}", spec.cap_micros, 0, 0, hold)
-        offer = offer_lease(
-            tariff, None, None, (account,), now, spec.lease_ms, latency_ms, FIRST_LEASE_SHORTEST_MS
-        )
-        if offer is None:
-            least_ms = min(FIRST_LEASE_SHORTEST_MS, spec.lease_ms) + latency_ms
-            least = running_micros(tariff, least_ms) + hold
-            raise UserError(
-                "budget_too_small",
-                f"a cap of {yuan_text(spec.cap_micros)} yuan does not reach for a first lease: "
-                f"{least_ms // 1000} s at {yuan_text(tariff.price_micros_per_hour)} yuan/h "
-                f"in steps of {tariff.quantum_s} s, plus {yuan_text(hold)} for the disk, need "
-                f"{yuan_text(least)}",
-                "[job] budget_yuan",
-                "raise the budget, or keep the disk for a shorter time (keep_for)",
-            )
-        self._refuse_unenforceable(spec, provider)
-        return {
-            "job": spec.name,
-            "price_yuan_per_hour": yuan_text(tariff.price_micros_per_hour),
-            "quantum_s": tariff.quantum_s,
-            "worst_case_yuan": yuan_text(spec.cap_micros),
-            "enforcers": _enforcers(provider),
-            "lines": [],
-        }
-
-    def _refuse_unenforceable(self, spec: JobSpec, provider: Provider) -> None:
-        facts = provider.facts
-        armed = facts.timer_min_lead_ms is not None or facts.in_guest_stop_proven
-        if not armed and not spec.best_effort:
-            raise UserError(
-                "cap_not_enforceable",
-                f"on {facts.name} nothing but this daemon could enforce the cap",
-                "[instance] provider",
-                "take it with --best-effort if you accept that",
-            )
-
-
-def _latency_ms(spec: JobSpec, provider: Provider) -> int:
-    facts = provider.facts
-    grace_ms = max(run.save_grace_ms for run in spec.runs)
-    return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms
-
-
-def _enforcers(provider: Provider) -> list[str]:
-    """Who will stop the machine at a lease's end, in words."""
-    facts = provider.facts
-    found = ["daemon"]
-    if facts.timer_min_lead_ms is not None:
-        found.append("platform timer (read back)")
-    if facts.in_guest_stop is not None:
-        found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
-    return found
-
 
 def _spec(args: Mapping[str, Any]) -> JobSpec:
     try:
@@ -232,14 +198,39 @@ def _yuan(value: object) -> int:
         raise UserError("bad_budget", str(error), "budget set", hint, EXIT_USAGE) from error
 
 
+def _refuse_unknown_scope(session: Session, scope: str, name: str) -> None:
+    """A slip in a name must not set a cap that never binds."""
+    if scope == "month" and not _MONTH.fullmatch(name):
+        what, hint = f"{name!r} is no month", "such as 2026-11"
+        raise UserError("unknown_month", what, "budget set --month", hint, EXIT_USAGE)
+    if scope == "project":
+        known = sorted(set(session.scalars(select(Job.project))))
+        if name not in known:
+            hint = f"projects here: {', '.join(known) or 'none yet'}; a new one's goes into config"
+            what = f"no job of a project {name!r} was ever submitted"
+            raise UserError("unknown_project", what, "budget set --project", hint, EXIT_USAGE)
+    if scope not in ("month", "project"):
+        what = f"there are no caps of a {scope!r}"
+        raise UserError("unknown_scope", what, "budget set", "job, project or month", EXIT_USAGE)
+
+
 def _refuse_unfinished_namesake(session: Session, spec: JobSpec) -> None:
     """Two unfinished jobs of one name would be told apart by nobody."""
-    query = select(Job).where(Job.name == spec.name, Job.state.not_in(FINAL_STATES))
-    job = session.scalars(query).first()
-    if job is not None:
-        raise UserError(
-            "job_exists",
-            f"a job named {spec.name!r} is still {job.state}",
-            spec.source or "[job] name",
-            f"wait for it, pause it (`costguard pause {spec.name}`), or choose another name",
+    query = select(Job).where(Job.name == spec.name).order_by(Job.id.desc())
+    job = session.scalars(query.limit(1)).first()
+    if job is None or job.state in ("finished", "released"):
+        return
+    hint = f"wait for it, pause it (`costguard pause {spec.name}`), or choose another name"
+    if job.state in FINAL_STATES:
+        if newest_instance(session, job.id) is None:
+            return  # nothing was ever rented for it: there is nothing to go on with
+        hint = (
+            f"go on with it: `costguard resume {spec.name}`; or give its disk back first "
+            f"(`costguard release {spec.name}`), or choose another name"
         )
+    raise UserError(
+        "job_exists",
+        f"a job named {spec.name!r} is {job.state}, and not finished",
+        spec.source or "[job] name",
+        hint,
+    )

@@ -42,6 +42,7 @@ class Context:
     installation: str
     client_key_path: Path
     client_public_key: str
+    accounts: Callable[[], tuple[str, ...]] = tuple  # the platforms that the config names
 
     @property
     def tag_prefix(self) -> str:

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EXIT_WHEN_IDLE_S = 60
+# Of `[providers.local]`: how the platform bills, as its command line has it.
+PASSED_ON = (
+    "port",
+    "quantum_s",
+    "rounding",
+    "minimum_s",
+    "minimum_charge",
+    "zone",
+    "disk_price",
+)
 
 
 class Embedded:
@@ -78,7 +88,7 @@ class Embedded:
     def _start(self, settings: Mapping[str, Any]) -> None:
         """Start it, on the port that the config names, if it names one."""
         options = ["--exit-when-idle-s", str(EXIT_WHEN_IDLE_S)]
-        for key in ("port", "quantum_s", "disk_price"):
+        for key in PASSED_ON:
             if key in settings:
                 options += [f"--{key.replace('_', '-')}", str(settings[key])]
         try:

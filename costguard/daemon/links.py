@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,8 @@ def ensure_link(actor: Actor) -> None:
     ssh = memory.ssh
     if ssh is None or snap.instance is None:
         return
-    key = f"{snap.instance.id}:{snap.stage}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
+    run = f"{snap.stage}:{memory.attempt}"
+    key = f"{snap.instance.id}:{run}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
     if memory.link is not None and memory.link_key == key:
         return
     heard = memory.link_facts.heard  # a new boot does not end the silence of a training
@@ -47,8 +48,8 @@ def ensure_link(actor: Actor) -> None:
             Upload(Path(upload.local), upload.remote)
             for upload in snap.spec.runs[snap.stage].uploads
         ),
-        spec=agent_spec(snap.spec, snap.stage, actor.provider.facts, tag),
-        pull_to=artifacts_home(snap.spec),
+        spec=agent_spec(snap.spec, snap.stage, memory.attempt, actor.provider.facts, tag),
+        pull_to=artifacts_home(snap.spec, snap.stage),
         after_seq=after_seq,
     )
     memory.link = actor.context.link(plan, actor.wake)
@@ -57,16 +58,20 @@ def ensure_link(actor: Actor) -> None:
     memory.link.start()
 
 
-def agent_spec(spec: JobSpec, stage: int, facts: ProviderFacts, tag: str) -> dict[str, Any]:
+def agent_spec(
+    spec: JobSpec, stage: int, attempt: int, facts: ProviderFacts, tag: str
+) -> dict[str, Any]:
     """What the agent is told: what to run, and what to do when its lease ends."""
     run = spec.runs[stage]
     return {
-        "run_id": f"{tag}/{stage}",
+        "run_id": f"{tag}/{stage}" + (f"/{attempt}" if attempt else ""),
         "argv": list(run.argv),
         "cwd": ".",
         "env": {},
         "needs": list(run.needs),
         "output_dir": run.output_dir,
+        "expects_adapter": run.expects_adapter,
+        "guards": asdict(spec.guards),
         "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
         "save_grace_s": run.save_grace_ms / 1000,
         "first_lease_s": 120,
@@ -78,9 +83,10 @@ def agent_spec(spec: JobSpec, stage: int, facts: ProviderFacts, tag: str) -> dic
     }
 
 
-def artifacts_home(spec: JobSpec) -> Path:
-    """Where this job's artifacts come home to."""
-    return Path(spec.pull_to) / spec.name
+def artifacts_home(spec: JobSpec, stage: int) -> Path:
+    """Where a stage's artifacts come home to; a folder for each where there are several."""
+    home = Path(spec.pull_to) / spec.name
+    return home / f"stage-{stage + 1}" if len(spec.runs) > 1 else home
 
 
 def close_link(memory: JobMemory) -> None:

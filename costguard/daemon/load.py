@@ -10,14 +10,22 @@ from sqlalchemy import select
 
 from costguard.core import meter
 from costguard.core.calendar import month_of
-from costguard.core.lease import Interval, Lease
+from costguard.core.lease import Lease
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
-from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Platform, Snapshot
+from costguard.core.snapshot import (
+    ArtifactFacts,
+    InstanceFacts,
+    LinkFacts,
+    Platform,
+    Snapshot,
+    TrainingFacts,
+)
 from costguard.core.spec import JobSpec, spec_from_json
-from costguard.core.tariff import Tariff
 from costguard.core.training import fold
 from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
+from costguard.store.attest import is_attested
+from costguard.store.budgets import shares_caps
 from costguard.store.ledger import Caps, accounts, lease_remaining_micros
 from costguard.store.models import (
     Artifact,
@@ -29,6 +37,7 @@ from costguard.store.models import (
     PowerReadRow,
     Telemetry,
 )
+from costguard.store.tariffs import tariff_of
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -65,13 +74,6 @@ def open_interval(session: Session, instance_id: int, kind: str) -> PowerInterva
     return session.scalars(query).one_or_none()
 
 
-def tariff_of(instance: Instance) -> Tariff:
-    """The billing rule last read for this instance."""
-    return Tariff(
-        instance.price_micros_per_hour, instance.quantum_s, instance.paused_micros_per_hour
-    )
-
-
 def metered(row: PowerInterval) -> meter.Metered:
     """A power interval as the meter's arithmetic takes it."""
     return meter.Metered(
@@ -81,7 +83,9 @@ def metered(row: PowerInterval) -> meter.Metered:
         seen_to_ms=row.seen_to_ms,
         metered_to_ms=row.metered_to_ms,
         posted_micros=row.posted_micros,
-        tariff=Tariff(row.price_micros_per_hour, row.quantum_s),
+        tariff=tariff_of(row),
+        origin_ms=row.origin_ms,
+        earliest_ms=row.earliest_ms,
     )
 
 
@@ -91,11 +95,7 @@ def rebuild_memory(session: Session, job: Job, now: Moment) -> JobMemory:
     A training that runs counts as heard now: its silence is told from ours from here on.
     """
     memory = JobMemory(breach=job.breach)
-    rows = select(Telemetry.data_json).where(
-        Telemetry.job_id == job.id, Telemetry.stage == job.stage
-    )
-    for text in session.scalars(rows.order_by(Telemetry.seq)):
-        memory.training = fold(memory.training, json.loads(text))
+    memory.begin(job.stage, job.attempt, training_facts(session, job))
     if memory.training.is_alive:
         memory.link_facts = LinkFacts(heard=now)
     instance = newest_instance(session, job.id)
@@ -121,6 +121,17 @@ def rebuild_memory(session: Session, job: Job, now: Moment) -> JobMemory:
     return memory
 
 
+def training_facts(session: Session, job: Job) -> TrainingFacts:
+    """What the stored journal says of the job's present stage and attempt."""
+    facts = TrainingFacts()
+    rows = select(Telemetry.data_json).where(
+        Telemetry.job_id == job.id, Telemetry.stage == job.stage, Telemetry.seq > job.first_seq
+    )
+    for text in session.scalars(rows.order_by(Telemetry.seq)):
+        facts = fold(facts, json.loads(text))
+    return facts
+
+
 def load_snapshot(
     session: Session,
     job: Job,
@@ -133,6 +144,7 @@ def load_snapshot(
     """The job as the database and this pass's memory have it."""
     spec = job_spec(job)
     instance = newest_instance(session, job.id)
+    running = None if instance is None else open_interval(session, instance.id, "running")
     lease_row = open_lease(session, job.id)
     lease = None if lease_row is None else _lease(session, lease_row)
     months = {month_of(now.utc_ms, zone), month_of(now.utc_ms + spec.lease_ms, zone)}
@@ -156,11 +168,15 @@ def load_snapshot(
         verdict_at=verdict_at,
         created=Moment(job.created_ms, 0, ""),
         stage=job.stage,
-        tariff=memory.tariff if instance is None else tariff_of(instance),
-        instance=None if instance is None else _instance(session, instance, memory, now),
+        stage_since=_moment(job.stage_since_ms, None, None),
+        # The open interval's rule knows what its price was before, the instance's only what it is.
+        tariff=memory.tariff if instance is None else tariff_of(running or instance),
+        instance=None if instance is None else _instance(instance, running, memory, now),
         lease=lease,
         armed_end=_armed_end(lease_row),
         accounts=accounts(session, job, caps, tuple(sorted(months))),
+        collected=job.collected,
+        shares_caps=shares_caps(session, job, caps, tuple(months)),
         link=memory.link_facts,
         training=memory.training,
         artifacts=_artifacts(session, job, memory),
@@ -211,6 +227,7 @@ def platform_of(facts: ProviderFacts) -> Platform:
         stop_latency_ms=facts.stop_latency_ms,
         timer_min_lead_ms=facts.timer_min_lead_ms,
         timer_lateness_ms=facts.timer_lateness_ms,
+        in_guest_stop_proven=facts.in_guest_stop_proven,
     )
 
 
@@ -230,6 +247,7 @@ def _lease(session: Session, row: LeaseRow) -> Lease:
         reserved_micros=remaining,
         consumed_micros=0,
         final=row.final,
+        cut=row.cut,
     )
 
 
@@ -240,25 +258,21 @@ def _armed_end(row: LeaseRow | None) -> Moment | None:
     return Moment(row.armed_end_utc_ms, row.end_boot_ms - lag_ms, row.boot_id)
 
 
-def _instance(session: Session, row: Instance, memory: JobMemory, now: Moment) -> InstanceFacts:
-    interval = open_interval(session, row.id, "running")
+def _instance(
+    row: Instance, running: PowerInterval | None, memory: JobMemory, now: Moment
+) -> InstanceFacts:
     started = row.started_call_ms
     return InstanceFacts(
         id=row.id,
         provider_id=row.provider_id,
         **_seen(memory, Power(row.power)),
         started_call=None if started is None else Moment(started, 0, ""),
-        interval=None if interval is None else _interval(metered(interval), now),
+        interval=None if running is None else meter.lease_interval(metered(running), now),
         absent=row.released_ms is not None
         or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
         stopped_seen=row.stopped_seen_ms is not None,
+        attested=is_attested(row),
     )
-
-
-def _interval(open_now: meter.Metered, now: Moment) -> Interval:
-    """The open interval with its start on the wall clock of now, which may have been set since."""
-    ran_ms = meter.reach_ms(open_now, now) - open_now.started_ms
-    return Interval(open_now.id, now.utc_ms - ran_ms, open_now.posted_micros)
 
 
 def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactFacts, ...]:

@@ -36,6 +36,8 @@ class Calls:
 class JobMemory:
     """One job's memory; touched only by that job's own pass."""
 
+    stage: int = 0
+    attempt: int = 0
     training: TrainingFacts = field(default_factory=TrainingFacts)
     reads: list[PowerRead] = field(default_factory=list)
     calls: Calls = field(default_factory=Calls)
@@ -59,6 +61,8 @@ class JobMemory:
     store_alarmed: bool = False
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
     breach: bool = False  # as the database has it
+    forecast_at: Moment | None = None
+    is_short: bool = False  # it was said that the caps will not reach
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
 
     def take_read(self, view: InstanceView) -> None:
@@ -72,6 +76,13 @@ class JobMemory:
         was_charged = last is not None and since_ms is not None and since_ms >= last.utc_ms
         if was_charged or (view.read.is_charging and view.read.power.may_charge):
             self.calls.was_on = True
+
+    def begin(self, stage: int, attempt: int, training: TrainingFacts) -> None:
+        """Another stage or attempt: what was known of the training before is not of this one."""
+        self.stage, self.attempt, self.training = stage, attempt, training
+        self.unsaved.clear()
+        self.pull_failed.clear()
+        self.verdict = None
 
     def note_leased(self, heartbeat: int) -> None:
         """This heartbeat was answered with a lease."""

@@ -10,7 +10,9 @@ from costguard.core import actions as act
 from costguard.core.decide import FINAL_STATES, decide, save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
+from costguard.core.snapshot import LinkFacts
 from costguard.daemon.act import Actor, Halt, note_calls
+from costguard.daemon.foresee import note_forecast
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
     job_spec,
@@ -18,6 +20,7 @@ from costguard.daemon.load import (
     newest_instance,
     overlay,
     rebuild_memory,
+    training_facts,
 )
 from costguard.daemon.memory import READS_KEPT, JobMemory
 from costguard.daemon.record import record_pass
@@ -68,6 +71,7 @@ class JobPasses:
         actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
         actor.write_verdict()
         self._note_breach(memory, snap, now)
+        note_forecast(context, self.job_id, memory, snap, now)
         actions = decide(snap, context.clock.now())
         self._act(actor, actions)
         is_stopping = snap.pause_reason is not None or act.Conclude in map(type, actions)
@@ -110,6 +114,11 @@ class JobPasses:
         try:
             with self.context.store.read() as session:
                 job = session.get_one(Job, self.job_id)
+                if (job.stage, job.attempt) != (memory.stage, memory.attempt):
+                    heard = memory.link_facts.heard if job.attempt == memory.attempt else None
+                    close_link(memory)
+                    memory.link_facts = LinkFacts(heard=heard)  # a stage does not end a silence
+                    memory.begin(job.stage, job.attempt, training_facts(session, job))
                 caps, zone = self.context.caps(), self.context.zone
                 snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
         except StoreUnavailable:
@@ -214,7 +223,7 @@ class JobPasses:
             memory.pulling.discard(row.id)
             if message.get("ok"):
                 row.pulled_ms = now.utc_ms
-                row.path = str(artifacts_home(job_spec(job)) / row.name)
+                row.path = str(artifacts_home(job_spec(job), job.stage) / row.name)
                 text = f"{row.name} is home and verified"
                 add_event(session, job.id, now.utc_ms, "pulled", text, {"path": row.path})
                 continue

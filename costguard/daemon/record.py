@@ -6,6 +6,7 @@ Facts are always recorded, past a cap and without a lease too; only grants are r
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -16,8 +17,22 @@ from costguard.core.calendar import month_of
 from costguard.core.moment import Moment
 from costguard.core.money import yuan_text
 from costguard.core.power import Power
-from costguard.core.tariff import Tariff, paused_micros
-from costguard.daemon.load import metered, newest_instance, open_interval, open_lease
+from costguard.core.tariff import (
+    Tariff,
+    free_left_s,
+    list_price_micros,
+    paused_micros,
+    price_micros,
+    repriced,
+    same_terms,
+)
+from costguard.daemon.load import (
+    metered,
+    newest_instance,
+    open_interval,
+    open_lease,
+)
+from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
 from costguard.store.models import (
@@ -29,6 +44,7 @@ from costguard.store.models import (
     PowerReadRow,
     Telemetry,
 )
+from costguard.store.tariffs import disk_tariff_of, set_tariff, tariff_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +59,8 @@ if TYPE_CHECKING:
 # After this many missed polls without an answer the meter is taken to run on.
 ASSUME_AFTER_POLLS = 30
 POWER_READS_KEPT = 50
+ASSUMED = "the platform's stop was earlier than assumed while it did not answer"
+REPRICED = "another price was in force from earlier on than had been charged"
 
 
 def record_pass(
@@ -124,6 +142,8 @@ def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: 
     row = session.scalars(query).one_or_none()
     files = json.dumps(found.get("files") or [])
     if row is not None:
+        if row.files_json != files:
+            row.pulled_ms = row.path = None  # another attempt made it anew
         row.complete, row.files_json = bool(found.get("complete")), files
         return
     session.add(
@@ -174,18 +194,19 @@ def _record_read(
 
 
 def _record_price(session: Session, instance: Instance, view: InstanceView) -> None:
-    price = view.tariff.price_micros_per_hour
-    if price == instance.price_micros_per_hour:
+    """Keep the rule that the platform bills by now, and say so where its list price is another.
+
+    Free time that was used up here is not had again, whatever a platform goes on offering.
+    """
+    at_ms = view.read.begun.utc_ms
+    known = tariff_of(instance)
+    old, price = list_price_micros(known, at_ms), list_price_micros(view.tariff, at_ms)
+    free_s = min(known.free_s, view.tariff.free_s)
+    set_tariff(instance, replace(view.tariff, free_s=free_s))
+    if price == old:
         return
-    old = instance.price_micros_per_hour
-    add_event(
-        session,
-        instance.job_id,
-        view.read.begun.utc_ms,
-        "price_changed",
-        f"the price went from {yuan_text(old)} to {yuan_text(price)} yuan an hour",
-    )
-    instance.price_micros_per_hour = price
+    text = f"the price went from {yuan_text(old)} to {yuan_text(price)} yuan an hour"
+    add_event(session, instance.job_id, at_ms, "price_changed", text)
 
 
 def _meter_running(
@@ -199,21 +220,29 @@ def _meter_running(
     assume_after_ms: int,
 ) -> None:
     """Charge what the latest read shows to have run; open and close power intervals."""
+    rests, read = weigh(session, instance, read)
+    if rests:
+        return
     row = open_interval(session, instance.id, "running")
-    if row is not None and row.price_micros_per_hour != instance.price_micros_per_hour:
-        row = _split_at_price_change(session, job, instance, row, now, zone)
+    if row is not None and not same_terms(tariff_of(row), tariff_of(instance), row.metered_to_ms):
+        row = _reprice(session, job, row, tariff_of(instance), now, zone)
     open_now = None if row is None else metered(row)
     step = meter.step(open_now, read, now, earliest_ms, assume_after_ms)
     if step.open_at_ms is not None and read is not None:
-        row = _open_interval(session, instance, "running", step.open_at_ms, read.begun)
+        tariff = tariff_of(instance)
+        row = _open_interval(session, instance, tariff, step.open_at_ms, read.begun)
+        row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), step.origin_ms
     if row is None:
         return
     if step.seen_to_ms is not None:
         row.seen_to_ms = max(row.seen_to_ms, step.seen_to_ms)
     if step.meter_to_ms is not None:
+        row = _turn(session, job, row, step.meter_to_ms, now, zone)
         _charge_to(session, job, row, step.meter_to_ms, now, zone)
     if step.close_at_ms is not None:
-        _close(session, job, row, step.close_at_ms, now, zone)
+        row = _turn(session, job, row, step.close_at_ms, now, zone)
+        close_interval(session, job, row, step.close_at_ms, now, zone)
+        _carry_free_time(instance, row, step.close_at_ms)
 
 
 def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
@@ -232,24 +261,32 @@ def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
 
 
 def _open_interval(
-    session: Session, instance: Instance, kind: str, started_ms: int, anchor: Moment
+    session: Session, instance: Instance, tariff: Tariff, started_ms: int, anchor: Moment
 ) -> PowerInterval:
-    row = PowerInterval(
-        instance_id=instance.id,
-        job_id=instance.job_id,
-        kind=kind,
-        price_micros_per_hour=instance.price_micros_per_hour
-        if kind == "running"
-        else instance.paused_micros_per_hour,
-        quantum_s=instance.quantum_s if kind == "running" else 1,
-        started_ms=started_ms,
-        anchor_utc_ms=anchor.utc_ms,
-        anchor_boot_ms=anchor.boot_ms,
-        anchor_boot_id=anchor.boot_id,
-        seen_to_ms=anchor.utc_ms,
-        metered_to_ms=started_ms,
-        posted_micros=0,
+    """A new running interval; what it says of its price is what is in force at its start."""
+    return _add_interval(
+        session,
+        PowerInterval(
+            instance_id=instance.id,
+            job_id=instance.job_id,
+            kind="running",
+            price_micros_per_hour=price_micros(tariff, started_ms),
+            quantum_s=tariff.quantum_s,
+            tariff_json=tariff.to_json(),
+        ),
+        started_ms,
+        anchor,
     )
+
+
+def _add_interval(
+    session: Session, row: PowerInterval, started_ms: int, anchor: Moment
+) -> PowerInterval:
+    row.started_ms = row.metered_to_ms = started_ms
+    row.anchor_utc_ms, row.anchor_boot_ms = anchor.utc_ms, anchor.boot_ms
+    row.anchor_boot_id = anchor.boot_id
+    row.seen_to_ms = anchor.utc_ms
+    row.posted_micros = 0
     session.add(row)
     session.flush()
     return row
@@ -275,37 +312,79 @@ def _report_overrun(
     add_event(session, job.id, now.utc_ms, "overrun", text, {"micros": overrun})
 
 
-def _close(
-    session: Session, job: Job, row: PowerInterval, ended_ms: int, now: Moment, zone: ZoneInfo
+def close_interval(
+    session: Session,
+    job: Job,
+    row: PowerInterval,
+    ended_ms: int,
+    now: Moment,
+    zone: ZoneInfo,
+    why: str = ASSUMED,
 ) -> None:
-    """End the interval; what was charged beyond its true end by assumption is corrected."""
+    """End the interval; what was charged beyond its true end is corrected, saying why."""
     owed = meter.owed_micros(metered(row), ended_ms)
     if owed >= row.posted_micros:
         _charge_to(session, job, row, ended_ms, now, zone)
     else:
-        why = "the platform's stop was earlier than assumed while it did not answer"
         adjust(session, job, row, owed, why, now.utc_ms, month_of(ended_ms, zone))
     row.ended_ms = ended_ms
 
 
-def _split_at_price_change(
+def _reprice(
+    session: Session, job: Job, row: PowerInterval, new: Tariff, now: Moment, zone: ZoneInfo
+) -> PowerInterval:
+    """Go on under the new terms from when they are taken to have come."""
+    open_now = metered(row)
+    at_ms = meter.change_at_ms(open_now, new, now)
+    row = _turn(session, job, row, at_ms, now, zone)
+    tariff = repriced(open_now.tariff, new, at_ms)
+    return _cut(session, job, row, at_ms, tariff, now, zone)
+
+
+def _turn(
+    session: Session, job: Job, row: PowerInterval, to_ms: int, now: Moment, zone: ZoneInfo
+) -> PowerInterval:
+    """The interval cut wherever, up to `to_ms`, its own tariff has another price; the last part."""
+    open_now = metered(row)
+    for at_ms in meter.turns_ms(open_now, to_ms):
+        row = _cut(session, job, row, at_ms, open_now.tariff, now, zone)
+    return row
+
+
+def _cut(
     session: Session,
     job: Job,
-    instance: Instance,
     row: PowerInterval,
+    at_ms: int,
+    tariff: Tariff,
     now: Moment,
     zone: ZoneInfo,
 ) -> PowerInterval:
-    """Close the interval under the old price and open one under the new.
+    """Close the interval and open its next part, which has another price and counts on."""
+    close_interval(session, job, row, at_ms, now, zone, REPRICED)
+    part = PowerInterval(
+        instance_id=row.instance_id,
+        job_id=row.job_id,
+        kind="running",
+        price_micros_per_hour=price_micros(tariff, at_ms),
+        quantum_s=tariff.quantum_s,
+        tariff_json=tariff.to_json(),
+        origin_ms=metered(row).rent_ms,
+        earliest_ms=row.earliest_ms,
+    )
+    anchor = Moment(row.anchor_utc_ms, row.anchor_boot_ms, row.anchor_boot_id)
+    seen_to_ms = max(row.seen_to_ms, at_ms)
+    part = _add_interval(session, part, at_ms, anchor)
+    part.seen_to_ms = seen_to_ms
+    return part
 
-    The change happened at some time between two reads: a rise is taken to have come right after
-    the earlier one, a fall only now, so that the books are never the lower ones for long.
-    """
-    rise = instance.price_micros_per_hour > row.price_micros_per_hour
-    at_ms = row.seen_to_ms if rise else max(meter.reach_ms(metered(row), now), row.seen_to_ms)
-    _close(session, job, row, at_ms, now, zone)
-    anchor = Moment(at_ms, now.boot_ms - max(now.utc_ms - at_ms, 0), now.boot_id)
-    return _open_interval(session, instance, "running", at_ms, anchor)
+
+def _carry_free_time(instance: Instance, row: PowerInterval, ended_ms: int) -> None:
+    """What the interval left of free or prepaid time is the next one's, until the platform says."""
+    tariff = tariff_of(row)
+    if tariff.free_s:
+        left_s = free_left_s(tariff, metered(row).rent_ms, ended_ms)
+        set_tariff(instance, replace(tariff_of(instance), free_s=left_s))
 
 
 def _meter_disk(
@@ -322,13 +401,29 @@ def _meter_disk(
     row = open_interval(session, instance.id, "disk")
     if row is None:
         since = instance.created_ms or view.read.begun.utc_ms
-        row = _open_interval(session, instance, "disk", since, view.read.begun)
+        if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
+            since = instance.started_call_ms or view.read.begun.utc_ms
+        row = _open_disk(session, instance, since, view.read.begun)
     to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
-    tariff = Tariff(0, 1, row.price_micros_per_hour)
-    owed = paused_micros(tariff, to_ms - row.started_ms)
+    owed = paused_micros(disk_tariff_of(row), to_ms - row.started_ms)
     row.seen_to_ms = to_ms
     place = Place(job.stage, "disk")
     charge(session, job, row, None, owed, to_ms, place, now.utc_ms, month_of(to_ms, zone))
+
+
+def _open_disk(
+    session: Session, instance: Instance, since_ms: int, anchor: Moment
+) -> PowerInterval:
+    tariff = tariff_of(instance)
+    row = PowerInterval(
+        instance_id=instance.id,
+        job_id=instance.job_id,
+        kind="disk",
+        price_micros_per_hour=tariff.paused_micros_per_hour,
+        quantum_s=tariff.paused_quantum_s,
+        tariff_json=tariff.to_json(),
+    )
+    return _add_interval(session, row, since_ms, anchor)
 
 
 def close_disk(session: Session, instance: Instance, at_ms: int) -> None:

@@ -28,9 +28,11 @@ from costguard.providers.base import (
 from costguard.store.events import add_event
 from costguard.store.ledger import settle
 from costguard.store.models import Instance, Intent, Job
+from costguard.store.tariffs import set_tariff
 
 if TYPE_CHECKING:
     from costguard.daemon.act import Actor
+    from costguard.providers.base import ProviderFacts
 
 # How long a created instance may be missing from the platform's lists.
 VISIBLE_WITHIN_MS = 15_000
@@ -57,14 +59,13 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
             provider=wish.provider,
             tag=tag,
             gpu=wish.gpu,
-            price_micros_per_hour=tariff.price_micros_per_hour,
-            quantum_s=tariff.quantum_s,
-            paused_micros_per_hour=tariff.paused_micros_per_hour,
+            guest_stop=guest_stop_of(actor.provider.facts),
             last_call_utc_ms=sent.utc_ms,
             last_call_boot_ms=sent.boot_ms,
             last_call_boot_id=sent.boot_id,
             started_call_ms=sent.utc_ms,
         )
+        set_tariff(row, tariff)
         session.add(row)
         session.add(
             Intent(
@@ -102,6 +103,13 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
     return True
 
 
+def guest_stop_of(facts: ProviderFacts) -> str:
+    """What a power-off from inside is worth here, as the instance's row keeps it."""
+    if facts.in_guest_stop is None:
+        return "none"
+    return "proven" if facts.in_guest_stop_proven else "unproven"
+
+
 def is_armed(back_ms: int | None, wanted_ms: int) -> bool:
     """Whether the time that a platform's timer reads back is the one that was asked for."""
     return back_ms is not None and abs(back_ms - wanted_ms) <= TIMER_SLACK_MS
@@ -114,9 +122,7 @@ def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
         row = session.scalars(select(Instance).where(Instance.tag == tag)).one()
         row.provider_id, row.power = view.id, view.read.power.value
         row.gpu, row.created_ms = view.gpu, view.created_ms
-        row.price_micros_per_hour = view.tariff.price_micros_per_hour
-        row.quantum_s = view.tariff.quantum_s
-        row.paused_micros_per_hour = view.tariff.paused_micros_per_hour
+        set_tariff(row, view.tariff)
         row.timer_at_ms = view.read.timer_at_ms
         intent = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).one()
         intent.state, intent.closed_ms, intent.detail = "done", now.utc_ms, view.id

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from costguard.daemon.load import job_spec
 from costguard.store.events import add_event
 from costguard.store.models import Instance, Intent, Job
+from costguard.store.tariffs import set_tariff
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -54,21 +55,18 @@ def take_stray(context: Context, parent_id: int, view: InstanceView, why: str) -
         session.flush()
         intent = select(Intent).where(Intent.key == f"create:{view.tag}")
         called = session.scalars(intent).first()
-        session.add(
-            Instance(
-                job_id=job.id,
-                provider=job_spec(parent).instance.provider,
-                provider_id=view.id,
-                tag=f"{view.tag}/{view.id}",
-                gpu=view.gpu,
-                price_micros_per_hour=view.tariff.price_micros_per_hour,
-                quantum_s=view.tariff.quantum_s,
-                paused_micros_per_hour=view.tariff.paused_micros_per_hour,
-                power=view.read.power.value,
-                created_ms=view.created_ms,
-                started_call_ms=view.created_ms if called is None else called.created_ms,
-            )
+        row = Instance(
+            job_id=job.id,
+            provider=job_spec(parent).instance.provider,
+            provider_id=view.id,
+            tag=f"{view.tag}/{view.id}",
+            gpu=view.gpu,
+            power=view.read.power.value,
+            created_ms=view.created_ms,
+            started_call_ms=view.created_ms if called is None else called.created_ms,
         )
+        set_tariff(row, view.tariff)
+        session.add(row)
         add_event(session, parent.id, now.utc_ms, "stray", why, {"id": view.id, "loud": True})
     context.notify("alarm", parent.name, f"{why}: {view.id} is being stopped")
 

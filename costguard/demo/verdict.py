@@ -132,7 +132,7 @@ def _bill(on: Stage, truth: dict[str, Any]) -> tuple[int, int, int]:
             if line["kind"] == "compute":
                 intervals += 1
                 quantum = Tariff(parse_yuan(line["price_yuan_per_hour"]), line["quantum_s"])
-                tolerance += running_micros(quantum, 1)
+                tolerance += running_micros(quantum, 0, 1)
     return total, intervals, tolerance
 
 

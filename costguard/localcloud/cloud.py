@@ -61,7 +61,7 @@ class Cloud:
                         "disk_price_yuan_per_hour": format_yuan(
                             self._options.disk_price_micros_per_hour
                         ),
-                        "billing": {"quantum_s": self._options.quantum_s, "rounding": "per_start"},
+                        "billing": self._options.rules.as_json(self._options.quantum_s),
                         "stock": self._registry.free_stock(gpu),
                     }
                     for gpu in self._options.prices
@@ -251,6 +251,7 @@ class Cloud:
             price_micros_per_hour=price,
             disk_price_micros_per_hour=self._options.disk_price_micros_per_hour,
             quantum_s=self._options.quantum_s,
+            rules=self._options.rules,
             work_dir=str(self._machines.work_dir(instance_id)),
             stop_at_ms=order.stop_at_ms,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from costguard.localcloud import meter
 from costguard.localcloud.meter import Interval, Rate, format_yuan
+from costguard.localcloud.rules import Rules
 
 STARTING = "starting"
 RUNNING = "running"
@@ -45,6 +46,7 @@ class Instance:
     released_at_ms: int | None = None
     last_error: str | None = None
     intervals: list[Interval] = field(default_factory=list)
+    rules: Rules = field(default_factory=Rules)
 
     @property
     def disk(self) -> Path:
@@ -59,7 +61,8 @@ class Instance:
     def open_meter(self, now_ms: int) -> None:
         """Begin a power interval at the price in force, unless one runs."""
         if not self.is_charging:
-            opened = meter.open_interval(now_ms, self.quantum_s, self.price_micros_per_hour)
+            price = self.price_micros_per_hour
+            opened = meter.open_interval(now_ms, self.quantum_s, price, self.rules)
             self.intervals.append(opened)
 
     def close_meter(self, now_ms: int) -> None:
@@ -104,7 +107,7 @@ class Instance:
             "region": self.region,
             "price_yuan_per_hour": format_yuan(self.price_micros_per_hour),
             "disk_price_yuan_per_hour": format_yuan(self.disk_price_micros_per_hour),
-            "billing": {"quantum_s": self.quantum_s, "rounding": "per_start"},
+            "billing": self.rules.as_json(self.quantum_s),
             "created_at_ms": self.created_at_ms,
             "charged_since_ms": last.started_at_ms if last else None,
             "charged_until_ms": last.ended_at_ms if last else None,
@@ -120,9 +123,13 @@ class Instance:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Instance:
-        """The instance that `to_document` wrote."""
-        intervals = [
-            Interval(**{**one, "rates": tuple(Rate(**rate) for rate in one["rates"])})
-            for one in document["intervals"]
-        ]
-        return cls(**{**document, "intervals": intervals})
+        """The instance that `to_document` wrote, this release's or an earlier one's."""
+        intervals = [_interval(one) for one in document["intervals"]]
+        rules = Rules.from_document(document.get("rules", {}))
+        return cls(**{**document, "intervals": intervals, "rules": rules})
+
+
+def _interval(document: dict[str, Any]) -> Interval:
+    rates = tuple(Rate(**rate) for rate in document["rates"])
+    rules = Rules.from_document(document.get("rules", {}))
+    return Interval(**{**document, "rates": rates, "rules": rules})

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from costguard.core.calendar import Window
 from costguard.core.money import MICROS_PER_YUAN
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
+from costguard.core.tariff import ZONE, Discount, Tariff
 from costguard.providers.base import (
     Absent,
     AuthRefused,
@@ -102,7 +103,7 @@ class LocalProvider:
             offers = self._call("GET", "/v1/offers")["offers"]
             for offer in offers:
                 if offer["gpu"].lower() == wanted.lower():
-                    return Quote(offer["gpu"], _tariff(offer), int(offer["stock"]) > 0)
+                    return Quote(offer["gpu"], tariff_from_wire(offer), int(offer["stock"]) > 0)
             names = ", ".join(offer["gpu"] for offer in offers)
         raise Refused(f"no GPU type {wanted!r} here; there are: {names}")
 
@@ -185,7 +186,7 @@ class LocalProvider:
         with _understood("offers"):
             found = []
             for offer in self._call("GET", "/v1/offers")["offers"]:
-                tariff, stock = _tariff(offer), int(offer["stock"])
+                tariff, stock = tariff_from_wire(offer), int(offer["stock"])
                 price = tariff.price_micros_per_hour * gpu_count
                 whole = replace(tariff, price_micros_per_hour=price)
                 found.append(Offer(offer["gpu"], gpu_count, whole, stock >= gpu_count))
@@ -268,13 +269,26 @@ def _micros(yuan: str) -> int:
     return int(Decimal(yuan) * MICROS_PER_YUAN)
 
 
-def _tariff(item: Mapping[str, Any]) -> Tariff:
+def tariff_from_wire(item: Mapping[str, Any]) -> Tariff:
+    """The billing rule of an offer or an instance as the platform shows it."""
     billing = item.get("billing", {})
     return Tariff(
         price_micros_per_hour=_micros(item["price_yuan_per_hour"]),
         quantum_s=int(billing.get("quantum_s", 1)),
         paused_micros_per_hour=_micros(item.get("disk_price_yuan_per_hour", "0")),
+        by_clock=billing.get("rounding") == "per_clock",
+        minimum_s=int(billing.get("minimum_s", 0)),
+        minimum_micros=int(billing.get("minimum_micros", 0)),
+        zone=billing.get("zone", ZONE),
+        discounts=tuple(_discount(one) for one in billing.get("discounts", ())),
     )
+
+
+def _discount(item: Mapping[str, Any]) -> Discount:
+    day = item["day"]
+    dates = () if day is None else (day,)
+    window = Window(int(item["from_s"]), int(item["until_s"]), dates=dates)
+    return Discount(int(item["percent"]) * 10, window)
 
 
 def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
@@ -298,7 +312,7 @@ def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
         gpu_count=item.get("gpu_count"),
         status=str(item["status"]),
         read=read,
-        tariff=_tariff(item),
+        tariff=tariff_from_wire(item),
         ssh=_ssh(item),
         created_ms=item["created_at_ms"],
     )

@@ -37,16 +37,18 @@ def rank(
     setup_ms: int = 0,
     own: Mapping[str, int] | None = None,
     memory_gib: int = 0,
+    start_ms: int = 0,
 ) -> list[Ranked]:
     """Offers by what `tokens` of training cost on each, rounded up as the tariff rounds.
 
     What surely has stock, or does not say, comes before what is sold out; what has no known
     speed comes last. Cards with less than `memory_gib` are left out. `setup_ms` is paid on each:
-    environment, model download, loading. Several cards count as so many times faster, which is
+    environment, model download, loading. `start_ms` (UTC) is when it would begin, which counts
+    where the night is cheaper. Several cards count as so many times faster, which is
     the best case: a dearer machine is never made to look cheap by it, since it costs as much more.
     """
     found = [
-        _judge(platform, offer, tokens, setup_ms, own)
+        _judge(platform, offer, tokens, setup_ms, own, start_ms)
         for platform, offer in offers
         if offer.memory_gib is None or offer.memory_gib >= memory_gib
     ]
@@ -61,7 +63,12 @@ def _order(ranked: Ranked) -> tuple[bool, bool, int, int, str, str]:
 
 
 def _judge(
-    platform: str, offer: Offer, tokens: int, setup_ms: int, own: Mapping[str, int] | None
+    platform: str,
+    offer: Offer,
+    tokens: int,
+    setup_ms: int,
+    own: Mapping[str, int] | None,
+    start_ms: int,
 ) -> Ranked:
     speed = speed_of(offer.gpu, own)
     if speed is None and offer.note:
@@ -70,5 +77,5 @@ def _judge(
     if speed is not None:
         per_s = speed.tokens_per_s * max(offer.gpu_count, 1)
         duration_ms = setup_ms + ceil_div(tokens * MS_PER_S, per_s)
-        cost = running_micros(offer.tariff, duration_ms)
+        cost = running_micros(offer.tariff, start_ms, start_ms + duration_ms)
     return Ranked(platform, offer, speed, duration_ms, cost, paused_micros(offer.tariff, DAY_MS))

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import costguard
+from costguard.remote.slim import names_used, slim
 
 SHEBANG = b"#!/usr/bin/env python3\n"
 MAIN = """\
@@ -21,7 +22,7 @@ DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def build_agent() -> bytes:
-    """A zip application: `__main__.py`, costguard's agent and core, and pynvml.
+    """A zip application: `__main__.py`, costguard's agent and core, and what it uses of pynvml.
 
     Equal sources give equal bytes, so that an instance that has it already needs no upload.
     Raises FileNotFoundError when nvidia-ml-py is not installed beside costguard.
@@ -45,7 +46,9 @@ def _contents() -> dict[str, bytes]:
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*.py")):
             contents[f"costguard/{path.relative_to(root).as_posix()}"] = path.read_bytes()
-    contents["pynvml.py"] = _pynvml().read_bytes()
+    agent = [text.decode() for name, text in contents.items() if "/agent/" in name]
+    pynvml = _pynvml().read_text(encoding="utf-8")
+    contents["pynvml.py"] = slim(pynvml, names_used(agent)).encode()
     return contents
 
 

@@ -60,7 +60,7 @@ class LinkOptions:
 
     `auth_tries`: a refused log-in is believed only after so many, because fresh instances
     open their port before they know our key. `remote_tries`: likewise for a command that
-    fails there without saying why.
+    fails there without saying why. `pull_bytes_per_s`: a cap on each download.
     """
 
     connect_timeout_s: float = 10.0
@@ -70,6 +70,7 @@ class LinkOptions:
     auth_tries: int = 5
     remote_tries: int = 3
     pull_tries: int = 5
+    pull_bytes_per_s: float | None = None
 
 
 class Link:
@@ -276,7 +277,8 @@ class Link:
         if agent is None:
             raise UnreachableError("the instance is not prepared")
         with self._connection() as client:
-            return download(client, agent, remote_dir, wanted, target)
+            limit = self._options.pull_bytes_per_s
+            return download(client, agent, remote_dir, wanted, target, limit)
 
     def _tell_state(self, state: str, code: str = "", error: Exception | None = None) -> None:
         detail = "" if error is None else str(error) or repr(error)

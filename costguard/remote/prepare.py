@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ SPEC_NAME = "spec.json"
 # The agent carries what it needs: no site packages, no PYTHON variables of the image, no locale.
 ISOLATED = ("-I", "-S", "-X", "utf8")
 PROBE_TIMEOUT_S = 180.0
+CONTACT_TIMEOUT_S = 300.0
 START_TIMEOUT_S = 120.0
 DISK_MARGIN_BYTES = 64 * 1024 * 1024
 MIB = 1024 * 1024
@@ -38,9 +40,9 @@ for python in python3 python python3.14 python3.13 python3.12 python3.11 python3
 do
     "$python" -c 'import sys
 if sys.version_info < (3, 10): sys.exit(1)
-print(sys.executable)' 2>/dev/null && exit 0
+print(*sys.version_info[:2], sys.executable)' 2>/dev/null
 done
-exit 1
+exit 0
 """
 
 
@@ -65,11 +67,12 @@ def prepare(
 
     1. Find a Python that is new enough.
     2. Upload the agent and the order, unless they are there.
-    3. Look at the machine (`probe` message): modules, disk.
+    3. Look at the machine (`probe` message): modules, disk; with `contact` in the order, judge it
+       by what that asks for (`contact` message).
     4. Upload what is missing (`upload` messages).
 
     What is done already is skipped, so it can be repeated after a lost connection. Raises
-    RefusedError (`no_python`, `missing_modules`, `disk_full`, `upload_impossible`),
+    RefusedError (`no_python`, `unfit`, `missing_modules`, `disk_full`, `upload_impossible`),
     RemoteFailedError, UnreachableError.
     """
     directory = job.shell_directory
@@ -90,6 +93,11 @@ def prepare(
     missing = [file for file in files if there[file.remote] != file.sha256]
     found = probe(client, agent, directory)
     emit({"t": "probe", **found})
+    needs = job.spec.get("contact")
+    if isinstance(needs, dict):
+        told = first_contact(client, agent, directory, needs, time.time_ns() // 1_000_000)
+        emit(told)
+        _refuse_the_unfit(told)
     _refuse_what_cannot_work(found, sum(file.size for file in missing))
     if missing:
         send_files(client, directory, missing, lambda done, total: emit(_uploaded(done, total)))
@@ -97,12 +105,36 @@ def prepare(
 
 
 def find_python(client: paramiko.SSHClient) -> str:
-    """A Python of 3.10 or newer on the instance; raises RefusedError (`no_python`)."""
+    """The newest Python of 3.10 or newer there; raises RefusedError (`no_python`)."""
     done = run(client, ["sh", "-c", FIND_PYTHON])
-    path = done.stdout.decode("utf-8", "replace").strip()
-    if done.status != 0 or not path:
+    found = []
+    for line in done.stdout.decode("utf-8", "replace").splitlines():
+        fields = line.split(" ", 2)
+        if len(fields) == 3 and fields[0].isdigit() and fields[1].isdigit():
+            found.append((int(fields[0]), int(fields[1]), fields[2]))
+    if not found:
         raise RefusedError("the instance has no Python of 3.10 or newer", "no_python")
-    return path
+    return max(found, key=lambda one: one[:2])[2]  # of equals the first: PATH knows why
+
+
+def first_contact(
+    client: paramiko.SSHClient,
+    agent: Sequence[str],
+    directory: str,
+    needs: Mapping[str, Any],
+    utc_ms: int,
+) -> dict[str, Any]:
+    """The `contact` message: what the instance has, judged by what the job needs."""
+    asked = json.dumps({"needs": dict(needs), "utc_ms": utc_ms}).encode()
+    argv = [*agent, "contact", f"--dir={directory}"]
+    return _answer(run(client, argv, asked, CONTACT_TIMEOUT_S).stdout, "contact")
+
+
+def _refuse_the_unfit(contact: Mapping[str, Any]) -> None:
+    rows = contact.get("rows") or []
+    failed = [f"{row.get('check')}: {row.get('seen')}" for row in rows if row["verdict"] == "fail"]
+    if failed:
+        raise RefusedError(f"the instance is not fit for the job: {'; '.join(failed)}", "unfit")
 
 
 def probe(client: paramiko.SSHClient, agent: Sequence[str], directory: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import shlex
 import socket
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import paramiko
 from cryptography.hazmat.primitives import serialization
@@ -118,6 +118,18 @@ class Completed:
         return self
 
 
+class QuickTransport(paramiko.Transport):
+    """A connection that asks for AES-GCM first: one pass over the data instead of two.
+
+    paramiko offers it last, and a checkpoint of 100 MB then takes a quarter longer than with scp.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        security = self.get_security_options()
+        security.ciphers = sorted(security.ciphers, key=lambda name: "-gcm@" not in name)
+
+
 def connect(
     target: SshTarget,
     *,
@@ -149,6 +161,7 @@ def connect(
             banner_timeout=timeout_s,
             auth_timeout=timeout_s,
             channel_timeout=timeout_s,
+            transport_factory=QuickTransport,
             allow_agent=False,
             look_for_keys=False,
             disabled_algorithms={"keys": sorted(KNOWN_KEY_TYPES - key_types)},

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
-
-from costguard.store.ledger import posted_micros
-from costguard.store.models import Instance, LedgerEntry, PowerInterval
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
-    from sqlalchemy.orm import Session
+    from costguard.store.models import Instance
 
 S_PER_HOUR = 3_600
 
 
-def posted_for(session: Session, instance: Instance) -> int:
-    """What our meter has posted for one instance, corrections included."""
-    own = select(PowerInterval.id).where(PowerInterval.instance_id == instance.id)
-    return posted_micros(session, LedgerEntry.interval_id.in_(own))
+def spent_micros(instances: Iterable[Instance], posted: Mapping[int, int]) -> int:
+    """max(estimated, confirmed), instance by instance: a bill that lags must not hide spending.
 
-
-def spent_micros(session: Session, instances: Iterable[Instance]) -> int:
-    """max(estimated, confirmed), instance by instance: a bill that lags must not hide spending."""
-    return sum(max(posted_for(session, row), row.bill_micros or 0) for row in instances)
+    `posted` is what the ledger has posted, by the instances' ids.
+    """
+    return sum(max(posted.get(row.id, 0), row.bill_micros or 0) for row in instances)
 
 
 def billed_s(amount_micros: int, price_micros_per_hour: int) -> int:

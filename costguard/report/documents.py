@@ -15,13 +15,14 @@ from sqlalchemy import select
 from costguard import paths
 from costguard.core.calendar import month_of
 from costguard.core.money import yuan_text
+from costguard.core.spec import spec_from_json
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.figures import time_text
 from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
 from costguard.store.ledger import Caps, accounts
-from costguard.store.models import Event, Job, Telemetry
+from costguard.store.models import Event, Instance, Job, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -81,6 +82,7 @@ def read_answer(
         "events": lambda: _events(session, args),
         "explain": lambda: _explain(session, args),
         "logs": lambda: _logs(session, args),
+        "source": lambda: _source(session, args),
         "budget_show": lambda: _budgets(session, caps, zone, now_ms),
     }
     return simple[do]()
@@ -159,6 +161,11 @@ def _explain(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
     query = select(Event).where(Event.job_id == job.id, Event.kind == "stop_confirmed")
     seen = session.scalars(query.order_by(Event.id.desc())).first()
     reads = json.loads(seen.data_json).get("seen_ms", []) if seen is not None else []
+    attested = session.scalars(
+        select(Instance.attested_stop_ms)
+        .where(Instance.job_id == job.id)
+        .order_by(Instance.id.desc())
+    ).first()
     hint = NEXT_STEPS.get(job.pause_reason or "", "")
     return {
         "schema": "costguard.explain/1",
@@ -169,9 +176,18 @@ def _explain(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
         "stop": {
             "seen": [time_text(at) for at in reads],
             "confirmed_at": None if seen is None else time_text(seen.at_ms),
+            "attested_at": time_text(attested),  # a person's word: never a proof
         },
         "next": [hint.format(job=job.name)] if hint else [],
     }
+
+
+def _source(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the job came from, and how often it was resumed: for the next `resume`."""
+    job = find_job(session, str(args["job"]))
+    spec = spec_from_json(job.spec_json)
+    uploads = [upload.local for upload in spec.runs[0].uploads if upload.remote.startswith("data/")]
+    return {"job": job.name, "file": spec.source, "attempt": job.attempt, "data": uploads}
 
 
 def _logs(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 
 from costguard.core.calendar import day_of
 from costguard.core.money import yuan_text
 from costguard.errors import EXIT_USAGE, UserError
-from costguard.report.amounts import billed_s, posted_for, spent_micros
+from costguard.report.amounts import billed_s, spent_micros
 from costguard.report.figures import hours_text, time_text
-from costguard.store.ledger import pending_micros, posted_micros
-from costguard.store.models import Instance, Job, LedgerEntry, PowerInterval, Telemetry
+from costguard.store.ledger import pending_micros, posted_by_instance, posted_micros
+from costguard.store.models import (
+    Instance,
+    Job,
+    LedgerEntry,
+    LedgerSum,
+    PowerInterval,
+    Telemetry,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from sqlalchemy.orm import Session
@@ -24,6 +31,7 @@ if TYPE_CHECKING:
 REPORT_SCHEMA = "costguard.report/1"
 GROUPS = ("job", "stage", "phase", "provider", "instance", "gpu", "day")
 IDLE_REASONS = ("idle", "stalled", "blind")
+SLOT_MS = 900_000  # of the ledger's sums; every time zone's midnight is at the edge of one
 
 
 @dataclass
@@ -67,7 +75,8 @@ def report_document(
     caps = sum(job.cap_micros for job in jobs.values())
     holds = sum(job.hold_micros for job in jobs.values())
     posted, pending = posted_micros(session), pending_micros(session)
-    spent = spent_micros(session, instances)
+    by_instance = posted_by_instance(session)
+    spent = spent_micros(instances, by_instance)
     totals = {
         "billed_hours": hours_text(sums.running_s),
         "spent_yuan": yuan_text(spent),
@@ -78,7 +87,7 @@ def report_document(
         "idle_yuan": yuan_text(sums.idle),
         "estimated_yuan": yuan_text(posted),
         "confirmed_yuan": yuan_text(confirmed),
-        "drift_yuan": yuan_text(_drift_micros(session, instances)),
+        "drift_yuan": yuan_text(_drift_micros(instances, by_instance)),
         "overrun_yuan": yuan_text(sums.overrun),
     }
     return {
@@ -91,43 +100,73 @@ def report_document(
 
 
 def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | None) -> Sums:
-    sums = Sums()
-    last_steps: dict[int, int | None] = {}
+    sums = Sums(idle=_idle_micros(session, jobs))
+    slot = LedgerSum.slot if by == "day" else literal(0)
+    group = (LedgerSum.job_id, LedgerSum.interval_id, LedgerSum.stage, LedgerSum.phase, slot)
     query = (
-        select(LedgerEntry, PowerInterval, Instance)
-        .join(PowerInterval, LedgerEntry.interval_id == PowerInterval.id)
+        select(
+            LedgerSum.job_id,
+            LedgerSum.stage,
+            LedgerSum.phase,
+            slot,
+            Instance.provider,
+            Instance.provider_id,
+            Instance.gpu,
+            PowerInterval.price_micros_per_hour,
+            PowerInterval.kind,
+            func.sum(LedgerSum.amount_micros),
+            func.sum(LedgerSum.covered_micros),
+            func.sum(LedgerSum.amount_micros).filter(LedgerSum.kind == "charge"),
+        )
+        .join(PowerInterval, LedgerSum.interval_id == PowerInterval.id)
         .join(Instance, PowerInterval.instance_id == Instance.id)
-        .where(LedgerEntry.kind.in_(("charge", "adjust")))
-        .order_by(LedgerEntry.id)
+        .where(LedgerSum.kind.in_(("charge", "adjust")))
+        .group_by(*group)
+        .order_by(func.min(LedgerSum.first_id))
     )
-    for entry, interval, instance in session.execute(query):
-        job = jobs[entry.job_id]
-        paid_s = billed_s(entry.amount_micros, interval.price_micros_per_hour)
+    for job_id, stage, phase, at, *where, price, kind, amount, covered, charged in session.execute(
+        query
+    ):
+        provider, instance, gpu = where
+        paid_s = billed_s(amount, price)
         row = Row(
-            job=job.name,
-            stage=entry.stage,
-            phase=entry.phase,
-            provider=instance.provider,
-            instance=instance.provider_id,
-            gpu=instance.gpu,
-            day=day_of(entry.to_ms or entry.at_ms, zone),
-            price_micros=interval.price_micros_per_hour,
+            job=jobs[job_id].name,
+            stage=None if stage < 0 else stage,
+            phase=phase or None,
+            provider=provider,
+            instance=instance,
+            gpu=gpu,
+            day=day_of(at * SLOT_MS, zone),
+            price_micros=price,
         )
         kept = sums.rows.setdefault(_key(row, by), row)
         kept.billed_s += paid_s
-        kept.amount_micros += entry.amount_micros
-        if interval.kind != "running":
-            continue
-        sums.running_s += paid_s
-        if entry.kind == "charge":
-            sums.overrun += entry.amount_micros - entry.covered_micros
-        if job.pause_reason in IDLE_REASONS:
-            if job.id not in last_steps:
-                last_steps[job.id] = _last_step_ms(session, job)
-            last_ms = last_steps[job.id]
-            if last_ms is not None and (entry.to_ms or 0) > last_ms:
-                sums.idle += entry.amount_micros
+        kept.amount_micros += amount
+        if kind == "running":
+            sums.running_s += paid_s
+            sums.overrun += (charged or 0) - covered
     return sums
+
+
+def _idle_micros(session: Session, jobs: dict[int, Job]) -> int:
+    """What was paid for running after the last step of jobs that were stopped for doing nothing."""
+    idle = 0
+    for job in jobs.values():
+        last_ms = _last_step_ms(session, job) if job.pause_reason in IDLE_REASONS else None
+        if last_ms is None:
+            continue
+        query = (
+            select(func.coalesce(func.sum(LedgerEntry.amount_micros), 0))
+            .join(PowerInterval, LedgerEntry.interval_id == PowerInterval.id)
+            .where(
+                LedgerEntry.job_id == job.id,
+                LedgerEntry.to_ms > last_ms,
+                LedgerEntry.kind == "charge",
+                PowerInterval.kind == "running",
+            )
+        )
+        idle += session.scalar(query) or 0
+    return idle
 
 
 def _last_step_ms(session: Session, job: Job) -> int | None:
@@ -148,12 +187,10 @@ def _key(row: Row, by: str | None) -> tuple[object, ...]:
     return (getattr(row, by), row.price_micros)
 
 
-def _drift_micros(session: Session, instances: Sequence[Instance]) -> int:
+def _drift_micros(instances: Sequence[Instance], posted: Mapping[int, int]) -> int:
     """Confirmed less estimated, over the instances whose bill has been read."""
     return sum(
-        row.bill_micros - posted_for(session, row)
-        for row in instances
-        if row.bill_micros is not None
+        row.bill_micros - posted.get(row.id, 0) for row in instances if row.bill_micros is not None
     )
 
 

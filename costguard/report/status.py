@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from costguard.core.guards import median_step_ms
 from costguard.core.money import yuan_text
-from costguard.core.snapshot import Step
-from costguard.core.spec import JobSpec, spec_from_json
-from costguard.core.tariff import Tariff, paid_until_ms, running_micros
+from costguard.core.tariff import paid_until_ms
 from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
-from costguard.store.ledger import pending_micros
+from costguard.store.ledger import pending_by_job, posted_by_instance
 from costguard.store.models import (
     Artifact,
     Instance,
     Job,
     LeaseRow,
-    LedgerEntry,
     PowerInterval,
     Telemetry,
 )
+from costguard.store.tariffs import tariff_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +30,13 @@ if TYPE_CHECKING:
 
 STATUS_SCHEMA = "costguard.status/1"
 CADENCE_ROWS = 50
+FORECAST_KEYS = (
+    "eta_s",
+    "forecast_yuan",
+    "forecast_low_yuan",
+    "forecast_high_yuan",
+    "bites_at_step",
+)
 LIVE_STATES = ("training", "saving", "preparing", "provisioning", "pausing")
 
 
@@ -43,27 +48,62 @@ def status_document(
     if job_name is not None:
         query = query.where(Job.name == job_name).limit(1)
     jobs = session.scalars(query).all()
+    shelf = Shelf.of(session, jobs)
     return {
         "schema": STATUS_SCHEMA,
         "as_of": time_text(now_ms),
         "daemon": {"running": daemon_pid is not None, "pid": daemon_pid},
-        "jobs": [job_row(session, job, now_ms, daemon_runs=daemon_pid is not None) for job in jobs],
+        "jobs": [
+            job_row(session, job, shelf, now_ms, daemon_runs=daemon_pid is not None) for job in jobs
+        ],
     }
 
 
-def job_row(session: Session, job: Job, now_ms: int, *, daemon_runs: bool) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Shelf:
+    """What every job's row needs, fetched for all of them at once: hundreds of jobs are usual."""
+
+    instances: dict[int, list[Instance]]  # by job, newest first
+    leases: dict[int, LeaseRow]  # the open one, by job
+    intervals: dict[int, PowerInterval]  # the open one of running, by instance
+    spent: dict[int, int]  # micro-yuan, by job
+    pending: dict[int, int]  # micro-yuan, by job
+
+    @classmethod
+    def of(cls, session: Session, jobs: Sequence[Job]) -> Shelf:
+        """The rows of these jobs."""
+        ids = {job.id for job in jobs} if len(jobs) == 1 else None
+        rented = select(Instance).order_by(Instance.id.desc())
+        if ids is not None:
+            rented = rented.where(Instance.job_id.in_(ids))
+        instances: dict[int, list[Instance]] = {}
+        for row in session.scalars(rented):
+            instances.setdefault(row.job_id, []).append(row)
+        leases = session.scalars(select(LeaseRow).where(LeaseRow.state == "open"))
+        running = select(PowerInterval).where(
+            PowerInterval.kind == "running", PowerInterval.ended_ms.is_(None)
+        )
+        posted = posted_by_instance(session, ids)
+        return cls(
+            instances=instances,
+            leases={row.job_id: row for row in leases},
+            intervals={row.instance_id: row for row in session.scalars(running)},
+            spent={job: spent_micros(rows, posted) for job, rows in instances.items()},
+            pending=pending_by_job(session),
+        )
+
+
+def job_row(
+    session: Session, job: Job, shelf: Shelf, now_ms: int, *, daemon_runs: bool
+) -> dict[str, Any]:
     """One job as `status` shows it."""
-    spec = spec_from_json(job.spec_json)
-    instances = select(Instance).where(Instance.job_id == job.id).order_by(Instance.id.desc())
-    rented = session.scalars(instances).all()
+    rented = shelf.instances.get(job.id)
     instance = rented[0] if rented else None
-    leases = select(LeaseRow).where(LeaseRow.job_id == job.id, LeaseRow.state == "open")
-    lease = session.scalars(leases).first()
+    lease = shelf.leases.get(job.id)
     progress = latest(session, job, "progress", CADENCE_ROWS)
     last = progress[-1] if progress else {}
-    eta_ms = _eta_ms(progress) if job.state == "training" else None
-    spent = spent_micros(session, rented)
-    pending = pending_micros(session, LedgerEntry.job_id == job.id)
+    forecast = _forecast(job)
+    spent, pending = shelf.spent.get(job.id, 0), shelf.pending.get(job.id, 0)
     return {
         "job": job.name,
         "state": job.state,
@@ -74,9 +114,8 @@ def job_row(session: Session, job: Job, now_ms: int, *, daemon_runs: bool) -> di
         "step": last.get("step"),
         "total_steps": last.get("total_steps"),
         "loss": last.get("loss"),
-        "eta_s": None if eta_ms is None else eta_ms // 1000,
-        "forecast_yuan": _forecast(instance, spent, eta_ms),
-        "instance": _instance(session, instance),
+        **forecast,
+        "instance": None if instance is None else _instance(instance, shelf),
         "budget": {
             "cap_yuan": yuan_text(job.cap_micros),
             "spent_yuan": yuan_text(spent),
@@ -85,7 +124,7 @@ def job_row(session: Session, job: Job, now_ms: int, *, daemon_runs: bool) -> di
             "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
-        "enforcers": _enforcers(spec, instance, lease, job, now_ms, daemon_runs=daemon_runs),
+        "enforcers": _enforcers(instance, lease, job, now_ms, daemon_runs=daemon_runs),
         "telemetry": _telemetry(session, job, now_ms),
         "last_checkpoint": _last_checkpoint(session, job, now_ms),
     }
@@ -100,47 +139,27 @@ def latest(session: Session, job: Job, kind: str, count: int) -> list[dict[str, 
     return [json.loads(text) for text in reversed(texts)]
 
 
-def _eta_ms(progress: Sequence[dict[str, Any]]) -> int | None:
-    """Time to the last step by the cadence of this session; None before there is one."""
-    last = progress[-1] if progress else {}
-    total, done = last.get("total_steps"), last.get("step")
-    if not isinstance(total, int) or not isinstance(done, int):
-        return None
-    steps = tuple(
-        Step(row["step"], row["boot_ms"], None)
-        for row in progress
-        if isinstance(row.get("step"), int) and isinstance(row.get("boot_ms"), int)
-    )
-    gap_ms = median_step_ms(steps)
-    if gap_ms is None:
-        return None
-    gained = steps[-1].step - steps[0].step
-    if gained <= 0:
-        return None
-    steps_per_row = max(gained // (len(steps) - 1), 1)
-    return (total - done) * gap_ms // steps_per_row
+def _forecast(job: Job) -> dict[str, Any]:
+    """The daemon's last forecast while the job trains; every figure null where there is none."""
+    if job.state != "training" or job.forecast_json is None:
+        return dict.fromkeys(FORECAST_KEYS)
+    known: dict[str, Any] = json.loads(job.forecast_json)
+    low, likely, high = (yuan_text(micros) for micros in known["total_micros"])
+    return {
+        "eta_s": known["eta_ms"] // 1000,
+        "forecast_yuan": likely,
+        "forecast_low_yuan": low,
+        "forecast_high_yuan": high,
+        "bites_at_step": known["bites_at_step"],
+    }
 
 
-def _forecast(instance: Instance | None, spent: int, eta_ms: int | None) -> str | None:
-    if instance is None or eta_ms is None:
-        return None
-    tariff = Tariff(instance.price_micros_per_hour, instance.quantum_s)
-    return yuan_text(spent + running_micros(tariff, eta_ms))
-
-
-def _instance(session: Session, row: Instance | None) -> dict[str, Any] | None:
-    if row is None:
-        return None
-    query = select(PowerInterval).where(
-        PowerInterval.instance_id == row.id,
-        PowerInterval.kind == "running",
-        PowerInterval.ended_ms.is_(None),
-    )
-    interval = session.scalars(query).first()
+def _instance(row: Instance, shelf: Shelf) -> dict[str, Any]:
+    interval = shelf.intervals.get(row.id)
     paid_until = None
     if interval is not None:
-        tariff = Tariff(interval.price_micros_per_hour, interval.quantum_s)
-        paid_until = paid_until_ms(tariff, interval.started_ms, interval.metered_to_ms)
+        began_ms = interval.started_ms if interval.origin_ms is None else interval.origin_ms
+        paid_until = paid_until_ms(tariff_of(interval), began_ms, interval.metered_to_ms)
     return {
         "id": row.provider_id,
         "provider": row.provider,
@@ -152,7 +171,6 @@ def _instance(session: Session, row: Instance | None) -> dict[str, Any] | None:
 
 
 def _enforcers(
-    spec: JobSpec,
     instance: Instance | None,
     lease: LeaseRow | None,
     job: Job,
@@ -182,14 +200,15 @@ def _enforcers(
             "kind": "agent",
             "armed": leased,
             "until": time_text(armed_until) if leased else None,
-            "proven": spec.instance.provider == "local",
+            "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]
 
 
 def _telemetry(session: Session, job: Job, now_ms: int) -> dict[str, Any]:
     query = select(Telemetry.received_ms).where(Telemetry.job_id == job.id)
-    received = session.scalars(query.order_by(Telemetry.received_ms.desc()).limit(1)).first()
+    newest = query.order_by(Telemetry.stage.desc(), Telemetry.seq.desc()).limit(1)
+    received = session.scalars(newest).first()
     windows = latest(session, job, "gpu", 1)
     cards = windows[-1].get("cards") or [] if windows else []
     utils = [card["util_mean"] for card in cards if card.get("util_mean") is not None]

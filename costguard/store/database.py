@@ -8,6 +8,7 @@ Python's sqlite3 by itself would begin only at the insert.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -19,10 +20,14 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from costguard.errors import CostguardError
+from costguard.store.head import Head, HeadState, compare, head_of, head_path, read_head, write_head
+from costguard.store.ledger import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+log = logging.getLogger("costguard.store")
 
 BUSY_TIMEOUT_MS = 5_000
 
@@ -74,6 +79,7 @@ class Store:
         self._writer = engine_for(path)
         self._reader = engine_for(path, read_only=True)
         self._lock = threading.Lock()
+        self._head_is_sound: bool | None = None  # not looked at yet
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -81,13 +87,49 @@ class Store:
 
         Raises StoreUnavailable when the database cannot take it.
         """
-        with (
-            self._lock,
-            _translated(),
-            Session(self._writer, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
+        with self._lock, Session(self._writer, expire_on_commit=False) as session:
+            with _translated(), session.begin():
+                yield session
+            head = session.info.get(HEAD)
+            if head is not None:
+                self._keep_head(head)
+
+    def check_head(self) -> HeadState:
+        """How the head kept outside the database compares with it, which is told once.
+
+        A head that lags behind is brought up to date, and one that is missing is begun. One that
+        knows of more than the database is left as it is, for as long as it lies there: it is the
+        only witness of what was lost.
+        """
+        path = head_path(self._path)
+        kept = read_head(path)
+        with self._lock, self.read() as session:
+            state, newest = compare(session, kept), head_of(session)
+            self._head_is_sound = state.is_sound or state is HeadState.MISSING
+            if state in (HeadState.BEHIND, HeadState.MISSING):
+                self._write_head(newest)
+        return state
+
+    def _keep_head(self, head: Head) -> None:
+        """Write the new head down, after the commit. A failure leaves it behind, which is fine.
+
+        The transaction is committed by now, and must not be told as one that is not.
+        """
+        if self._head_is_sound is None:
+            try:
+                with self.read() as session:
+                    state = compare(session, read_head(head_path(self._path)))
+            except StoreUnavailable:
+                return  # not to be judged now; the next append looks again
+            self._head_is_sound = state.is_sound or state is HeadState.MISSING
+        if self._head_is_sound:
+            self._write_head(head)
+
+    def _write_head(self, head: Head) -> None:
+        try:
+            write_head(head_path(self._path), head)
+        except OSError as error:
+            log.warning("the ledger's head was not written down: %s", error.strerror)
 
     @contextmanager
     def read(self) -> Iterator[Session]:

@@ -10,21 +10,25 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select
 
 from costguard.core.lease import Account
 from costguard.core.money import yuan_text
 from costguard.errors import CostguardError
-from costguard.store.models import Job, LeaseRow, LedgerEntry, PowerInterval
+from costguard.store.budgets import in_force
+from costguard.store.head import GENESIS, Head
+from costguard.store.models import Instance, Job, LeaseRow, LedgerEntry, LedgerSum, PowerInterval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
+    from sqlalchemy import ColumnElement, Row
     from sqlalchemy.orm import Session
 
-GENESIS = "0" * 64
+# Where an append leaves the new head for the store, which writes it down after the commit.
+HEAD = "ledger_head"
 HASHED_FIELDS = (
     "at_ms",
     "job_id",
@@ -53,8 +57,9 @@ class DoesNotFit(CostguardError):
 class Caps:
     """The caps beside the job's own: `None` where none is set."""
 
-    month_micros: int | None = None
+    month_micros: int | None = None  # of each month that has none of its own in `months`
     project_micros: Mapping[str, int] | None = None
+    months: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,83 +74,162 @@ def accounts(
     session: Session, job: Job, caps: Caps, months: tuple[str, ...]
 ) -> tuple[Account, ...]:
     """The job's, the project's and each touched month's account, as of this transaction."""
+    caps = in_force(session, caps)
     found = [
         Account(
             scope=f"job {job.name}",
             cap_micros=job.cap_micros,
-            posted_micros=posted_micros(session, LedgerEntry.job_id == job.id),
-            pending_micros=pending_micros(session, LedgerEntry.job_id == job.id),
+            posted_micros=posted_micros(session, job_id=job.id) + unbooked_micros(session, job.id),
+            pending_micros=pending_micros(session, job_id=job.id),
             hold_micros=job.hold_micros,
         )
     ]
     project_cap = (caps.project_micros or {}).get(job.project)
     if project_cap is not None:
-        where = LedgerEntry.project == job.project
         hold = select(func.coalesce(func.sum(Job.hold_micros), 0)).where(Job.project == job.project)
         found.append(
             Account(
                 scope=f"project {job.project}",
                 cap_micros=project_cap,
-                posted_micros=posted_micros(session, where),
-                pending_micros=pending_micros(session, where),
+                posted_micros=posted_micros(session, project=job.project)
+                + unbooked_micros(session, project=job.project),
+                pending_micros=pending_micros(session, project=job.project),
                 hold_micros=session.scalar(hold) or 0,
             )
         )
-    if caps.month_micros is not None:
+    for month in months:
+        month_cap = (caps.months or {}).get(month, caps.month_micros)
+        if month_cap is None:
+            continue
         hold = select(func.coalesce(func.sum(Job.hold_micros), 0))
-        found.extend(
+        found.append(
             Account(
                 scope=f"month {month}",
-                cap_micros=caps.month_micros,
-                posted_micros=posted_micros(session, LedgerEntry.month == month),
+                cap_micros=month_cap,
+                posted_micros=posted_micros(session, month=month) + unbooked_micros(session),
                 pending_micros=_month_pending_micros(session, month),
                 hold_micros=session.scalar(hold) or 0,
             )
-            for month in months
         )
     return tuple(found)
 
 
-def posted_micros(session: Session, *where: object) -> int:
-    """What was charged, corrections included."""
-    query = select(func.coalesce(func.sum(LedgerEntry.amount_micros), 0)).where(
-        LedgerEntry.kind.in_(("charge", "adjust")),
-        *where,  # type: ignore[arg-type]  # column expressions, which SQLAlchemy types loosely
+def posted_micros(
+    session: Session,
+    *,
+    job_id: int | None = None,
+    project: str | None = None,
+    month: str | None = None,
+    instance_id: int | None = None,
+) -> int:
+    """What was charged, corrections included: in all, or in the scope that is given."""
+    query = select(func.coalesce(func.sum(LedgerSum.amount_micros), 0)).where(
+        LedgerSum.kind.in_(("charge", "adjust")), *_scope(job_id, project, month)
     )
+    if instance_id is not None:
+        own = select(PowerInterval.id).where(PowerInterval.instance_id == instance_id)
+        query = query.where(LedgerSum.interval_id.in_(own))
     return session.scalar(query) or 0
 
 
-def pending_micros(session: Session, *where: object) -> int:
+def unbooked_micros(session: Session, job_id: int | None = None, project: str | None = None) -> int:
+    """What the platform has billed above the books, instance by instance, in the scope given.
+
+    Until a period is closed and adjusted, the caps count the larger of the two.
+    """
+    posted = (
+        select(func.coalesce(func.sum(PowerInterval.posted_micros), 0))
+        .where(PowerInterval.instance_id == Instance.id)
+        .scalar_subquery()
+    )
+    query = select(func.coalesce(func.sum(Instance.bill_micros - posted), 0)).where(
+        Instance.bill_micros > posted
+    )
+    if job_id is not None:
+        query = query.where(Instance.job_id == job_id)
+    if project is not None:
+        query = query.join(Job, Job.id == Instance.job_id).where(Job.project == project)
+    return session.scalar(query) or 0
+
+
+def posted_by_instance(session: Session, job_ids: Collection[int] | None = None) -> dict[int, int]:
+    """What was posted for each instance that anything was posted for, of these jobs or of all."""
+    query = (
+        select(PowerInterval.instance_id, func.sum(LedgerSum.amount_micros))
+        .join(PowerInterval, PowerInterval.id == LedgerSum.interval_id)
+        .group_by(PowerInterval.instance_id)
+    )
+    if job_ids is not None:
+        query = query.where(LedgerSum.job_id.in_(job_ids))
+    found = session.execute(query)
+    return {instance_id: posted for instance_id, posted in found}  # noqa: C416  (rows, to mypy)
+
+
+def pending_micros(
+    session: Session,
+    *,
+    job_id: int | None = None,
+    project: str | None = None,
+    lease_ids: Collection[int] | None = None,
+) -> int:
     """What is reserved and neither charged nor settled: reserved - consumed - settled."""
-    total = 0
-    for kind, amount, covered in session.execute(
+    query = select(
+        LedgerSum.kind, func.sum(LedgerSum.amount_micros), func.sum(LedgerSum.covered_micros)
+    ).where(*_scope(job_id, project, None))
+    if lease_ids is not None:
+        query = query.where(LedgerSum.lease_id.in_(lease_ids))
+    return sum(
+        held_micros(kind, amount, covered)
+        for kind, amount, covered in session.execute(query.group_by(LedgerSum.kind))
+    )
+
+
+def pending_by_job(session: Session) -> dict[int, int]:
+    """What each job has reserved and not used, where it has any; only an open lease holds some."""
+    opened = select(LeaseRow.id).where(LeaseRow.state == "open")
+    pending: dict[int, int] = {}
+    for job_id, kind, amount, covered in session.execute(
         select(
-            LedgerEntry.kind,
-            func.sum(LedgerEntry.amount_micros),
-            func.sum(LedgerEntry.covered_micros),
+            LedgerSum.job_id,
+            LedgerSum.kind,
+            func.sum(LedgerSum.amount_micros),
+            func.sum(LedgerSum.covered_micros),
         )
-        .where(*where)  # type: ignore[arg-type]  # as above
-        .group_by(LedgerEntry.kind)
+        .where(LedgerSum.lease_id.in_(opened))
+        .group_by(LedgerSum.job_id, LedgerSum.kind)
     ):
-        if kind == "reserve":
-            total += amount
-        elif kind == "settle":
-            total -= amount
-        elif kind == "charge":
-            total -= covered
-    return total
+        pending[job_id] = pending.get(job_id, 0) + held_micros(kind, amount, covered)
+    return pending
+
+
+def held_micros(kind: str, amount_micros: int, covered_micros: int) -> int:
+    """What an entry of `kind` adds to its lease's reservation."""
+    if kind == "charge":
+        return -covered_micros
+    return {"reserve": amount_micros, "settle": -amount_micros}.get(kind, 0)
+
+
+def _scope(
+    job_id: int | None, project: str | None, month: str | None
+) -> Iterator[ColumnElement[bool]]:
+    if job_id is not None:
+        yield LedgerSum.job_id == job_id
+    if project is not None:
+        yield LedgerSum.project == project
+    if month is not None:
+        yield LedgerSum.month == month
 
 
 def _month_pending_micros(session: Session, month: str) -> int:
     """Pending of the open leases that may touch `month`: one that crosses counts in both."""
     leases = session.scalars(select(LeaseRow).where(LeaseRow.state == "open")).all()
     touching = [lease.id for lease in leases if month in lease.months.split(",")]
-    return pending_micros(session, LedgerEntry.lease_id.in_(touching)) if touching else 0
+    return pending_micros(session, lease_ids=touching) if touching else 0
 
 
 def lease_remaining_micros(session: Session, lease_id: int) -> int:
     """What a lease still holds."""
-    return pending_micros(session, LedgerEntry.lease_id == lease_id)
+    return pending_micros(session, lease_ids=(lease_id,))
 
 
 def reserve(
@@ -235,8 +319,8 @@ def charge(
 
 def _corrections(session: Session, interval: PowerInterval) -> int:
     """How often the interval was corrected: between two corrections no figure is reached twice."""
-    query = select(func.count()).where(
-        LedgerEntry.interval_id == interval.id, LedgerEntry.kind == "adjust"
+    query = select(func.sum(LedgerSum.entries)).where(
+        LedgerSum.interval_id == interval.id, LedgerSum.kind == "adjust"
     )
     return session.scalar(query) or 0
 
@@ -268,8 +352,18 @@ def adjust(
     interval.posted_micros = owed_micros
 
 
-def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) -> None:
-    """Give back what `lease` did not use, and close it. Only a proven stop may call this (I4)."""
+def settle(
+    session: Session,
+    job: Job,
+    lease: LeaseRow,
+    at_ms: int,
+    month: str,
+    why: str = "the meter was seen stopped",
+) -> None:
+    """Give back what `lease` did not use, and close it.
+
+    Only a proven stop may call this (I4), or one that a person attests where no platform can.
+    """
     rest = lease_remaining_micros(session, lease.id)
     assert rest >= 0, "a lease cannot have been charged beyond its reservation"
     _append(
@@ -281,7 +375,7 @@ def settle(session: Session, job: Job, lease: LeaseRow, at_ms: int, month: str) 
         amount_micros=rest,
         lease_id=lease.id,
         key=f"settle:{lease.id}",
-        note="the meter was seen stopped",
+        note=why,
     )
     lease.state = "settled"
 
@@ -326,9 +420,10 @@ def _append(
     entry.hash = entry_hash(entry)
     session.add(entry)
     session.flush()
+    session.info[HEAD] = Head(entry.id, entry.hash)
 
 
-def entry_hash(entry: LedgerEntry) -> str:
+def entry_hash(entry: LedgerEntry | Row[Any]) -> str:
     """The entry's link in the chain: SHA-256 over the previous hash and every field."""
     fields = {name: getattr(entry, name) for name in HASHED_FIELDS}
     text = json.dumps(fields, sort_keys=True, ensure_ascii=False)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKey, MetaData
+from sqlalchemy import CheckConstraint, ForeignKey, Index, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NAMING = {
@@ -31,6 +31,16 @@ class Meta(Base):
     value: Mapped[str]
 
 
+class BudgetRow(Base):
+    """A cap that a person has set on a project or a month; it goes before the config's."""
+
+    __tablename__ = "budgets"
+    scope: Mapped[str] = mapped_column(primary_key=True)  # project, month
+    name: Mapped[str] = mapped_column(primary_key=True)
+    cap_micros: Mapped[int]
+    set_ms: Mapped[int]
+
+
 class Job(Base):
     """One thing asked for. `version` is the compare-and-set counter of guarded updates."""
 
@@ -49,6 +59,10 @@ class Job(Base):
     cap_micros: Mapped[int]
     hold_micros: Mapped[int] = mapped_column(default=0)
     stage: Mapped[int] = mapped_column(default=0)
+    stage_since_ms: Mapped[int | None]  # when this stage became due, for a stage after the first
+    attempt: Mapped[int] = mapped_column(default=0)  # how often it was resumed
+    first_seq: Mapped[int] = mapped_column(default=0)  # what came before is an earlier attempt's
+    collected: Mapped[bool] = mapped_column(default=False)  # this attempt was switched on to ask
     phase: Mapped[str | None]
     launched_ms: Mapped[int | None]  # the agent said that training was started
     exit_json: Mapped[str | None]  # the agent's exit record, once there is one
@@ -58,6 +72,7 @@ class Job(Base):
     verdict_boot_ms: Mapped[int | None]
     verdict_boot_id: Mapped[str | None]
     last_seq: Mapped[int] = mapped_column(default=0)  # newest journal record stored
+    forecast_json: Mapped[str | None]  # what finishing is likely to cost, as last reckoned
     retry_at_ms: Mapped[int | None]
     closed_ms: Mapped[int | None]
 
@@ -77,6 +92,7 @@ class Instance(Base):
     price_micros_per_hour: Mapped[int]
     quantum_s: Mapped[int]
     paused_micros_per_hour: Mapped[int] = mapped_column(default=0)
+    tariff_json: Mapped[str | None]  # the whole billing rule; None: the three figures above are it
     power: Mapped[str] = mapped_column(default="unknown")
     host_key: Mapped[str | None]
     last_call_utc_ms: Mapped[int | None]  # the last start or stop call, when it was sent
@@ -90,10 +106,13 @@ class Instance(Base):
     work_dir: Mapped[str | None]
     timer_at_ms: Mapped[int | None]  # as read back
     absent_since_ms: Mapped[int | None]
+    guest_stop: Mapped[str] = mapped_column(default="none")  # none, unproven, proven
     stopped_seen_ms: Mapped[int | None]  # I4 held at this time
     released_ms: Mapped[int | None]
     bill_micros: Mapped[int | None]
     bill_read_ms: Mapped[int | None]
+    attested_stop_ms: Mapped[int | None]  # a person's word on when it stopped, never a proof
+    attested_at_ms: Mapped[int | None]  # when that word was given
 
 
 class PowerReadRow(Base):
@@ -111,7 +130,8 @@ class PowerReadRow(Base):
 class PowerInterval(Base):
     """A stretch of time under one price: what the meter turns into charges.
 
-    `kind` is `running` or `disk`. A price change closes one interval and opens the next.
+    `kind` is `running` or `disk`. A price change closes one interval and opens the next, which goes
+    on counting from the `origin_ms` of the first. `price_micros_per_hour` is the price in force.
     """
 
     __tablename__ = "power_intervals"
@@ -121,6 +141,9 @@ class PowerInterval(Base):
     kind: Mapped[str]  # running, disk
     price_micros_per_hour: Mapped[int]
     quantum_s: Mapped[int]
+    tariff_json: Mapped[str | None]  # the whole billing rule; None: the two figures above are it
+    origin_ms: Mapped[int | None]  # when rent began; None: at `started_ms`
+    earliest_ms: Mapped[int | None]  # before when rent surely had not begun
     started_ms: Mapped[int]
     anchor_utc_ms: Mapped[int]  # when the read that opened it began
     anchor_boot_ms: Mapped[int]
@@ -138,7 +161,7 @@ class LeaseRow(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
     seq: Mapped[int]
-    state: Mapped[str]  # open, settled
+    state: Mapped[str] = mapped_column(index=True)  # open, settled
     started_utc_ms: Mapped[int]
     started_boot_ms: Mapped[int]
     end_utc_ms: Mapped[int]
@@ -148,6 +171,7 @@ class LeaseRow(Base):
     latency_ms: Mapped[int]  # L, as reserved
     months: Mapped[str]  # the budget months it may touch, comma-separated
     final: Mapped[bool]
+    cut: Mapped[int] = mapped_column(default=0)  # how often its end was brought forward
 
 
 class LedgerEntry(Base):
@@ -168,10 +192,11 @@ class LedgerEntry(Base):
         CheckConstraint(
             "covered_micros BETWEEN 0 AND max(amount_micros, 0)", name="ck_ledger_covered"
         ),
+        Index("ix_ledger_job_id_to_ms", "job_id", "to_ms"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     at_ms: Mapped[int]
-    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
     project: Mapped[str] = mapped_column(index=True)
     month: Mapped[str] = mapped_column(index=True)
     kind: Mapped[str]
@@ -187,6 +212,31 @@ class LedgerEntry(Base):
     note: Mapped[str]
     previous_hash: Mapped[str]
     hash: Mapped[str] = mapped_column(unique=True)
+
+
+class LedgerSum(Base):
+    """What the entries of one kind, place and quarter of an hour come to.
+
+    Written by the database's own trigger in the transaction that appends, so that no sum has to
+    look at every entry; `costguard ledger verify` adds the entries up and compares. 0, -1 and ''
+    stand for "none". `slot` is the entry's `to_ms` in quarters of an hour since 1970, the
+    largest step that no time zone's midnight cuts; 0 for what belongs to no interval.
+    """
+
+    __tablename__ = "ledger_sums"
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    project: Mapped[str] = mapped_column(primary_key=True, index=True)
+    month: Mapped[str] = mapped_column(primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    lease_id: Mapped[int] = mapped_column(primary_key=True, index=True)
+    interval_id: Mapped[int] = mapped_column(primary_key=True, index=True)
+    stage: Mapped[int] = mapped_column(primary_key=True)
+    phase: Mapped[str] = mapped_column(primary_key=True)
+    slot: Mapped[int] = mapped_column(primary_key=True)
+    first_id: Mapped[int]  # the first entry that it sums up
+    entries: Mapped[int]
+    amount_micros: Mapped[int]
+    covered_micros: Mapped[int]
 
 
 class Intent(Base):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.harness import Job
+from tests.agent.harness import Desk, Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -17,3 +17,17 @@ def job(tmp_path: Path) -> Iterator[Job]:
     made = Job(tmp_path / "job dir")
     yield made
     made.end()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
+    """A supervisor in this process on a clock that the test moves; all it started ended."""
+    made: list[Desk] = []
+
+    def make(toy: dict[str, Any] | None = None, **spec: Any) -> Desk:
+        made.append(Desk(tmp_path / "desk", toy or {}, **spec))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()

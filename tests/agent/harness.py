@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent import procfs
+from costguard.agent.alone import Alone
 from costguard.agent.artifacts import ArtifactWatcher
 from costguard.agent.journal import Journal
 from costguard.agent.leases import Leases
@@ -37,6 +38,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.now_ms = 1_000_000
+        self.utc_jump_ms = 0
 
     def boot_ms(self) -> int:
         """Where the clock stands."""
@@ -44,7 +46,7 @@ class FakeClock:
 
     def utc_ms(self) -> int:
         """The same, a long time after 1970."""
-        return 1_700_000_000_000 + self.now_ms
+        return 1_700_000_000_000 + self.now_ms + self.utc_jump_ms
 
     def advance(self, seconds: float) -> None:
         """Moves on."""
@@ -62,6 +64,11 @@ def wait_until(true: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S
 def lives(pid: int) -> bool:
     """Whether the process runs; a zombie does not."""
     return procfs.alive(procfs.find_process(pid))
+
+
+def touch(path: Path) -> list[str]:
+    """A power-off that powers nothing off: it adds one line to a file."""
+    return [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('off\\n')", str(path)]
 
 
 class Reader:
@@ -226,6 +233,7 @@ class Desk:
         self.directory = directory
         self.pids: set[int] = set()
         self.clock = FakeClock()
+        self.gauges: dict[str, Any] = {}
         output = directory / "output"
         log = directory / "train.log"
         order = {"run_id": "run-1", "argv": [sys.executable, str(TOY), json.dumps(toy)], **spec}
@@ -252,15 +260,16 @@ class Desk:
             training=self.training,
             watchers=self.watchers,
             leases=Leases(),
+            alone=Alone(parsed.guards, self.clock.boot_ms(), parsed.expects_adapter),
             launch=launch,
-            gauges=dict,
+            gauges=lambda: self.gauges,
         )
 
-    def lease(self, valid_s: float) -> None:
+    def lease(self, valid_s: float, **also: Any) -> None:
         """Answers a heartbeat that is sent now with a lease."""
         heartbeat = self.supervisor.heartbeat(at_once=True)
         assert heartbeat is not None
-        lease = {"t": "lease", "id": "L1", "heartbeat": heartbeat["n"]}
+        lease = {"t": "lease", "id": "L1", "heartbeat": heartbeat["n"], **also}
         self.supervisor.receive({**lease, "valid_ms": round(valid_s * 1000)})
 
     def step(self) -> None:

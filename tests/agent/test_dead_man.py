@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import signal
 import sys
@@ -8,37 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.agent.harness import Desk, lives, wait_until
+from tests.agent.harness import lives, touch, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from tests.agent.harness import Job
-
-
-def touch(path: Path) -> list[str]:
-    """A power-off that powers nothing off: it adds one line to a file."""
-    return [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('off\\n')", str(path)]
+    from tests.agent.harness import Desk, Job
 
 
 def has_lines(path: Path, count: int) -> bool:
     """Whether the file is there and has so many lines."""
     return path.exists() and path.read_text().count("\n") == count
-
-
-@pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    """A supervisor in this process on a clock that the test moves; all it started ended."""
-    made: list[Desk] = []
-
-    def make(toy: dict[str, Any] | None = None, **spec: Any) -> Desk:
-        made.append(Desk(tmp_path / "desk", toy or {}, **spec))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.end()
 
 
 def test_a_lease_that_runs_out_saves_and_powers_off(
@@ -255,3 +237,23 @@ def test_an_adopted_training_keeps_its_lease(job: Job) -> None:
     assert again.wait_for("heartbeat")["training"] == "running"
     assert again.wait_for("stopping")["why"] == "lease"
     again.wait_for("exit")
+
+
+@pytest.mark.parametrize("jump_s", [86_400 * 365, -86_400 * 365])
+def test_a_clock_that_jumps_moves_no_lease(
+    desk: Callable[..., Desk], tmp_path: Path, jump_s: int
+) -> None:
+    """NTP or a person sets the time of day; a lease is counted on the boot-time clock."""
+    off = tmp_path / "off"
+    one = desk({"steps": 100_000}, in_guest_stop=touch(off))
+    one.lease(600)
+    one.until(lambda: bool(one.of("progress")))
+    one.clock.utc_jump_ms = jump_s * 1000
+    one.clock.advance(599)
+    one.step()
+    assert not one.of("stopping")
+    one.clock.advance(1)
+    one.until(off.exists)
+    records = list(map(json.loads, (one.directory / "journal.jsonl").read_bytes().splitlines()))
+    assert [one["boot_ms"] for one in records] == sorted(one["boot_ms"] for one in records)
+    assert abs(records[-1]["at_ms"] - records[0]["at_ms"]) > 86_400_000

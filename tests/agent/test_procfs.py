@@ -84,3 +84,12 @@ def test_ps_stands_in_where_there_is_no_proc(monkeypatch: pytest.MonkeyPatch) ->
     assert found is not None
     assert (found.cpu_s, found.rss_bytes, found.state) == (2.0, 2048 * 1024, "S")
     assert found.started == "Mon Nov 23 10:00:00 2026"
+
+
+def test_what_a_process_reads_and_writes_is_counted(tmp_path: Path) -> None:
+    """Its own calls; of a process that is not there nothing is known."""
+    before = procfs.io_bytes(os.getpid())
+    assert before is not None
+    (tmp_path / "file").write_bytes(b"x" * 1_000_000)
+    assert (procfs.io_bytes(os.getpid()) or 0) >= before + 1_000_000
+    assert procfs.io_bytes(1 << 30) is None

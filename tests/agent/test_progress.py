@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -45,6 +46,23 @@ def test_a_last_line_without_a_loss_is_progress() -> None:
     assert fields is not None
     assert fields["loss"] is None
     assert fields["nonfinite"] == []
+
+
+@pytest.mark.parametrize("value", ['"nan"', '"inf"', '"-Infinity"'])
+def test_a_diverged_loss_may_be_written_as_text(value: str) -> None:
+    """Some trainers print every figure as a string."""
+    fields = parse_progress(log_line().replace("1.5", value).encode())
+    assert fields is not None
+    assert (fields["loss"], fields["nonfinite"]) == (None, ["loss"])
+
+
+def test_figures_written_as_text_or_with_a_point_are_understood() -> None:
+    """A loss in quotes, and a step as a float."""
+    line = '{"current_steps": 3.0, "total_steps": 9.0, "loss": "1.25", "lr": "odd"}'
+    fields = parse_progress(line.encode())
+    assert fields is not None
+    assert (fields["step"], fields["total_steps"], fields["loss"]) == (3, 9, 1.25)
+    assert fields["lr"] == "odd"
 
 
 @pytest.mark.parametrize(
@@ -103,3 +121,56 @@ def test_each_line_knows_where_it_ends(tmp_path: Path) -> None:
     first = ProgressWatcher(tmp_path, 0, "train").poll()
     resumed = ProgressWatcher(tmp_path, first[0][1]["offset"], "train").poll()
     assert [fields["step"] for _, fields in resumed] == [1, 2]
+
+
+def told(status: Path, at_s: int, **fields: Any) -> None:
+    """Writes a status as if at that time of the day."""
+    status.write_text(json.dumps({"phase": "download", **fields}))
+    os.utime(status, (at_s, at_s))
+
+
+def test_a_phase_that_gets_on_is_told_again(tmp_path: Path) -> None:
+    """Each ten seconds at most, and only for news: a clock that ticks in the status is none."""
+    watcher = ProgressWatcher(tmp_path, 0, None)
+    status = tmp_path / "status.json"
+    told(status, 1000, done_bytes=1, updated_at="a")
+    assert len(watcher.poll()) == 1
+    told(status, 1005, done_bytes=2, updated_at="b")
+    assert watcher.poll() == []
+    told(status, 1012, done_bytes=3, updated_at="c")
+    ((kind, fields),) = watcher.poll()
+    assert (kind, fields["phase"], fields["status"]["done_bytes"]) == ("phase", "download", 3)
+    told(status, 1040, done_bytes=3, updated_at="d")
+    assert watcher.poll() == []
+
+
+def test_a_status_that_is_rewritten_in_training_is_no_pulse(tmp_path: Path) -> None:
+    """There the progress lines tell."""
+    watcher = ProgressWatcher(tmp_path, 0, "load")
+    status = tmp_path / "status.json"
+    told(status, 1000, phase="train", step=1)
+    assert len(watcher.poll()) == 1
+    told(status, 1100, phase="train", step=2)
+    assert watcher.poll() == []
+
+
+def test_a_phase_that_nobody_told_is_marked_so(tmp_path: Path) -> None:
+    """The guards then know that an evaluation would not be told either."""
+    (tmp_path / "trainer_log.jsonl").write_text(log_line())
+    first = ProgressWatcher(tmp_path, 0, None).poll()[0]
+    assert first == ("phase", {"phase": "train", "inferred": True})
+    (tmp_path / "trainer_log.jsonl").write_text(log_line(phase="train"))
+    assert ProgressWatcher(tmp_path, 0, None).poll()[0] == ("phase", {"phase": "train"})
+
+
+def test_an_older_llamafactory_is_understood() -> None:
+    """It wrote every field, null or not, and `learning_rate`: an evaluation is no lost loss."""
+    line = (
+        b'{"current_steps": 50, "total_steps": 60, "loss": null, "eval_loss": 1.25, "epoch": 2.5}'
+    )
+    fields = parse_progress(line)
+    assert fields is not None
+    assert (fields["loss"], fields["eval_loss"], fields["nonfinite"]) == (None, 1.25, [])
+    step = parse_progress(b'{"current_steps": 1, "loss": 2.0, "learning_rate": 0.0002}')
+    assert step is not None
+    assert step["lr"] == 0.0002

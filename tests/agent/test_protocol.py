@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
@@ -329,3 +330,45 @@ def test_the_bridge_carries_both_ways(job: Job) -> None:
     bridge.stdin.close()
     assert bridge.wait(10) == 0
     bridge.stdout.close()
+
+
+def test_after_a_reboot_nothing_is_adopted(job: Job) -> None:
+    """A process of the same number in another boot is another one; what ended is said."""
+    reader = job.begin({"steps": 10_000})
+    reader.wait_for("progress", step=2)
+    (agent,) = job.pids
+    job.pids.add(reader.wait_for("started")["pid"])
+    os.kill(agent, 9)
+    wait_until(lambda: not lives(agent), "the end of the agent")
+    journal = job.directory / "journal.jsonl"
+    hello = json.loads(journal.read_bytes().splitlines()[0])
+    journal.write_bytes(journal.read_bytes().replace(hello["boot_id"].encode(), b"before"))
+    job.start()
+    again = job.attach()
+    ended = again.wait_for("exit")
+    assert "the instance was rebooted" in ended["detail"]
+    assert ended["code"] is None
+    again.lease()
+    again.wait_for("heartbeat", lease_id="L1")
+    assert len(again.of("started")) == 1
+
+
+def test_a_journal_whose_disk_is_full_is_told_and_made_good(job: Job) -> None:
+    """In a real agent, whose files may not grow: it goes on in memory, and says so."""
+    reader = job.begin({"steps": 10_000})
+    reader.wait_for("progress", step=2)
+    (agent,) = job.pids
+    size = (job.directory / "journal.jsonl").stat().st_size
+    limits = resource.prlimit(agent, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    told = reader.wait_for("heartbeat", journal_ok=False)
+    step = reader.of("progress")[-1]["step"]
+    reader.wait_for("progress", step=step + 20)
+    assert told["training"] == "running"
+    resource.prlimit(agent, resource.RLIMIT_FSIZE, limits)
+    wait_until(lambda: reader.of("heartbeat")[-1]["journal_ok"] is True, "the disk's return")
+    reader.send({"t": "stop", "id": "S1", "save": True, "grace_s": 20})
+    reader.wait_for("exit", code=75)
+    lines = (job.directory / "journal.jsonl").read_bytes().splitlines()
+    numbers = [json.loads(line)["seq"] for line in lines]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert [one["seq"] for one in reader.journal()] == numbers[: len(reader.journal())]

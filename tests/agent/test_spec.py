@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from costguard.agent.spec import SpecError, load_spec, parse_spec
+from costguard.core.spec import GuardLimits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +39,12 @@ def test_what_is_not_said_has_a_default() -> None:
         ({"first_lease_s": "2m"}, "first_lease_s"),
         ({"telemetry": {"window_s": 0}}, "window_s"),
         ({"telemetry": []}, "telemetry"),
+        ({"expects_adapter": 1}, "expects_adapter"),
+        ({"guards": []}, "guards"),
+        ({"guards": {"idle_after_ms": "5m"}}, "idle_after_ms"),
+        ({"guards": {"idle_after_ms": None}}, "idle_after_ms"),
+        ({"guards": {"stall_factor": -1}}, "stall_factor"),
+        ({"guards": {"on_gate": 3}}, "on_gate"),
     ],
 )
 def test_a_wrong_field_is_named(wrong: dict[str, Any], named: str) -> None:
@@ -53,3 +61,12 @@ def test_a_file_that_is_missing_or_broken_is_said(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(SpecError, match="cannot be read as JSON"):
         load_spec(path)
+
+
+def test_the_limits_to_judge_by_are_those_of_the_job() -> None:
+    """As the daemon has them; a field that only a newer daemon knows is left alone."""
+    limits = asdict(GuardLimits(idle_after_ms=7, max_ms=9))
+    spec = parse_spec({**LEAST, "guards": {**limits, "from_the_future": 1}})
+    assert spec.guards == GuardLimits(idle_after_ms=7, max_ms=9)
+    assert parse_spec(LEAST).guards == GuardLimits()
+    assert parse_spec({**LEAST, "expects_adapter": True}).expects_adapter is True

@@ -1,8 +1,22 @@
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from costguard.agent.tail import LINE_CHARS, LineCutter, LogTail, Tail, last_lines, printable
+import pytest
+
+from costguard.agent import tail
+from costguard.agent.tail import (
+    LINE_CHARS,
+    LineCutter,
+    LogTail,
+    Tail,
+    last_lines,
+    printable,
+    shed_middle,
+)
+
+MIB = 1024 * 1024
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,3 +158,51 @@ def test_the_end_of_a_log_is_short_and_printable(tmp_path: Path) -> None:
     assert lines[0] == "61\ufffd[31m"
     assert len(lines[-1]) < 600
     assert last_lines(tmp_path / "nothing", 40) == []
+
+
+def test_two_gigabytes_in_a_minute_are_stood(tmp_path: Path) -> None:
+    """The same rate without writing it all: each second a hole of 34 MiB and a last line.
+
+    What is read stays within half a mebibyte a second, what is sent within 50 lines a window,
+    and every byte is accounted for: sent, dropped, or known to be left out.
+    """
+    path = tmp_path / "log"
+    path.touch()
+    log = LogTail(path, 0)
+    sent: list[str] = []
+    dropped = 0
+    for second in range(60):
+        with path.open("r+b") as file:
+            file.seek(34 * MIB, os.SEEK_END)
+            file.write(b"\nsecond %d\n" % second)
+        message = log.poll()
+        assert message is not None
+        sent += message["lines"]
+        dropped += message["dropped_bytes"]
+        assert message["offset"] == path.stat().st_size
+        log.next_window()
+    assert [line for line in sent if line.startswith("second")] == [
+        f"second {second}" for second in range(60)
+    ]
+    assert dropped > 60 * 33 * MIB
+    assert path.stat().st_size > 2_000_000_000
+
+
+def test_a_huge_log_gives_its_middle_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its length and its ends stay, so that nobody's place moves; the disk gets the rest."""
+    monkeypatch.setattr(tail, "LOG_FILE_BYTES", 4 * MIB)
+    monkeypatch.setattr(tail, "LOG_KEPT_BYTES", MIB)
+    path = tmp_path / "log"
+    path.write_bytes(b"head" + b"m" * 2 * MIB)
+    assert shed_middle(path) == 0
+    path.write_bytes(b"head" + b"m" * 9 * MIB + b"tail")
+    size, blocks = path.stat().st_size, path.stat().st_blocks
+    given = shed_middle(path)
+    if not given:
+        pytest.skip("this file system punches no holes")
+    assert given > 6 * MIB
+    assert path.stat().st_size == size
+    assert path.stat().st_blocks < blocks // 2
+    content = path.read_bytes()
+    assert (content[:5], content[-5:]) == (b"headm", b"mtail")
+    assert shed_middle(tmp_path / "nothing") == 0

@@ -31,10 +31,31 @@ DEFAULTS: dict[str, Any] = {
     "rubbish": False,  # binary bytes and one line of 10 MiB
     "burn_s": 0.0,  # CPU time used by a child that is gone afterwards
     "gates": {},  # after this step (a text), waits for this file
+    "gate_each": None,  # after every step, waits for the file of its number in this directory
+    "burn_gpu": False,  # multiplies matrices on the card in a child, half of every 20 s
     "hold_s": 0.0,  # stays this long after the last step
     "signals_to": None,  # a file that gets one line for each SIGTERM
 }
 OUTPUT = Path("output")
+
+
+BURN_GPU = """
+import time
+try:
+    import torch
+    card = torch.device("cuda") if torch.cuda.is_available() else None
+except ImportError:
+    card = None
+if card is not None:
+    a = torch.randn(4096, 4096, device=card, dtype=torch.bfloat16)
+    while True:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            for _ in range(20):
+                b = a @ a
+            torch.cuda.synchronize()
+        time.sleep(10)
+"""
 
 
 def write_artifact(name: str, step: int) -> None:
@@ -92,6 +113,8 @@ def main() -> int:
     if order["burn_s"]:
         burn = f"import time\nwhile time.process_time() < {order['burn_s']}: pass"
         subprocess.run([sys.executable, "-c", burn], check=True)
+    if order["burn_gpu"]:
+        subprocess.Popen([sys.executable, "-c", BURN_GPU])
     return train(order, stop)
 
 
@@ -105,13 +128,16 @@ def train(order: dict[str, Any], stop: list[int]) -> int:
             log.write(
                 f'{{"current_steps": {step}, "total_steps": {order["steps"]}, "loss": {loss}, '
                 f'"lr": 1e-4, "epoch": 0.5, "percentage": 1.0, "elapsed_time": "0:00:01", '
-                f'"remaining_time": "0:00:02", "throughput": "123.4"}}\n'
+                f'"remaining_time": "0:00:02", "throughput": "123.4", '
+                f'"written_at": {time.time()}}}\n'
             )
             log.flush()
             if step in order["checkpoint_at"]:
                 write_artifact(f"checkpoint-{step}", step)
             time.sleep(order["step_s"])
             gate = order["gates"].get(str(step))
+            if order["gate_each"]:
+                gate = f"{order['gate_each']}/{step}"
             while gate and not Path(gate).exists() and not stop:
                 time.sleep(0.01)
     if stop:

@@ -6,13 +6,31 @@ import os
 import platform
 import sys
 
-from tests.bench import daemon_memory, status_cost, stop_latency
+from tests.bench import (
+    agent_cost,
+    big_ledger,
+    daemon_memory,
+    forecast_error,
+    pull_speed,
+    status_cost,
+    stop_latency,
+)
+
+BENCHES = (
+    stop_latency,
+    status_cost,
+    daemon_memory,
+    agent_cost,
+    pull_speed,
+    forecast_error,
+    big_ledger,
+)
 
 
 def main() -> int:
     """Run every benchmark in turn."""
     print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    for bench in (stop_latency, status_cost, daemon_memory):
+    for bench in BENCHES:
         bench.measure()
     return 0
 

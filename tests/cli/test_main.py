@@ -128,8 +128,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     listed = capsys.readouterr().out.split("Commands:")[1]
     assert [line.split()[0] for line in listed.strip().splitlines()] == [
-        "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause",
-        "release", "daemon", "budget", "data",
+        "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause", "resume",
+        "pull", "release", "simulate", "backup", "restore", "confirm-stopped",
+        "daemon", "budget", "data", "ledger",
     ]  # fmt: skip
     assert main(["status", "--help"]) == 0
     assert "--json" in capsys.readouterr().out

@@ -35,6 +35,14 @@ def test_one_job_at_80_columns(docs: SimpleNamespace) -> None:
     assert status_lines(docs.status(docs.job()), SCREEN) == ONE_JOB.splitlines()
 
 
+def test_a_job_that_will_not_fit_says_where_the_budget_ends(docs: SimpleNamespace) -> None:
+    """With the range that the forecast has."""
+    row = docs.job(forecast_low_yuan="11.90", forecast_high_yuan="14.00", bites_at_step=311)
+    text = " ".join(" ".join(status_lines(docs.status(row), SCREEN)).split())
+    assert "between ¥11.90 and ¥14.00" in text
+    assert "WILL NOT FIT: the budget ends near step 311" in text
+
+
 def test_several_jobs_in_chinese(docs: SimpleNamespace) -> None:
     """A table that lines up, and a breach said in full below it."""
     lang.select("zh")

@@ -61,6 +61,7 @@ RUNNING = Snapshot(
     verdict_at=None,
     created=NOW.plus_ms(-40_000),
     stage=0,
+    stage_since=None,
     tariff=SECOND,
     instance=INSTANCE,
     lease=LEASE,

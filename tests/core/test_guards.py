@@ -5,66 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from costguard.core.guards import judge_training, median_step_ms
-from costguard.core.snapshot import Exit, Step, TrainingFacts, Window
+from costguard.core.guards import judge_alone, judge_training
+from costguard.core.snapshot import Signs, Step, TrainingFacts
 from costguard.core.spec import GuardLimits
 from costguard.core.training import fold
-
-LIMITS = GuardLimits(idle_after_ms=10_000, stall_floor_ms=20_000)
-
-
-def window(at_ms: int, **given: object) -> Window:
-    """A five-second window of a machine without a GPU, busy unless told otherwise."""
-    base = Window(at_ms, 5_000, None, gpu_absent=True, cpu_centicores=100, processes=2)
-    return replace(base, **given)  # type: ignore[arg-type]  # field by field
-
-
-def steps(count: int, every_ms: int = 1_000, loss: float = 2.0) -> tuple[Step, ...]:
-    """Logged steps at an even pace."""
-    return tuple(Step(n, n * every_ms, loss) for n in range(1, count + 1))
-
-
-def training(now_ms: int, **given: object) -> TrainingFacts:
-    """A run in its training phase since time 0."""
-    base = TrainingFacts(
-        agent_now_ms=now_ms, launched_at_ms=0, phase="train", phase_since_ms=0, steps=steps(5)
-    )
-    return replace(base, **given)  # type: ignore[arg-type]  # field by field
-
-
-def reason(facts: TrainingFacts, *, expects_adapter: bool = True) -> str | None:
-    """The verdict's reason, or None."""
-    verdict = judge_training(facts, LIMITS, expects_adapter=expects_adapter)
-    return None if verdict is None else verdict.reason
-
+from tests.core.trainings import LIMITS, reason, steps, training, window
 
 QUIET = {"cpu_centicores": 0}
-
-
-@pytest.mark.parametrize(
-    ("end", "expects_adapter", "expected"),
-    [
-        (Exit(0, None, artifact_complete=True), True, "finished"),
-        (Exit(0, None, artifact_complete=False), True, "failed"),
-        (Exit(0, None, artifact_complete=False), False, "finished"),
-        (Exit(70, None, artifact_complete=True), True, "diverged"),
-        (Exit(65, None, artifact_complete=False), True, "failed"),
-        (Exit(None, 9, artifact_complete=False), True, "failed"),
-    ],
-)
-def test_an_exit_is_judged_by_its_code_and_its_artifact(
-    end: Exit, expects_adapter: bool, expected: str
-) -> None:
-    """Exit 0 is only finished when the adapter was verified, where one is expected."""
-    assert reason(training(9_000, exit=end), expects_adapter=expects_adapter) == expected
-
-
-def test_out_of_memory_is_named() -> None:
-    """The log's end says what an exit code does not."""
-    end = Exit(1, None, artifact_complete=False, log_tail=("CUDA out of memory.",))
-    verdict = judge_training(training(9_000, exit=end), LIMITS, expects_adapter=True)
-    assert verdict is not None
-    assert "out of memory" in verdict.text
 
 
 def test_a_quiet_training_phase_is_idle_after_its_allowance_and_not_before() -> None:
@@ -113,27 +60,6 @@ def test_a_vanished_process_is_found_at_once() -> None:
     assert reason(training(2_000, windows=hidden)) is None
 
 
-def test_a_hung_job_at_full_load_is_found_by_its_cadence() -> None:
-    """100 % GPU and no step: the floor is over, whatever the card shows."""
-    busy = (window(25_000, gpu_absent=False, gpu_percent_max=100),)
-    assert reason(training(24_999, windows=busy)) is None
-    assert reason(training(25_000, windows=busy)) == "stalled"
-
-
-def test_slow_steps_are_given_ten_times_their_own_pace() -> None:
-    """The floor is for fast ones."""
-    slow = steps(3, every_ms=10_000)
-    assert reason(training(30_000 + 99_999, steps=slow)) is None
-    assert reason(training(30_000 + 100_000, steps=slow)) == "stalled"
-
-
-def test_each_phase_has_its_own_patience() -> None:
-    """Ten minutes of saving are too many, ten of downloading are not."""
-    assert reason(training(600_000, phase="save")) == "stalled"
-    assert reason(training(600_000, phase="download")) is None
-    assert reason(training(1_800_000, phase="load")) == "stalled"
-
-
 def test_a_loss_that_is_no_number_ends_the_run_at_once() -> None:
     """A dead run must not look alive."""
     assert reason(training(6_000, steps=(*steps(5), Step(6, 6_000, None)))) == "diverged"
@@ -151,12 +77,6 @@ def test_divergence_needs_twenty_steps_above_three_times_the_best() -> None:
 def test_nothing_is_judged_before_training_was_launched() -> None:
     """No process yet is no fault."""
     assert reason(TrainingFacts(agent_now_ms=9_000_000)) is None
-
-
-def test_the_median_ignores_repeated_steps() -> None:
-    """After a resume the same step is logged again."""
-    assert median_step_ms((Step(5, 0, 1.0), Step(4, 100, 1.0), Step(5, 300, 1.0))) == 200
-    assert median_step_ms(steps(1)) is None
 
 
 def test_the_fold_reads_the_agents_journal() -> None:
@@ -244,23 +164,85 @@ def test_idleness_needs_windows() -> None:
     assert reason(training(10_000, windows=())) is None
 
 
-def test_the_first_step_is_waited_for_from_the_phases_beginning() -> None:
-    """Before any step the phase's own start counts."""
-    fresh = training(24_999, steps=(), phase_since_ms=5_000)
-    assert reason(fresh) is None
-    assert reason(replace(fresh, agent_now_ms=25_000)) == "stalled"
+def finished_but_there(now_ms: int, **given: object) -> TrainingFacts:
+    """The last of five steps at 5 s, the adapter verified at 6 s, and the process still runs."""
+    return training(now_ms, total_steps=5, adapter_at_ms=6_000, **given)
+
+
+def test_a_finished_job_whose_process_will_not_end_is_finished() -> None:
+    """A minute after the last sign, whatever the card shows; the evidence says from what."""
+    busy = (window(65_000, gpu_absent=False, gpu_percent_max=100),)
+    given = {"windows": busy, "phase": "done"}
+    assert reason(finished_but_there(65_999, **given)) is None
+    verdict = judge_training(finished_but_there(66_000, **given), LIMITS, expects_adapter=True)
+    assert verdict is not None
+    assert verdict.reason == "finished"
+    assert verdict.evidence == {
+        "step": 5,
+        "total_steps": 5,
+        "artifact_complete": True,
+        "waited_s": 60,
+        "limit_s": 60,
+        "gpu_percent_max": 100,
+        "gpu_state": "ok",
+        "cpu_cores": 1.0,
+        "processes": 2,
+    }
 
 
 @pytest.mark.parametrize(
-    ("phase", "allowance_ms"),
-    [("save", 600_000), ("evaluate", 1_800_000), ("download", 14_400_000), ("load", 1_800_000)],
+    "given",
+    [
+        {"adapter_at_ms": None},
+        {"total_steps": 6},
+        {"total_steps": None},
+        {"signs": Signs(bytes_ms=60_000)},
+        {"signs": Signs(status_ms=60_000)},
+        {"phase_inferred": True, "signs": Signs(log_ms=60_000)},
+    ],
 )
-def test_a_phases_patience_has_two_sides(phase: str, allowance_ms: int) -> None:
-    """Counted from the phase's beginning; a hung phase is found whatever the card shows."""
-    busy = (window(1_000, gpu_absent=False, gpu_percent_max=100, cpu_centicores=None),)
-    facts = training(1_000 + allowance_ms - 1, phase=phase, phase_since_ms=1_000, windows=busy)
+def test_what_is_not_through_does_not_linger(given: dict[str, object]) -> None:
+    """No result yet, steps to come, or something still written."""
+    facts = finished_but_there(70_000, phase="save")
+    facts = replace(facts, **given)  # type: ignore[arg-type]  # field by field
     assert reason(facts) is None
-    assert reason(replace(facts, agent_now_ms=1_000 + allowance_ms)) == "stalled"
+
+
+def test_bytes_that_cannot_be_seen_hold_the_verdict_up_for_ten_minutes_only() -> None:
+    """Unknown counts as life, and not for ever."""
+    facts = finished_but_there(606_000, phase="save", signs=Signs(bytes_ms=605_999))
+    assert reason(facts) == "finished"
+    assert reason(replace(facts, agent_now_ms=605_999)) is None
+
+
+def test_a_closing_line_without_a_loss_is_not_divergence() -> None:
+    """As the agent tells it: the loss null, and not named among what was no number."""
+    line = {"t": "progress", "boot_ms": 6_000, "step": 6, "total_steps": 6, "loss": None}
+    assert reason(fold(training(6_000), {**line, "nonfinite": []})) is None
+    assert reason(fold(training(6_000), {**line, "nonfinite": ["loss"]})) == "diverged"
+
+
+@pytest.mark.parametrize("state", ["lost", "reset", "changed", "error"])
+def test_a_machine_whose_cards_are_in_trouble_is_never_idle(state: str) -> None:
+    """What the remaining cards say is not the whole."""
+    facts = training(0)
+    for at_ms in range(5_000, 20_000, 5_000):
+        facts = fold(facts, {"t": "gpu", "boot_ms": at_ms, "window_s": 5,
+                             "nvml": {"state": state}, "cards": [{"util_max": 0}],
+                             "job": {"processes": 2, "cpu_cores": 0.0}})  # fmt: skip
+    assert reason(facts) is None
+    assert facts.windows[-1].gpu_state == state
+
+
+def test_alone_the_users_own_limit_counts_too() -> None:
+    """`max_hours` is the daemon's to judge, and the agent's where the daemon is silent."""
+    limits = replace(LIMITS, max_ms=3_600_000)
+    facts = training(3_600_000, steps=(Step(1, 3_599_000, 2.0), Step(2, 3_599_900, 2.0)))
+    verdict = judge_alone(facts, limits, expects_adapter=True)
+    assert verdict is not None
+    assert verdict.reason == "max_hours"
+    assert judge_alone(facts, LIMITS, expects_adapter=True) is None
+    assert judge_alone(replace(facts, agent_now_ms=3_599_999), limits, expects_adapter=True) is None
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
@@ -301,26 +283,3 @@ def test_the_evidence_is_kept_with_the_verdict() -> None:
         "cpu_cores": 0.0,
         "step": 5,
     }
-
-
-@pytest.mark.parametrize(
-    ("end", "text"),
-    [
-        (Exit(None, 9, artifact_complete=False), "killed by signal 9"),
-        (Exit(65, None, artifact_complete=False), "exit code 65: the data set was refused"),
-        (Exit(3, None, artifact_complete=False), "training ended with exit code 3"),
-    ],
-)
-def test_an_exit_is_put_in_words(end: Exit, text: str) -> None:
-    """A person need not know the codes."""
-    verdict = judge_training(training(9_000, exit=end, steps=()), LIMITS, expects_adapter=True)
-    assert verdict is not None
-    assert verdict.text.endswith(text)
-    assert verdict.evidence["steps"] == 0
-
-
-def test_after_the_exit_only_the_exit_is_judged() -> None:
-    """No process and no step are right then."""
-    gone = tuple(window(ms, processes=0, **QUIET) for ms in (5_000, 10_000))
-    end = Exit(0, None, artifact_complete=True)
-    assert reason(training(9_000_000, windows=gone, exit=end)) == "finished"

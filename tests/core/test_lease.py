@@ -1,21 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, strategies as st
 
+from costguard.core.calendar import Window
 from costguard.core.lease import (
     Account,
     Interval,
     Lease,
     Offer,
+    affordable_ms,
     has_ended,
     is_due,
     needed_micros,
     offer_lease,
+    paid_left_ms,
+    runway_ms,
     worst_case_micros,
 )
 from costguard.core.moment import Moment
-from costguard.core.tariff import Tariff, running_micros
+from costguard.core.tariff import Discount, PriceChange, Tariff, running_micros
+from tests.core.tariffs import CASES, HOUR_MS, MIDNIGHT_MS
 
 NOW = Moment(10_000_000, 10_000_000, "boot")
 SECOND = Tariff(3_600_000_000, 1)  # 1 yuan a second
@@ -129,32 +136,54 @@ def test_no_offer_ever_breaks_the_cap(
     """Invariant I1: what an offer adds is free in every scope, and pays for all that it allows."""
     tariff = Tariff(price, quantum_s)
     started_ms = NOW.utc_ms - so_far_ms
-    interval = Interval(1, started_ms, running_micros(tariff, so_far_ms))
+    interval = Interval(1, started_ms, running_micros(tariff, 0, so_far_ms))
     scope = account(cap, posted, held, hold)
     offer = offer_lease(tariff, interval, lease(held), (scope,), NOW, wanted_ms, L_MS, 0)
     if offer is None:
         return
     assert scope.left_micros is not None
     assert 0 <= offer.increment_micros <= scope.left_micros
-    total = running_micros(tariff, so_far_ms + offer.length_ms + L_MS)
+    total = running_micros(tariff, 0, so_far_ms + offer.length_ms + L_MS)
     assert interval.posted_micros + held * YUAN + offer.increment_micros >= total
     if offer.final:
-        beyond = running_micros(tariff, so_far_ms + offer.length_ms + L_MS + quantum_s * 1_000)
+        beyond = running_micros(tariff, 0, so_far_ms + offer.length_ms + L_MS + quantum_s * 1_000)
         assert beyond > interval.posted_micros + held * YUAN + scope.left_micros
 
 
 def test_a_scope_in_breach_is_offered_nothing() -> None:
     """Not even what the open lease still holds: facts have gone past the cap."""
-    scope = account(60, posted=40, pending=21)
+    scope = account(60, posted=61, pending=1)
     assert scope.in_breach
-    interval = Interval(1, NOW.utc_ms - 40_000, 40 * YUAN)
-    assert offer_lease(SECOND, interval, lease(21), (scope,), NOW, 1_000, L_MS, 0) is None
+    interval = Interval(1, NOW.utc_ms - 61_000, 61 * YUAN)
+    assert offer_lease(SECOND, interval, lease(1), (scope,), NOW, 1_000, L_MS, 0) is None
+
+
+def test_a_cap_lowered_under_what_is_promised_is_no_breach_and_is_offered_nothing() -> None:
+    """What is promised can be cut short: the lease is left what the new cap allows."""
+    scope = account(60, posted=20, pending=70)
+    assert not scope.in_breach
+    interval = Interval(1, NOW.utc_ms - 20_000, 20 * YUAN)
+    open_now = lease(70)
+    assert offer_lease(SECOND, interval, open_now, (scope,), NOW, 1_000, L_MS, 0) is None
+    assert affordable_ms(SECOND, interval, open_now, (scope,), NOW, L_MS) == 40_000 - L_MS
+
+
+def test_a_lease_is_left_as_it_is_while_the_caps_reach() -> None:
+    """And has nothing left once facts are past them."""
+    interval = Interval(1, NOW.utc_ms - 20_000, 20 * YUAN)
+    open_now = lease(70)
+    left_ms = open_now.end.utc_ms - NOW.utc_ms
+    for scopes in ((account(90, posted=20, pending=70),), (account(None),)):
+        assert affordable_ms(SECOND, interval, open_now, scopes, NOW, L_MS) == left_ms
+    over = (account(10, posted=20, pending=70),)
+    assert affordable_ms(SECOND, interval, open_now, over, NOW, L_MS) == 0
 
 
 def test_a_cap_reached_to_the_micro_is_no_breach() -> None:
     """Both sides of the limit, and a scope without a cap is never in breach."""
     assert not account(60, posted=40, pending=20).in_breach
-    assert account(60, posted=40, pending=15, hold=6).in_breach
+    assert not account(60, posted=54, pending=15, hold=6).in_breach
+    assert account(60, posted=55, hold=6).in_breach
     assert not account(None, posted=10**6).in_breach
     assert account(None).left_micros is None
 
@@ -188,19 +217,16 @@ def test_a_short_wish_is_no_reason_for_refusal() -> None:
 
 
 def test_a_clock_set_back_does_not_make_running_free() -> None:
-    """What is posted says how long it has run, whatever the wall clock says now."""
+    """The interval goes on in the time that it is metered in, whatever the wall clock says now."""
     interval = Interval(1, NOW.utc_ms - 600_000, 600 * YUAN)
     back = Moment(NOW.utc_ms - 3_600_000, NOW.boot_ms, "boot")
+    ahead = replace(interval, ahead_ms=3_600_000)
     expected = offer_lease(SECOND, interval, None, (account(None),), NOW, 60_000, L_MS, 0)
-    offer = offer_lease(SECOND, interval, None, (account(None),), back, 60_000, L_MS, 0)
-    assert expected is not None
-    assert offer is not None
-    assert expected.increment_micros - SECOND.quantum_s * YUAN <= offer.increment_micros
-    assert offer.increment_micros == 79 * YUAN
+    assert expected == Offer(60_000, 80 * YUAN, final=False)
+    assert offer_lease(SECOND, ahead, None, (account(None),), back, 60_000, L_MS, 0) == expected
     poor = (account(650, posted=600),)
-    cut = offer_lease(SECOND, interval, None, poor, back, 60_000, L_MS, 0)
-    assert cut is not None
-    assert (cut.final, cut.increment_micros) == (True, 50 * YUAN)
+    cut = offer_lease(SECOND, ahead, None, poor, back, 60_000, L_MS, 0)
+    assert cut == Offer(30_000, 50 * YUAN, final=True)
 
 
 def test_an_interval_that_has_not_begun_costs_from_its_beginning() -> None:
@@ -247,12 +273,12 @@ def test_an_offer_is_the_longest_that_fits_every_scope(
     shortest_ms: int,
 ) -> None:
     """It never breaks a cap, is never shorter than it could be, and refusal means nothing fits."""
-    posted = 0 if so_far_ms is None else running_micros(tariff, so_far_ms)
+    posted = 0 if so_far_ms is None else running_micros(tariff, 0, so_far_ms)
     interval = None if so_far_ms is None else Interval(1, NOW.utc_ms - so_far_ms, posted)
     left = [scope.left_micros for scope in scopes if scope.left_micros is not None]
 
     def fits(length_ms: int) -> bool:
-        total = running_micros(tariff, (so_far_ms or 0) + length_ms + latency_ms)
+        total = running_micros(tariff, 0, (so_far_ms or 0) + length_ms + latency_ms)
         return all(free >= max(total - posted - held * YUAN, 0) for free in left)
 
     offer = offer_lease(
@@ -269,3 +295,187 @@ def test_an_offer_is_the_longest_that_fits_every_scope(
     )
     if offer.final:
         assert not fits(offer.length_ms + 1)
+
+
+# --------------------------------------------------------------------------- by the clock
+
+
+def in_shanghai(clock: str) -> Moment:
+    """A time of 2026-11-25 there."""
+    hours, minutes = map(int, clock.split(":"))
+    return Moment(MIDNIGHT_MS + hours * HOUR_MS + minutes * 60_000, 0, "boot")
+
+
+NIGHTLY = Tariff(20 * YUAN, discounts=(Discount(500, Window(23 * 3_600, 7 * 3_600)),))
+
+
+def test_a_lease_over_the_end_of_the_night_takes_each_price_for_its_part() -> None:
+    """Half an hour at 10, half an hour at 20."""
+    assert needed_micros(NIGHTLY, None, in_shanghai("06:30"), HOUR_MS - L_MS, L_MS) == 15 * YUAN
+    offer = offer_lease(NIGHTLY, None, None, (account(10),), in_shanghai("06:30"), HOUR_MS, L_MS, 0)
+    assert offer == Offer(HOUR_MS * 3 // 4 - L_MS, 10 * YUAN, final=True)
+
+
+def test_a_rise_that_is_announced_is_reserved_before_it_comes() -> None:
+    """Not only once it is seen."""
+    now = in_shanghai("06:30")
+    tariff = replace(SECOND, changes=(PriceChange(now.utc_ms + 10_000, 2 * 3_600 * YUAN),))
+    assert needed_micros(tariff, None, now, 20_000, 0) == 30 * YUAN
+
+
+def test_an_hour_that_may_begin_after_the_night_is_reserved_at_the_days_price() -> None:
+    """The start call is still to come, and the price is that of the instant when rent begins."""
+    hourly = replace(NIGHTLY, quantum_s=3_600)
+    assert needed_micros(hourly, None, in_shanghai("06:59"), 600_000, L_MS) == 20 * YUAN
+    assert needed_micros(hourly, None, in_shanghai("05:00"), 600_000, L_MS) == 10 * YUAN
+    clock = replace(hourly, by_clock=True)
+    assert needed_micros(clock, None, in_shanghai("06:59"), 600_000, L_MS) == 30 * YUAN
+
+
+def test_an_hour_ends_earlier_by_what_is_not_known_of_its_beginning() -> None:
+    """L and the uncertainty of the start lie before the boundary."""
+    hourly = Tariff(15 * YUAN, 3_600)
+    started_ms = NOW.utc_ms - 3_000_000
+    interval = Interval(1, started_ms, 15 * YUAN, earliest_ms=started_ms - 60_000)
+    offer = offer_lease(hourly, interval, lease(0), (account(20, 15),), NOW, 900_000, L_MS, 0)
+    assert offer == Offer(600_000 - L_MS - 60_000, 0, final=True)
+
+
+def test_an_earliest_start_after_the_start_is_the_start() -> None:
+    """It was set by a clock that jumped."""
+    interval = Interval(1, NOW.utc_ms - 10_000, 10 * YUAN, earliest_ms=NOW.utc_ms)
+    assert needed_micros(SECOND, interval, NOW, 10_000, L_MS) == 30 * YUAN
+
+
+@pytest.mark.parametrize(
+    ("scopes", "runway"),
+    [
+        ((), 90_000),
+        ((account(None),), 90_000),
+        ((account(1_000),), 90_000),
+        ((account(70), account(1_000)), 50_000),
+        ((account(20),), 0),
+        ((account(0),), -20_000),
+        ((account(10, posted=11),), None),
+    ],
+)
+def test_the_runway_ends_where_the_tightest_cap_bites(
+    scopes: tuple[Account, ...], runway: int | None
+) -> None:
+    """L taken off; in breach there is none at all."""
+    assert runway_ms(SECOND, None, None, scopes, NOW, 90_000, L_MS) == runway
+
+
+@pytest.mark.parametrize(
+    ("tariff", "ran_ms", "posted", "left_ms"),
+    [
+        (Tariff(15 * YUAN, 3_600), 3_000_000, 15 * YUAN, 600_000 - L_MS - 5_000),
+        (Tariff(15 * YUAN, 3_600), 3_590_000, 15 * YUAN, 0),
+        (Tariff(15 * YUAN, 3_600), 3_610_000, 15 * YUAN, 0),
+        (Tariff(3_600 * YUAN), 10_000, 10 * YUAN, 0),
+        (Tariff(3_600 * YUAN, minimum_s=600), 10_000, 600 * YUAN, 590_000 - L_MS - 5_000),
+        (Tariff(0), 10_000, 0, 1_000),
+        (Tariff(1, 3_600), 3_000_000, 1, 600_000 - L_MS - 5_000),
+    ],
+)
+def test_what_is_left_of_a_paid_hour_is_there_for_nothing(
+    tariff: Tariff, ran_ms: int, posted: int, left_ms: int
+) -> None:
+    """Less L, and less 5 s that are not known of its beginning; a stage that fits may have it."""
+    started_ms = NOW.utc_ms - ran_ms
+    interval = Interval(1, started_ms, posted, earliest_ms=started_ms - 5_000)
+    assert paid_left_ms(tariff, interval, NOW, L_MS) == left_ms
+
+
+@given(
+    case=CASES,
+    later_ms=st.integers(0, 2 * HOUR_MS),
+    unsure_ms=st.integers(0, 2 * HOUR_MS),
+    length_ms=st.integers(0, 6 * HOUR_MS),
+)
+def test_whenever_rent_began_the_reservation_covers_it(
+    case: tuple[Tariff, int, int], later_ms: int, unsure_ms: int, length_ms: int
+) -> None:
+    """Of a start that is known only to lie between two instants, and of one that is to come."""
+    tariff, start_ms, _ = case
+    now = Moment(start_ms, 0, "boot")
+    began_ms = start_ms - later_ms
+    interval = Interval(1, began_ms, 0, earliest_ms=began_ms - unsure_ms)
+    needed = needed_micros(tariff, interval, now, length_ms, L_MS)
+    first = needed_micros(tariff, None, now, length_ms, L_MS)
+    for part in range(5):
+        truly_ms = began_ms - unsure_ms * part // 4
+        assert running_micros(tariff, truly_ms, start_ms + length_ms + L_MS) <= needed
+        soon_ms = start_ms + tariff.quantum_ms * part // 4
+        assert running_micros(tariff, soon_ms, start_ms + length_ms + L_MS) <= first
+
+
+@given(
+    case=CASES,
+    cap=st.integers(0, 300),
+    unsure_ms=st.none() | st.integers(0, 100_000),
+    wanted_ms=st.integers(1, 30 * HOUR_MS),
+)
+def test_an_offer_is_the_longest_whatever_the_tariff(
+    case: tuple[Tariff, int, int], cap: int, unsure_ms: int | None, wanted_ms: int
+) -> None:
+    """What it needs is free; a millisecond more would not be."""
+    tariff, start_ms, ran_ms = case
+    now = Moment(start_ms + ran_ms, 0, "boot")
+    interval = None
+    if unsure_ms is not None:
+        posted = running_micros(tariff, start_ms, now.utc_ms)
+        interval = Interval(1, start_ms, posted, earliest_ms=start_ms - unsure_ms)
+    offer = offer_lease(tariff, interval, None, (account(cap),), now, wanted_ms, L_MS, 0)
+    if offer is None:
+        assert needed_micros(tariff, interval, now, 0, L_MS) > cap * YUAN
+        return
+    needed = needed_micros(tariff, interval, now, offer.length_ms, L_MS)
+    assert offer.increment_micros == needed <= cap * YUAN
+    if offer.final:
+        assert needed_micros(tariff, interval, now, offer.length_ms + 1, L_MS) > cap * YUAN
+
+
+# --------------------------------------------------------------------------- one by one
+
+
+def test_what_a_lease_still_holds_is_what_was_not_charged() -> None:
+    """Reserved less consumed."""
+    assert replace(lease(50), consumed_micros=20 * YUAN).remaining_micros == 30 * YUAN
+
+
+def test_what_the_lease_holds_lengthens_the_last_one() -> None:
+    """Fifty held and ten free are sixty seconds, L among them."""
+    interval = Interval(1, NOW.utc_ms - 60_000, 60 * YUAN)
+    scopes = (account(120, posted=60, pending=50),)
+    offer = offer_lease(SECOND, interval, lease(50), scopes, NOW, 60_000, L_MS, 0)
+    assert offer == Offer(40_000, 10 * YUAN, final=True)
+
+
+def test_of_the_beginnings_that_may_be_the_dearest_sets_the_length() -> None:
+    """An hour that may begin after the night does not fit into ten yuan."""
+    hourly = replace(NIGHTLY, quantum_s=3_600)
+    now = in_shanghai("06:59")
+    assert offer_lease(hourly, None, None, (account(19),), now, 600_000, L_MS, 60_000) is None
+    offer = offer_lease(hourly, None, None, (account(20),), now, 600_000, L_MS, 60_000)
+    assert offer == Offer(600_000, 20 * YUAN, final=False)
+
+
+@pytest.mark.parametrize(("started", "needed"), [("06:00", 20), ("05:59", 10)])
+def test_the_second_hour_may_begin_after_the_night_too(started: str, needed: int) -> None:
+    """It began at six or up to half a minute before; its second hour costs what seven o'clock says.
+
+    A minute earlier the second hour begins before the night is over in any case.
+    """
+    hourly = replace(NIGHTLY, quantum_s=3_600)
+    began_ms = in_shanghai(started).utc_ms
+    interval = Interval(1, began_ms, 10 * YUAN, earliest_ms=began_ms - 30_000)
+    assert needed_micros(hourly, interval, in_shanghai("06:30"), 1_800_000, L_MS) == needed * YUAN
+
+
+def test_on_the_clock_a_beginning_after_the_night_has_a_dear_first_hour() -> None:
+    """However long before it may have begun; the others are the clock's in any case."""
+    free = Discount(0, Window(0, 6 * 3_600 + 2_700))
+    tariff = Tariff(20 * YUAN, 3_600, by_clock=True, discounts=(free,))
+    interval = Interval(1, in_shanghai("07:00").utc_ms, 0, in_shanghai("05:30").utc_ms)
+    assert needed_micros(tariff, interval, in_shanghai("07:00"), 600_000, L_MS) == 40 * YUAN

@@ -4,10 +4,23 @@ from dataclasses import replace
 
 from hypothesis import given, strategies as st
 
-from costguard.core.meter import NOTHING, Metered, MeterStep, owed_micros, step
+from costguard.core.calendar import Window
+from costguard.core.lease import Interval
+from costguard.core.meter import (
+    NOTHING,
+    Metered,
+    MeterStep,
+    change_at_ms,
+    lease_interval,
+    owed_micros,
+    start_bound_ms,
+    step,
+    turns_ms,
+)
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff, running_micros
+from costguard.core.tariff import Discount, Tariff, price_points_ms, repriced, running_micros
+from tests.core.tariffs import CASES
 
 
 def at(ms: int) -> Moment:
@@ -31,14 +44,14 @@ OPEN = Metered(1, 1_000, at(2_000), 5_000, 5_000, 0, Tariff(3_600, 1))
 def test_rent_begins_when_the_platform_says_within_what_we_saw() -> None:
     """Between our start call and the first read that shows it on."""
     told = step(None, on(5_000, charged_since_ms=3_000), at(5_000), 1_000, 9_999)
-    assert told == MeterStep(open_at_ms=3_000, seen_to_ms=5_000, meter_to_ms=5_000)
+    assert told == MeterStep(3_000, earliest_ms=1_000, seen_to_ms=5_000, meter_to_ms=5_000)
 
 
 def test_a_start_before_our_call_or_after_our_read_is_not_believed() -> None:
-    """The platform's clock may be off; ours bounds it."""
+    """The platform's clock or ours is off: the longest interval that is possible is charged."""
     early = step(None, on(5_000, charged_since_ms=1), at(5_000), 1_000, 9_999)
     late = step(None, on(5_000, charged_since_ms=9_000), at(5_000), 1_000, 9_999)
-    assert (early.open_at_ms, late.open_at_ms) == (1_000, 5_000)
+    assert (early.open_at_ms, late.open_at_ms) == (1_000, 1_000)
 
 
 def test_without_the_platforms_word_rent_begins_at_our_call() -> None:
@@ -72,7 +85,7 @@ def test_silence_is_waited_out_and_then_charged_as_running() -> None:
 def test_rent_ends_when_the_platform_says_within_what_we_saw() -> None:
     """Between the last read on and the first read off."""
     assert step(OPEN, off(9_000, charged_until_ms=7_000), at(9_000), None, 1).close_at_ms == 7_000
-    assert step(OPEN, off(9_000, charged_until_ms=4_000), at(9_000), None, 1).close_at_ms == 5_000
+    assert step(OPEN, off(9_000, charged_until_ms=4_000), at(9_000), None, 1).close_at_ms == 9_000
     assert step(OPEN, off(9_000, charged_until_ms=99_000), at(9_000), None, 1).close_at_ms == 9_000
     assert step(OPEN, off(9_000), at(9_000), None, 1).close_at_ms == 9_000
 
@@ -118,9 +131,25 @@ def test_a_read_that_does_not_understand_the_state_meters_on() -> None:
 
 
 def test_an_instance_that_was_not_ours_to_start_is_metered_from_the_first_read() -> None:
-    """Without a start call or an earlier read nothing earlier is known, not even by hearsay."""
+    """Nothing earlier is ours, but its hours count from when the platform says that rent began."""
     assert step(None, on(5_000), at(5_000), None, 1).open_at_ms == 5_000
-    assert step(None, on(5_000, charged_since_ms=1), at(5_000), None, 1).open_at_ms == 5_000
+    told = step(None, on(5_000, charged_since_ms=1_000), at(5_000), None, 1)
+    assert (told.open_at_ms, told.origin_ms) == (5_000, 1_000)
+    junk = step(None, on(5_000, charged_since_ms=5_000), at(5_000), None, 1)
+    assert (junk.open_at_ms, junk.origin_ms) == (5_000, None)
+
+
+def test_a_beginning_that_nobody_knows_may_be_almost_an_hour_ago() -> None:
+    """So that the lease is prepared for the next one to begin at any time."""
+    hourly = Tariff(15, 3_600)
+    found = step(None, on(5_000_000), at(5_000_000), None, 1)
+    assert start_bound_ms(found, hourly) == 5_000_000 - 3_600_000 + 1
+    assert start_bound_ms(found, replace(hourly, by_clock=True)) is None
+    told = step(None, on(5_000_000, charged_since_ms=7), at(5_000_000), None, 1)
+    assert start_bound_ms(told, hourly) == 7
+    ours = step(None, on(5_000), at(5_000), 1_000, 1)
+    assert start_bound_ms(ours, hourly) == 1_000
+    assert start_bound_ms(NOTHING, hourly) is None
 
 
 def test_a_start_call_in_the_future_is_not_after_the_read() -> None:
@@ -158,7 +187,7 @@ def test_however_often_it_is_looked_at_an_interval_costs_the_same(
     assert closed.close_at_ms == end_ms
     posted.append(owed_micros(interval, end_ms) - sum(posted))
     assert posted[-1] >= 0
-    assert sum(posted) == running_micros(tariff, lasts_s * 1_000)
+    assert sum(posted) == running_micros(tariff, 1_000, end_ms)
 
 
 TIMES = st.none() | st.integers(0, 10_000)
@@ -188,9 +217,17 @@ def test_rent_never_ends_outside_of_what_we_saw(read_ms: int, told_ms: int | Non
 def test_an_interval_between_two_looks_is_metered_by_the_platforms_word() -> None:
     """It began after our start call and was over before we looked."""
     told = off(9_000, charged_since_ms=3_000, charged_until_ms=7_000)
-    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(open_at_ms=3_000, close_at_ms=7_000)
+    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(3_000, 1_000, close_at_ms=7_000)
     late = off(9_000, charged_since_ms=3_000, charged_until_ms=99_000)
     assert step(None, late, at(9_000), 1_000, 1).close_at_ms == 9_000
+
+
+def test_an_interval_between_two_looks_may_touch_both() -> None:
+    """Begun as our call was sent, or as the read was; both are possible."""
+    told = off(9_000, charged_since_ms=1_000, charged_until_ms=7_000)
+    assert step(None, told, at(9_000), 1_000, 1) == MeterStep(1_000, 1_000, close_at_ms=7_000)
+    brief = off(9_000, charged_since_ms=9_000, charged_until_ms=9_000)
+    assert step(None, brief, at(9_000), 1_000, 1) == MeterStep(9_000, 1_000, close_at_ms=9_000)
 
 
 def test_an_interval_that_was_metered_already_is_not_metered_again() -> None:
@@ -216,3 +253,72 @@ def test_an_unseen_interval_never_ends_before_it_began(
         assert found.close_at_ms is not None
         assert earliest_ms is not None
         assert earliest_ms <= found.open_at_ms <= found.close_at_ms <= read_ms
+
+
+# --------------------------------------------------------------------------- changes of price
+
+
+def test_a_part_after_a_change_of_price_does_not_begin_its_hour_anew() -> None:
+    """The hour that had begun is paid; the next is at the new price, at its old boundary."""
+    hourly = Tariff(15, 3_600)
+    first = replace(OPEN, tariff=hourly)
+    turn_ms = 1_000 + 1_800_000
+    tariff = repriced(hourly, Tariff(18, 3_600), turn_ms)
+    second = replace(first, started_ms=turn_ms, origin_ms=1_000, tariff=tariff)
+    assert (first.rent_ms, second.rent_ms) == (1_000, 1_000)
+    assert owed_micros(first, turn_ms) == 15
+    assert owed_micros(second, 1_000 + 3_600_000) == 0
+    assert owed_micros(second, 1_000 + 3_600_001) == 18
+
+
+@given(CASES)
+def test_cut_at_its_turns_an_interval_costs_the_same(case: tuple[Tariff, int, int]) -> None:
+    """Each part under one price, no quantum twice."""
+    tariff, start_ms, lasts_ms = case
+    end_ms = start_ms + lasts_ms
+    whole = replace(OPEN, started_ms=start_ms, tariff=tariff)
+    turns = turns_ms(whole, end_ms)
+    total = 0
+    for begins_ms, ends_ms in zip((start_ms, *turns), (*turns, end_ms), strict=True):
+        part = replace(whole, started_ms=begins_ms, origin_ms=start_ms)
+        assert not tuple(price_points_ms(tariff, begins_ms, ends_ms))
+        assert owed_micros(part, ends_ms) >= 0
+        total += owed_micros(part, ends_ms)
+    assert total == owed_micros(whole, end_ms)
+
+
+def test_a_rise_came_right_after_the_last_look_and_a_fall_only_now() -> None:
+    """The worst of what is possible between two reads."""
+    dearer, cheaper = Tariff(7_200), Tariff(1_800)
+    assert change_at_ms(OPEN, dearer, at(9_000)) == OPEN.seen_to_ms
+    assert change_at_ms(OPEN, cheaper, at(9_000)) == 9_000
+    assert change_at_ms(OPEN, cheaper, Moment(0, 8_000, "boot")) == 8_000
+    assert change_at_ms(OPEN, cheaper, at(4_000)) == OPEN.seen_to_ms
+
+
+def test_other_terms_at_the_same_price_hold_from_now_on() -> None:
+    """They are no rise."""
+    assert change_at_ms(OPEN, replace(OPEN.tariff, minimum_s=60), at(9_000)) == 9_000
+
+
+def test_a_discount_that_ends_is_a_rise() -> None:
+    """What counts is the price in force, not the list's."""
+    nightly = replace(OPEN, tariff=Tariff(3_600, discounts=(Discount(500, Window()),)))
+    assert change_at_ms(nightly, Tariff(3_000), at(9_000)) == OPEN.seen_to_ms
+
+
+# --------------------------------------------------------------------------- for the lease
+
+
+def test_the_lease_goes_by_the_time_that_is_metered() -> None:
+    """A wall clock that was set back, or books that assumed more, do not make it shorter."""
+    back = Moment(100, 8_000, "boot")
+    assert lease_interval(OPEN, back) == Interval(1, 1_000, 0, None, ahead_ms=7_900)
+    assumed = replace(OPEN, metered_to_ms=20_000, earliest_ms=500)
+    assert lease_interval(assumed, at(9_000)) == Interval(1, 1_000, 0, 500, ahead_ms=11_000)
+
+
+def test_the_lease_counts_what_the_parts_before_have_cost() -> None:
+    """The quanta are those of the whole interval, and so is what is posted."""
+    part = replace(OPEN, started_ms=3_000, origin_ms=1_000, posted_micros=2)
+    assert lease_interval(part, at(5_000)) == Interval(1, 1_000, 4)

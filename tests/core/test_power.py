@@ -42,6 +42,16 @@ def test_reads_too_close_are_no_proof() -> None:
     assert not PROOF.holds(reads((OFF, 2_000), (OFF, 2_999)), at(1_000))
 
 
+def test_reads_between_do_not_bring_the_first_and_the_last_together() -> None:
+    """However often it was looked in between."""
+    assert PROOF.holds(reads((OFF, 2_000), (OFF, 2_500), (OFF, 3_000)), at(1_000))
+
+
+def test_a_read_begun_a_millisecond_after_the_call_counts() -> None:
+    """After is after."""
+    assert PROOF.holds(reads((OFF, 1_001), (OFF, 2_001)), at(1_000))
+
+
 def test_a_read_begun_before_the_last_call_does_not_count() -> None:
     """It says nothing about what the call brought about."""
     assert not PROOF.holds(reads((OFF, 1_000), (OFF, 2_500)), at(1_000))

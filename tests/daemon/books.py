@@ -148,7 +148,7 @@ class Auditor:
         with closing(self._connect()) as database:
             armed_ms = database.execute(
                 "select armed_end_utc_ms from leases where state = 'open' and id = ?",
-                (int(message["id"]),),
+                (int(message["id"].partition(".")[0]),),
             ).fetchone()
         assert armed_ms is not None, "I2: the agent was granted time without a lease"
         now_ms = self._world.clock.now().utc_ms

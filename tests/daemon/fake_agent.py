@@ -7,10 +7,12 @@ journal stays on the disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent.alone import Alone
 from costguard.agent.leases import Leases
+from costguard.core.spec import GuardLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -48,12 +50,19 @@ class FakeAgent:
     """One machine's agent, with its journal on the machine's disk."""
 
     def __init__(
-        self, machine: Machine, script: Script, cloud: FakeCloud, spec: Mapping[str, Any]
+        self,
+        machine: Machine,
+        script: Script,
+        cloud: FakeCloud,
+        spec: Mapping[str, Any],
+        journal: list[dict[str, Any]],
     ) -> None:
         self.machine, self.script, self.cloud = machine, script, cloud
         self.spec = spec
-        self.journal: list[dict[str, Any]] = []
+        self.journal = journal  # of the job's folder: an earlier attempt's records come first
         self.leases = Leases()
+        limits = GuardLimits(**spec["guards"])
+        self.alone = Alone(limits, cloud.clock.true_ms, spec["expects_adapter"])
         self.begun_ms = cloud.clock.true_ms
         self.launched_ms: int | None = None
         self.exited_ms: int | None = None
@@ -76,6 +85,15 @@ class FakeAgent:
         """The machine goes off: everything in it ends, unseen."""
         self.alive = False
 
+    def after_reboot(self) -> FakeAgent:
+        """The agent started anew on the same order: it tells what it finds, and starts nothing."""
+        agent = FakeAgent(self.machine, self.script, self.cloud, self.spec, self.journal)
+        agent.launched_ms, agent.steps_done = self.launched_ms, self.steps_done
+        agent.exited_ms = self.exited_ms
+        if agent.launched_ms is not None and agent.exited_ms is None:
+            agent._exit(None)
+        return agent
+
     def heartbeat(self) -> dict[str, Any]:
         """The next heartbeat, counted as sent now."""
         self.beat += 1
@@ -87,7 +105,11 @@ class FakeAgent:
         now_ms = self._now_ms
         if message["t"] == "lease":
             answer = self.leases.grant(
-                message["id"], message["heartbeat"], message["valid_ms"], now_ms
+                message["id"],
+                message["heartbeat"],
+                message["valid_ms"],
+                now_ms,
+                alone=message["alone"],
             )
             assert answer.state != "refused", answer.reason
             assert self.leases.ends_at_ms is not None
@@ -96,7 +118,8 @@ class FakeAgent:
                 self.launched_ms = now_ms
                 self._tell("started", {"pid": 4711})
                 self._tell("phase", {"phase": "train"})
-        elif message["t"] == "stop" and message["id"] not in self._stop_ids:
+        self.alone.heard(now_ms)
+        if message["t"] == "stop" and message["id"] not in self._stop_ids:
             self._stop_ids.add(message["id"])
             self._stop(float(message["grace_s"]))
 
@@ -117,12 +140,27 @@ class FakeAgent:
         if now_ms >= self._window_due_ms:
             self._window_due_ms += WINDOW_MS
             self._window()
+        if self.alone.holds(now_ms, self.leases):
+            self._judge(now_ms)
         covered_ms = self.leases.ends_at_ms or self.begun_ms + script.first_lease_ms
         if now_ms < covered_ms:
             return
         if self.training:
             self._stop(float(self.spec["save_grace_s"]))
         elif self.spec["in_guest_stop"] is not None:
+            self.cloud.guest_power_off(self.machine)
+
+    def _judge(self, now_ms: int) -> None:
+        """The real guards, as the real agent asks them while the daemon is silent."""
+        given = self.alone.judge(now_ms)
+        verdict = self.alone.verdict
+        if verdict is None:
+            return
+        if given:
+            self._tell("verdict", {**asdict(verdict), "by": "agent", "powers_off": True})
+        if self.training and self.dies_ms is None:
+            self._stop(float(self.spec["save_grace_s"]))
+        elif not self.training and self.spec["in_guest_stop"] is not None:
             self.cloud.guest_power_off(self.machine)
 
     def _train(self, due: int) -> None:
@@ -169,6 +207,7 @@ class FakeAgent:
     def _tell(self, kind: str, fields: Mapping[str, Any]) -> None:
         record = {"t": kind, "seq": len(self.journal) + 1, "boot_ms": self._now_ms, **fields}
         self.journal.append(record)
+        self.alone.take(kind, record, self._now_ms)
 
 
 def _artifact(name: str, kind: str, step: int) -> dict[str, Any]:
@@ -294,6 +333,8 @@ class Line:
         self.script = Script()
         self.links: list[FakeLink] = []
         self.agents: dict[str, FakeAgent] = {}
+        self.launches: list[Mapping[str, Any]] = []  # the order of each agent, oldest first
+        self.journals: dict[tuple[str, str], list[dict[str, Any]]] = {}  # on the machines' disks
         self.pulled: list[str] = []
         self.pull_ms = 1_000
         self.pull_fails = False
@@ -311,9 +352,16 @@ class Line:
         return link
 
     def agent_on(self, machine: Machine, plan: LinkPlan) -> FakeAgent:
-        """The machine's agent, started if there was none since it was switched on."""
-        if machine.id not in self.agents:
-            self.agents[machine.id] = FakeAgent(machine, self.script, self.cloud, plan.spec)
+        """The machine's agent, started if there was none for this run of the job."""
+        known = self.agents.get(machine.id)
+        if known is not None and not known.alive and known.machine.power == "running":
+            self.agents[machine.id] = known = known.after_reboot()
+        if known is None or known.spec["run_id"] != plan.spec["run_id"]:
+            assert known is None or not known.training, "an agent that trains does not make way"
+            journal = self.journals.setdefault((machine.id, plan.job_dir), [])
+            agent = FakeAgent(machine, self.script, self.cloud, plan.spec, journal)
+            self.launches.append(plan.spec)
+            self.agents[machine.id] = agent
         return self.agents[machine.id]
 
     def cut(self) -> None:

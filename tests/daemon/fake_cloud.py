@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Tariff
+from costguard.localcloud.meter import Interval, Rate, compute_lines, format_yuan
+from costguard.providers import local
 from costguard.providers.base import (
     Absent,
     CreateRequest,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from costguard.core.moment import Moment
+    from costguard.localcloud.rules import Rules
     from tests.daemon.fake_clock import FakeClock
 
 Answer = TypeVar("Answer")
@@ -136,6 +139,8 @@ class FakeCloud:
         self.on_done: Callable[[str], None] = lambda route: None
         self.on_power_off: Callable[[Machine], None] = lambda machine: None
         self.price, self.quantum_s, self.disk_price = price, quantum_s, disk_price
+        self.tells_tariff: Tariff | None = None  # the rule that it names, whatever it bills
+        self.rules: Rules | None = None  # with these the local platform's own meter makes the bill
 
     # ------------------------------------------------------------------ what a test does
 
@@ -214,6 +219,8 @@ class FakeCloud:
 
     def run_micros(self, run: Run) -> int:
         """One power interval: a quantum begun is paid, at the price when it began, floored."""
+        if self.rules is not None:
+            return self._ruled_micros(run, self.rules)
         until = self.clock.true_ms if run.ended_ms is None else run.ended_ms
         total, begun_ms = 0, run.started_ms
         while begun_ms < until:
@@ -221,6 +228,12 @@ class FakeCloud:
             total += self.quantum_s * price
             begun_ms += self.quantum_s * 1_000
         return total // 3_600
+
+    def _ruled_micros(self, run: Run, rules: Rules) -> int:
+        rates = tuple(Rate(since_ms, micros) for since_ms, micros in run.prices)
+        interval = Interval(run.started_ms, self.quantum_s, rates, run.ended_ms, rules)
+        lines = compute_lines("run", interval, self.clock.true_ms)
+        return sum(line.amount_micros for line in lines)
 
     def tolerance_micros(self, machine: Machine) -> int:
         """One quantum for each power interval, at the dearest price it had."""
@@ -389,7 +402,16 @@ class FakeCloud:
     # ------------------------------------------------------------------ what it is made of
 
     def _tariff(self) -> Tariff:
-        return Tariff(self.price, self.quantum_s, self.disk_price)
+        if self.tells_tariff is not None:
+            return self.tells_tariff
+        if self.rules is None:
+            return Tariff(self.price, self.quantum_s, self.disk_price)
+        wire = {
+            "price_yuan_per_hour": format_yuan(self.price),
+            "disk_price_yuan_per_hour": format_yuan(self.disk_price),
+            "billing": self.rules.as_json(self.quantum_s),
+        }
+        return local.tariff_from_wire(wire)
 
     def _make(self, request: CreateRequest) -> Machine:
         now_ms = self.clock.true_ms

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from costguard.core.actions import Grant
+from costguard.core.calendar import month_of
 from costguard.daemon.act import HANDLERS, Actor
 from costguard.errors import UserError
 from costguard.store.ledger import Caps
 from costguard.store.models import Command, Event, Job, PowerInterval
-from tests.daemon.world import YUAN, spec_of
+from tests.daemon.world import YUAN, ZONE, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,12 +208,72 @@ def test_an_unfinished_jobs_name_is_refused(world: World) -> None:
     """Two of one name would be told apart by nobody; after its end the name is free again."""
     world.set_script(steps=3)
     world.submit(key="one")
-    with pytest.raises(UserError, match="still queued") as refused:
+    with pytest.raises(UserError, match="is queued, and not finished") as refused:
         world.submit(key="two")
     assert refused.value.code == "job_exists"
     world.until_final()
     world.submit(key="three")
     assert len(world.rows(Job)) == 2
+
+
+def test_the_name_of_a_paused_job_is_refused_and_resume_named(world: World) -> None:
+    """A second job of the name would leave the first one's work on a paid disk, forgotten."""
+    world.set_script(steps=500)
+    world.start_training()
+    world.commands.pause({"job": "job"})
+    world.until_final()
+    with pytest.raises(UserError) as refused:
+        world.submit(key="again")
+    assert "costguard resume job" in refused.value.hint
+
+
+def test_a_projects_cap_set_while_it_runs_stops_what_is_past_it(world: World) -> None:
+    """Down below what is spent: breach, and stop at once; what was spent stays booked."""
+    world.set_script(steps=500)
+    world.start_training()
+    world.run(10)
+    answer = world.commands.budget_set({"scope": "project", "name": "p", "yuan": "0.01"})
+    assert answer["left_yuan"].startswith("-")
+    world.until_final()
+    assert world.job().pause_reason == "budget"
+    assert world.job().breach
+    world.assert_books()
+
+
+def test_a_months_cap_set_here_goes_before_the_configs(world: World) -> None:
+    """And only for that month."""
+    world.caps = Caps(month_micros=100 * YUAN)
+    month = month_of(world.clock.now().utc_ms, ZONE)
+    world.submit(spec_of("one"))
+    world.commands.budget_set({"scope": "month", "name": month, "yuan": "0.20"})
+    with pytest.raises(UserError, match=f"budget of month {month}") as refused:
+        world.submit(spec_of("two"))
+    assert refused.value.code == "budget_too_small"
+    world.commands.budget_set({"scope": "month", "name": month, "yuan": "50"})
+    world.submit(spec_of("two"))
+    caps = [event.text for event in world.events("cap_changed")]
+    assert caps[-1] == f"the cap of month {month} went from 0.20 to 50.00 yuan"
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "code"),
+    [
+        ("month", "2026-13", "unknown_month"),
+        ("month", "november", "unknown_month"),
+        ("project", "q", "unknown_project"),
+        ("planet", "p", "unknown_scope"),
+        ("job", "jab", "unknown_job"),
+    ],
+)
+def test_a_cap_on_what_does_not_exist_is_refused(
+    scope: str, name: str, code: str, world: World
+) -> None:
+    """A slip in a name would otherwise set a cap that never binds."""
+    world.submit()
+    with pytest.raises(UserError) as refused:
+        world.commands.budget_set({"scope": scope, "name": name, "yuan": "5"})
+    assert refused.value.code == code
+    assert world.events("cap_changed") == []
 
 
 @pytest.mark.parametrize("yuan", ["-5", "abc", "", None, "nan"])

@@ -249,7 +249,7 @@ def test_the_disk_counts_against_the_cap_from_the_start(make_world: Callable[...
     """F: what keeping the disk will cost is held back, then metered."""
     world = make_world(disk_price=1_800_000)  # 1.8 yuan an hour, kept for one
     world.set_script(steps=500)
-    with pytest.raises(UserError, match=r"plus 1\.80 for the disk"):
+    with pytest.raises(UserError, match=r"disk 1\.80 leaves 0\.20"):
         world.submit(spec_of(yuan=2))
     world.submit(spec_of(yuan=2.5))
     world.until_final()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from costguard.providers.base import ProviderFacts
     from costguard.remote.link import Link, LinkPlan
+    from costguard.store.head import Head
 
 ZONE = ZoneInfo("Asia/Shanghai")
 FINAL = ("paused", "finished", "failed", "released")
@@ -83,8 +84,14 @@ class WatchedStore(Store):
         self._point("write")
         with super().write() as session:
             yield session
+            session.flush()
+            self._point("flushed")
         self._point("written")
         self._audit()
+
+    def _keep_head(self, head: Head) -> None:
+        self._point("committed")
+        super()._keep_head(head)
 
     def _fails_now(self) -> bool:
         if self.fails_writes == 0:
@@ -126,6 +133,7 @@ def spec_of(name: str = "job", *, yuan: float = 5, **changes: Any) -> JobSpec:
         runs=(run,),
         guards=replace(limits, **changes.pop("guards", {})),
         lease_ms=LEASE_MS,
+        long_leases=False,
         pull_to="home",
     )
     return replace(spec, **changes)
@@ -155,6 +163,8 @@ class World:
         self.notices: list[tuple[str, str, str]] = []
         self.points = 0
         self.kill_at: int | None = None  # the daemon dies at this point of its doings
+        self.inside_commits = False  # whether the inside of a commit has points too
+        self.on_point: Callable[[str], None] = lambda what: None
         self.restarts = 0
         self.passes_may_fail = False
         self.write_ms = 0  # how long each commit takes
@@ -205,7 +215,10 @@ class World:
         self.audit.on_call(route, timer_ms)
 
     def _point(self, what: str) -> None:
+        if what in ("flushed", "committed") and not self.inside_commits:
+            return
         self.points += 1
+        self.on_point(what)
         self.clock.advance(self.write_ms if what == "written" else 0)
         if self.points == self.kill_at:
             raise Killed(what)
@@ -316,12 +329,12 @@ class World:
     def posted(self, name: str = "job") -> int:
         """What the ledger has charged the job, in micro-yuan."""
         with Store.read(self.store) as session:
-            return posted_micros(session, LedgerEntry.job_id == self.job(name).id)
+            return posted_micros(session, job_id=self.job(name).id)
 
     def pending(self, name: str = "job") -> int:
         """What the job has reserved and not used, in micro-yuan."""
         with Store.read(self.store) as session:
-            return pending_micros(session, LedgerEntry.job_id == self.job(name).id)
+            return pending_micros(session, job_id=self.job(name).id)
 
     def ledger(self) -> list[LedgerEntry]:
         """The entries of the books, oldest first."""

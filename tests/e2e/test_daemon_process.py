@@ -73,6 +73,29 @@ def terminated(on: House) -> None:
     on.assert_books(SECOND_MICROS)
 
 
+def resumed(on: House) -> None:
+    """Paused in mid-training, resumed on the same instance, finished there: one create, one start.
+
+    Its SSH port has changed, its agent is a new one, and nothing of the first attempt is counted
+    for the second.
+    """
+    on.submit(["{python}", "toy.py", "60", "0.1", "1000"])
+    on.start_training()
+    on.ask("pause", job="job")
+    row = on.wait_final()
+    assert (row["state"], row["pause_reason"]) == ("paused", "user")
+    on.ask("resume", job="job")
+    on.wait(lambda: on.row()["state"] == "training")
+    row = on.wait_final()
+    assert (row["state"], row["pause_reason"]) == ("finished", "finished")
+    truth = on.truth()
+    assert len(truth["instances"]) == 1
+    assert (truth["requests"]["create"], truth["requests"]["start"]) == (1, 1)
+    assert (on.home / "artifacts" / "job" / "adapter" / "adapter_model.safetensors").exists()
+    on.assert_books(2 * SECOND_MICROS)
+    assert on.kinds().count("training_started") == 2
+
+
 def stopped(on: House) -> None:
     """`daemon stop` that pauses everything: proven off, then daemon and platform are gone."""
     on.submit(LONG)
@@ -117,7 +140,7 @@ def second_daemon(on: House) -> None:
 
 STORIES: dict[str, Callable[[House], None]] = {
     story.__name__: story
-    for story in (killed, terminated, stopped, powered_off_inside, second_daemon)
+    for story in (killed, terminated, resumed, stopped, powered_off_inside, second_daemon)
 }
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from contextlib import contextmanager
@@ -8,12 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from costguard.core.calendar import Window
 from costguard.core.moment import Moment
 from costguard.core.power import Power
-from costguard.core.tariff import Tariff
+from costguard.core.tariff import Discount, Tariff
 from costguard.errors import UserError
 from costguard.localcloud import launch
 from costguard.localcloud.hostkeys import generate
+from costguard.localcloud.rules import Offer, Rules
 from costguard.providers import open_provider
 from costguard.providers.base import (
     Absent,
@@ -25,7 +28,7 @@ from costguard.providers.base import (
     Refused,
     Unclear,
 )
-from costguard.providers.local import LocalProvider, endpoint_settings
+from costguard.providers.local import LocalProvider, endpoint_settings, tariff_from_wire
 from tests.localcloud.world import Client
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ NOW = Moment(1_793_750_400_000, 5_000, "boot")
 PUBLIC_KEY = generate()[1]
 OPTIONS = ("--start-s", "0", "--stop-s", "0", "--disk-price", "0.1", "--quantum-s", "60")
 TAG = "costguard-here-1-1"
+DAY = "2026-10-01"
 CHANGING = ("create", "start", "stop", "delete", "timer")
 
 
@@ -129,6 +133,24 @@ def test_the_quote_is_the_tariff_that_is_billed(provider: LocalProvider) -> None
     assert (quote.gpu, quote.in_stock) == ("RTX 3090", True)
     assert provider.quote(None).gpu == "RTX 3090"
     assert rent(provider).tariff == quote.tariff
+
+
+def test_every_billing_rule_is_read_from_the_wire() -> None:
+    """As the platform shows it; an older platform's answer has the usual rules."""
+    rules = Rules("per_clock", 120, 10_000, "UTC", (Offer(50, 82_800, 25_200), Offer(80, day=DAY)))
+    item = {"price_yuan_per_hour": "15.00", "billing": rules.as_json(60)}
+    discounts = (Discount(500, Window(82_800, 25_200)), Discount(800, Window(dates=(DAY,))))
+    assert tariff_from_wire(json.loads(json.dumps(item))) == Tariff(
+        15_000_000,
+        60,
+        by_clock=True,
+        minimum_s=120,
+        minimum_micros=10_000,
+        zone="UTC",
+        discounts=discounts,
+    )
+    old = {"price_yuan_per_hour": "15.00", "billing": {"quantum_s": 60, "rounding": "per_start"}}
+    assert tariff_from_wire(old) == Tariff(15_000_000, 60)
 
 
 def test_an_unknown_gpu_is_refused_with_those_there_are(provider: LocalProvider) -> None:

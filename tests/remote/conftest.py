@@ -6,6 +6,7 @@ import pytest
 
 from tests.remote.openssh import OpenSsh, sshd_path
 from tests.remote.ssh_server import Machine, Proxy
+from tests.remote.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,3 +51,11 @@ def make_proxy() -> Iterator[Callable[[int], Proxy]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """Whatever a test starts on the instance, ended."""
+    made = World(tmp_path)
+    yield made
+    made.end()

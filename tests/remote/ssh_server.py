@@ -7,11 +7,13 @@ real files below `home`.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import io
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -231,12 +233,24 @@ class _Files(paramiko.SFTPServerInterface):
         return SFTP_OK
 
 
+def reset(sock: socket.socket) -> None:
+    """Sends RST and forgets the connection, as a rebooted router does; others may be reading it.
+
+    connect(2) with AF_UNSPEC dissolves a connection; a socket that another thread holds is not
+    closed by close().
+    """
+    unspecified = struct.pack("=H14x", socket.AF_UNSPEC)
+    ctypes.CDLL(None).connect(sock.fileno(), unspecified, len(unspecified))
+
+
 class Proxy:
     """A TCP line to a server that can be cut in mid-line, frozen, or made slow."""
 
     def __init__(self, port: int) -> None:
         self.bytes_per_s: float | None = None
         self.cut_after: int | None = None
+        self.cut_by_reset = False
+        self.byte_each_s: float | None = None
         self.frozen = threading.Event()
         self.passed = 0
         self._upstream_port = port
@@ -246,7 +260,9 @@ class Proxy:
         _in_thread(self._accept)
 
     def cut(self) -> None:
-        """Breaks every connection through it."""
+        """Breaks every connection through it: orderly, or with a reset in both directions."""
+        for sock in self._sockets if self.cut_by_reset else ():
+            reset(sock)
         for sock in self._sockets:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
@@ -271,6 +287,15 @@ class Proxy:
                 _in_thread(functools.partial(self._pump, near, far, down=False))
                 _in_thread(functools.partial(self._pump, far, near, down=True))
 
+    def _pass_on(self, data: bytes, sink: socket.socket) -> None:
+        """Byte by byte for as long as the line is so slow, what is left then at once."""
+        sent = 0
+        while self.byte_each_s is not None and sent < len(data):
+            time.sleep(self.byte_each_s)
+            sink.sendall(data[sent : sent + 1])
+            sent += 1
+        sink.sendall(data[sent:])
+
     def _pump(self, source: socket.socket, sink: socket.socket, *, down: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(COPY_BYTES):
@@ -284,6 +309,6 @@ class Proxy:
                         self.cut_after = None
                         self.cut()
                         return
-                sink.sendall(data)
+                self._pass_on(data, sink)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_RDWR)

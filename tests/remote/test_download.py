@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.remote.bundle import build_agent
-from costguard.remote.download import DownloadError, download, wanted_files
+from costguard.remote.download import DownloadError, Pace, download, wanted_files
 from costguard.remote.ssh import UnreachableError, connect
 
 if TYPE_CHECKING:
@@ -185,3 +185,16 @@ def test_an_artifact_without_files_is_none() -> None:
     """An empty directory would look like a success."""
     with pytest.raises(DownloadError):
         wanted_files(json.loads("[]"))
+
+
+def test_a_capped_download_keeps_to_its_pace() -> None:
+    """On average, from the beginning; without a cap nothing waits."""
+    pace = Pace(1_000_000, 100.0)
+    assert pace.wait_s(100.0) == 0
+    pace.took(500_000)
+    assert pace.wait_s(100.1) == pytest.approx(0.4)
+    assert pace.wait_s(101.0) == 0
+    free = Pace(None, 100.0)
+    free.took(1 << 40)
+    assert free.wait_s(100.0) == 0
+    assert free.at_once > pace.at_once

@@ -1,155 +1,23 @@
 from __future__ import annotations
 
-import functools
-import json
-import os
 import shlex
-import signal
 import socket
-import sys
-import threading
 import time
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from costguard.remote.link import Link, LinkOptions, LinkPlan, Upload
 from costguard.remote.ssh import make_client_key
-from tests.agent.harness import TOY, lives, wait_until
-from tests.remote.ssh_server import new_host_key, public_line
+from tests.agent.harness import wait_until
+from tests.remote.world import HOSTILE_DIRECTORY, World, absolute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from costguard.remote.ssh import SshTarget
+    import pytest
+
     from tests.remote.openssh import OpenSsh
     from tests.remote.ssh_server import Machine, Proxy
-
-QUICK = LinkOptions(backoff_first_s=0.05, backoff_max_s=0.2, connect_timeout_s=5, auth_tries=2)
-HOSTILE_DIRECTORY = '-rf it\'s $(touch pwned) "a"\njob'
-
-
-class Daemon:
-    """Stands where the daemon will: drains a link, and grants a lease to every heartbeat."""
-
-    def __init__(self, plan: LinkPlan, options: LinkOptions = QUICK, *, grant: bool = True) -> None:
-        self.plan = plan
-        self.messages: list[dict[str, Any]] = []
-        self.woken = threading.Event()
-        self.link = Link(plan, self.woken.set, options)
-        self._grant = grant
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._loop)
-        self.link.start()
-        self._thread.start()
-
-    def _loop(self) -> None:
-        while not self._ended.is_set():
-            self.woken.wait(0.1)
-            self.woken.clear()
-            for message in self.link.drain():
-                self.messages.append(message)
-                if message["t"] == "heartbeat" and self._grant:
-                    lease = {"t": "lease", "id": "L", "heartbeat": message["n"]}
-                    self.link.send({**lease, "valid_ms": 60_000})
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        """The messages of one kind so far."""
-        return [message for message in list(self.messages) if message["t"] == kind]
-
-    def states(self) -> list[str]:
-        """The link's states so far."""
-        return [message["state"] for message in self.of("link")]
-
-    def lost(self, times: int) -> bool:
-        """Whether the line has been lost so often."""
-        return self.states().count("lost") == times
-
-    def wait_for(self, kind: str, **like: Any) -> dict[str, Any]:
-        """The first message of `kind` with these fields."""
-        found: list[dict[str, Any]] = []
-
-        def look() -> bool:
-            found[:] = [
-                one for one in self.of(kind) if all(one.get(key) == like[key] for key in like)
-            ]
-            return bool(found)
-
-        wait_until(look, f"{kind} {like}; states: {self.of('link')}")
-        return found[0]
-
-    def journal(self) -> list[dict[str, Any]]:
-        """The numbered messages."""
-        return [message for message in list(self.messages) if "seq" in message]
-
-    def end(self) -> None:
-        """Closes the link; nothing of it remains."""
-        self.link.close()
-        self._ended.set()
-        self._thread.join(5)
-        assert self.link.join(10)
-
-
-class World:
-    """Daemons on one instance, and what they started there."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.daemons: list[Daemon] = []
-        self.directories: set[Path] = set()
-
-    def plan(self, target: SshTarget, job_dir: str, toy: Any = None, **spec: Any) -> LinkPlan:
-        """A job for the toy trainer."""
-        self.directories.add(self.home / "instance" / "home" / job_dir)
-        return LinkPlan(
-            target=target,
-            job_dir=job_dir,
-            uploads=(Upload(TOY, "toy.py"),),
-            spec={
-                "run_id": "run-1",
-                "argv": ["{python}", "toy.py", json.dumps(toy or {})],
-                "env": {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
-                "needs": ["json"],
-                "telemetry": {"sample_s": 0.1, "window_s": 0.3, "heartbeat_s": 0.1},
-                **spec,
-            },
-            pull_to=self.home / "artifacts",
-            after_seq=0,
-        )
-
-    def run(self, plan: LinkPlan, options: LinkOptions = QUICK, *, grant: bool = True) -> Daemon:
-        """A daemon with this plan."""
-        self.daemons.append(Daemon(plan, options, grant=grant))
-        return self.daemons[-1]
-
-    def end(self) -> None:
-        """Ends the daemons, the agents and the trainings."""
-        for daemon in self.daemons:
-            daemon.end()
-        pids: set[int] = set()
-        for directory in self.directories:
-            journal = directory / "journal.jsonl"
-            if journal.exists():
-                for record in map(json.loads, journal.read_bytes().splitlines()):
-                    if record["t"] in {"hello", "started"}:
-                        pids.add(record["pid"])
-        for pid in filter(lives, pids):
-            os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(map(lives, pids)), "the end of the agents")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """Whatever a test starts on the instance, ended."""
-    made = World(tmp_path)
-    yield made
-    made.end()
-
-
-def absolute(machine: Machine | OpenSsh, name: str = "job") -> str:
-    """A directory on the instance."""
-    return f"{machine.home}/{name}"
 
 
 def test_from_nothing_to_the_artifact_at_home(any_machine: Machine | OpenSsh, world: World) -> None:
@@ -182,68 +50,22 @@ def test_hostile_names_reach_the_instance_as_names(machine: Machine, world: Worl
     assert not list(world.home.rglob("pwned"))
 
 
-def test_a_cut_line_is_mended_without_loss_or_repetition(
+def test_hostile_paths_and_data_sets_reach_any_server_as_names(
     any_machine: Machine | OpenSsh, world: World
 ) -> None:
-    """Also when the server itself is restarted; the training never notices."""
-    toy = {"steps": 15, "gates": {"5": "one", "10": "two"}}
-    daemon = world.run(world.plan(any_machine.target(), absolute(any_machine), toy))
-    for count, (step, gate) in enumerate({5: "one", 10: "two"}.items(), start=1):
-        daemon.wait_for("progress", step=step)
-        any_machine.cut()
-        wait_until(functools.partial(daemon.lost, count), "the loss")
-        (any_machine.home / "job" / gate).touch()
+    """A job's folder and a data set whose names are a shell's nightmare, through OpenSSH too."""
+    data = world.home / "$(touch pwned); 'a' \"b\"\n线.jsonl"
+    data.write_text("{}\n")
+    names = (f"data/{data.name}", "-n", "~", "*", "a b/ c ")
+    uploads = tuple(Upload(data, name) for name in names)
+    argv = ["{python}", "toy.py", "{}", "--dataset", names[0], "`touch pwned`"]
+    plan = world.plan(any_machine.target(), absolute(any_machine, HOSTILE_DIRECTORY), argv=argv)
+    daemon = world.run(replace(plan, uploads=(*plan.uploads, *uploads)))
     daemon.wait_for("exit", code=0)
-    numbers = [one["seq"] for one in daemon.journal()]
-    assert numbers == list(range(1, len(numbers) + 1))
-    assert [one["step"] for one in daemon.of("progress")] == list(range(1, 16))
-    assert daemon.states().count("attached") == 3
-    assert daemon.states().count("preparing") == 1
-    assert len(daemon.of("started")) == 1
-
-
-def test_a_line_cut_in_mid_line_costs_nothing(
-    machine: Machine, world: World, make_proxy: Callable[[int], Proxy]
-) -> None:
-    """At any number of bytes."""
-    proxy = make_proxy(machine.port)
-    toy = {"steps": 15, "gates": {"5": "go on"}}
-    daemon = world.run(world.plan(machine.target(port=proxy.port), absolute(machine), toy))
-    daemon.wait_for("progress", step=5)
-    for _ in range(2):
-        proxy.cut_after = proxy.passed + 1777
-        wait_until(lambda: proxy.cut_after is None, "the cut")
-    (machine.home / "job" / "go on").touch()
-    daemon.wait_for("exit", code=0)
-    numbers = [one["seq"] for one in daemon.journal()]
-    assert numbers == list(range(1, len(numbers) + 1))
-
-
-def test_a_half_open_line_is_given_up(
-    machine: Machine, world: World, make_proxy: Callable[[int], Proxy]
-) -> None:
-    """Nothing is closed, nothing comes: after the silence it counts as lost, and is made anew."""
-    proxy = make_proxy(machine.port)
-    plan = world.plan(machine.target(port=proxy.port), absolute(machine), {"hold_s": 30})
-    options = LinkOptions(silence_s=0.6, backoff_first_s=0.05, connect_timeout_s=1)
-    daemon = world.run(plan, options)
-    daemon.wait_for("progress", step=5)
-    proxy.frozen.set()
-    lost = daemon.wait_for("link", state="lost")
-    assert "nothing heard for 0.6 s" in lost["detail"]
-    proxy.frozen.clear()
-    wait_until(lambda: daemon.states()[-1] == "attached", "the line's return")
-
-
-def test_a_changed_host_key_ends_it(machine: Machine, world: World) -> None:
-    """Refused for good, with the code; no second attempt, no command."""
-    target = machine.target(host_keys=(public_line(new_host_key()),))
-    daemon = world.run(world.plan(target, absolute(machine)))
-    refused = daemon.wait_for("link", state="refused")
-    assert refused["code"] == "host_key_changed"
-    assert daemon.link.join(0.3) is False  # only the thread for downloads still waits
-    assert machine.connections == 1
-    assert machine.commands == []
+    assert daemon.of("started")[0]["argv"][3:] == argv[3:]
+    for name in names:
+        assert (any_machine.home / HOSTILE_DIRECTORY / name).read_text() == "{}\n"
+    assert not list(world.home.rglob("pwned"))
 
 
 def test_a_refused_log_in_is_believed_after_its_tries(machine: Machine, world: World) -> None:
@@ -348,33 +170,6 @@ def test_a_record_that_comes_twice_is_taken_once(machine: Machine, world: World)
     assert taken == [1, 2, 3]
 
 
-def test_another_daemon_takes_over_once(machine: Machine, world: World) -> None:
-    """The first is told and stands back: two do not wrestle for one agent."""
-    plan = world.plan(machine.target(), absolute(machine), {"hold_s": 30})
-    first = world.run(plan)
-    first.wait_for("progress", step=5)
-    second = world.run(plan)
-    second.wait_for("link", state="attached")
-    assert first.wait_for("link", state="refused")["code"] == "replaced"
-    second.wait_for("progress", step=5)
-    assert second.states().count("lost") == 0
-
-
-def test_an_agent_that_died_is_started_again(machine: Machine, world: World) -> None:
-    """The training goes on, and no record is lost."""
-    toy = {"steps": 15, "gates": {"5": "go on"}}
-    daemon = world.run(world.plan(machine.target(), absolute(machine), toy))
-    daemon.wait_for("progress", step=5)
-    os.kill(daemon.of("hello")[0]["pid"], signal.SIGKILL)
-    wait_until(lambda: len(daemon.of("hello")) == 2, "the next agent")
-    (machine.home / "job" / "go on").touch()
-    daemon.wait_for("exit")
-    assert len(daemon.of("hello")) == 2
-    assert [one["step"] for one in daemon.of("progress")] == list(range(1, 16))
-    numbers = [one["seq"] for one in daemon.journal()]
-    assert numbers == list(range(1, len(numbers) + 1))
-
-
 def test_downloads_fail_with_a_reason(machine: Machine, world: World) -> None:
     """A name that is none, a hash that is wrong: said, and the stream goes on."""
     plan = world.plan(machine.target(), absolute(machine), {"hold_s": 30})
@@ -437,3 +232,20 @@ def test_remote_commands_hold_no_secret_and_no_shell_syntax(machine: Machine, wo
     for command in machine.commands:
         assert "s3cr3t" not in command
         assert shlex.join(shlex.split(command)) == command
+
+
+def test_an_instance_that_does_not_fit_is_refused_with_its_table(
+    machine: Machine, world: World
+) -> None:
+    """Before anything is uploaded, and each failed check is named."""
+    needs = {"cuda": False, "versions": {"json": "", "no_such_package": "1.0"}}
+    plan = world.plan(machine.target(), absolute(machine), contact=needs)
+    daemon = world.run(plan)
+    refused = daemon.wait_for("link", state="refused")
+    assert refused["code"] == "unfit"
+    assert "no_such_package: not there" in refused["detail"]
+    contact = daemon.wait_for("contact")
+    assert contact["verdict"] == "fail"
+    assert contact["lines"]
+    assert not daemon.of("upload")
+    assert not daemon.of("started")

@@ -207,3 +207,12 @@ def test_failures_do_not_write_to_the_screen(
         logging.getLogger().removeHandler(handler)
     assert capfd.readouterr() == ("", "")
     assert not seen
+
+
+def test_the_quicker_cipher_is_asked_for_first(any_machine: Machine | OpenSsh) -> None:
+    """AES-GCM where both sides have it; nothing is taken off the list for it."""
+    with closing(connect(any_machine.target())) as client:
+        transport = client.get_transport()
+        assert transport is not None
+        assert "-gcm@" in transport.remote_cipher  # type: ignore[attr-defined]  # not in the stubs
+        assert "aes256-ctr" in transport.get_security_options().ciphers

@@ -69,6 +69,7 @@ class Books:
         session.add(job)
         session.flush()
         instance = Instance(
+            guest_stop="proven",
             job_id=job.id,
             provider="local",
             provider_id=f"i-{job.id}",
@@ -131,7 +132,7 @@ class Books:
         if interval.kind == "disk":
             owed = paused_micros(Tariff(0, 1, price), lasted_ms)
         else:
-            owed = running_micros(Tariff(price, interval.quantum_s), lasted_ms)
+            owed = running_micros(Tariff(price, interval.quantum_s), 0, lasted_ms)
         lease = self.lease if interval.kind == "running" else None
         place = Place(stage, phase)
         ledger.charge(self.session, self.job, interval, lease, owed, to_ms, place, to_ms, MONTH)

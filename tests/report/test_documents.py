@@ -44,6 +44,7 @@ def test_explain_tells_the_verdict_its_evidence_and_what_to_do(store: Store) -> 
         "stop": {
             "seen": ["2026-11-24T16:00:05.000Z", "2026-11-24T16:00:20.000Z"],
             "confirmed_at": "2026-11-24T16:00:21.000Z",
+            "attested_at": None,
         },
         "next": ["look at the last lines of the log: `costguard logs kefu`"],
     }
@@ -55,7 +56,7 @@ def test_explain_of_a_running_job_has_no_verdict_and_no_stop(store: Store) -> No
         Books.open(session)
     found = ask(store, "explain", job="kefu")
     assert (found["verdicts"], found["next"]) == ([], [])
-    assert found["stop"] == {"seen": [], "confirmed_at": None}
+    assert found["stop"] == {"seen": [], "confirmed_at": None, "attested_at": None}
 
 
 def test_every_reason_for_a_pause_has_a_next_step() -> None:

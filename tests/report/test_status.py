@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,8 +13,8 @@ if TYPE_CHECKING:
 
 JOB = [
     "job", "state", "breach", "pause_reason", "stage", "phase", "step", "total_steps", "loss",
-    "eta_s", "forecast_yuan", "instance", "budget", "lease_expires_at", "enforcers", "telemetry",
-    "last_checkpoint",
+    "eta_s", "forecast_yuan", "forecast_low_yuan", "forecast_high_yuan", "bites_at_step",
+    "instance", "budget", "lease_expires_at", "enforcers", "telemetry", "last_checkpoint",
 ]  # fmt: skip
 INSTANCE = ["id", "provider", "power", "gpu", "price_yuan_per_hour", "paid_until"]
 BUDGET = ["cap_yuan", "spent_yuan", "reserved_yuan", "left_yuan", "worst_case_yuan"]
@@ -118,59 +119,42 @@ def test_paid_until_is_the_end_of_the_quantum_that_was_begun(
     assert job_row(store)["instance"]["paid_until"] is None
 
 
-def test_progress_is_the_latest_step_and_what_it_will_cost(store: Store) -> None:
-    """4 of 10 steps, one in 60 s: 6 minutes more, at 15 yuan an hour."""
+FORECAST = {
+    "eta_ms": 360_400,
+    "total_micros": [2_400_000, 2_500_000, 2_750_000],
+    "fit": "short",
+    "bites_at_step": 8,
+}
+
+
+def test_progress_is_the_latest_step_and_the_daemons_last_forecast(store: Store) -> None:
+    """4 of 10 steps; what is left, and what it will have cost, as the daemon reckoned it."""
     with store.write() as session:
         books = Books.open(session)
-        books.run_to(books.interval(), 240)
+        books.job.forecast_json = json.dumps(FORECAST)
         for step in range(1, 5):
             given = {"step": step, "total_steps": 10, "loss": 4.0 - step / 2}
             books.tell("progress", step, after_s=60 * step, **given)
     row = job_row(store)
     assert (row["step"], row["total_steps"], row["loss"], row["eta_s"]) == (4, 10, 2.0, 360)
-    assert row["forecast_yuan"] == "2.50"  # 1 yuan so far and 6 minutes
+    assert [row[key] for key in JOB if key.startswith("forecast")] == ["2.50", "2.40", "2.75"]
+    assert row["bites_at_step"] == 8
 
 
-def test_a_step_logged_every_so_often_counts_for_all_it_stands_for(store: Store) -> None:
-    """Ten steps a line: the pace is that of the lines."""
-    with store.write() as session:
-        books = Books.open(session)
-        for line in range(1, 4):
-            books.tell("progress", line, after_s=100 * line, step=10 * line, total_steps=60, loss=1)
-    assert job_row(store)["eta_s"] == 300
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [],
-        [{"step": 1, "total_steps": 9}],
-        [{"step": 1}, {"step": 2}],
-        [{"step": "1", "total_steps": 9}, {"step": "2", "total_steps": 9}],
-        [{"step": 5, "total_steps": 9}, {"step": 4, "total_steps": 9}],
-        [
-            {"step": 5, "total_steps": 9},
-            {"step": 6, "total_steps": 9},
-            {"step": 2, "total_steps": 9},
-        ],
-        [{"step": 1, "total_steps": 9, "boot_ms": None}, {"step": 2, "total_steps": 9}],
-        [{"step": 1, "total_steps": 9, "boot_ms": "x"}, {"step": 2, "total_steps": 9}],
-    ],
-)
-def test_without_a_pace_there_is_no_forecast(store: Store, lines: list[dict[str, Any]]) -> None:
+def test_without_a_forecast_its_figures_are_null(store: Store) -> None:
     """And whatever a rented machine sent, status answers."""
     with store.write() as session:
         books = Books.open(session)
-        for seq, line in enumerate(lines, 1):
-            books.tell("progress", seq, **{"after_s": seq, **line})
+        books.tell("progress", 1, after_s=1, step="1", total_steps="x", boot_ms=None)
     row = job_row(store)
-    assert (row["eta_s"], row["forecast_yuan"]) == (None, None)
+    assert (row["eta_s"], row["forecast_yuan"], row["bites_at_step"]) == (None, None, None)
 
 
 def test_only_a_job_that_trains_has_a_time_to_go(store: Store) -> None:
     """Afterwards the last step stays visible."""
     with store.write() as session:
         books = Books.open(session, state="finished", pause_reason="finished")
+        books.job.forecast_json = json.dumps(FORECAST)
         for step in (1, 2):
             books.tell("progress", step, after_s=step, step=step, total_steps=9, loss=1.5)
     row = job_row(store)

@@ -51,6 +51,33 @@ def few_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, few_rows: Path
+) -> dict[int | None, Path]:
+    """The --output_dir of a run on NF4 (by 4) and of one on the base as it is (by None)."""
+    from trainer.exits import FINISHED
+    from trainer.train import run
+
+    found: dict[int | None, Path] = {}
+    for bits in (4, None):
+        found[bits] = tmp_path_factory.mktemp("trained") / "output"
+        config = Config(
+            model_name_or_path=str(tiny_model),
+            dataset=few_rows,
+            output_dir=found[bits],
+            default_system="你是客服。",
+            quantization_bit=bits,
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=1,
+            learning_rate=3e-2,
+            max_steps=12,
+            threads=1,
+        )
+        assert run(config) == FINISHED
+    return found
+
+
 @pytest.fixture
 def make_config(tiny_model: Path, few_rows: Path, tmp_path: Path) -> Callable[..., Config]:
     """A Config of 8 steps, 4 samples each, in two micro-batches; keywords change it."""

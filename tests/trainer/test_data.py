@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.data import Sample, find_dataset, read_dataset, require_good
+from trainer.data import Sample, find_dataset, held_out, read_dataset, require_good
 from trainer.exits import DATA, Refusal
 
 GOOD = {"instruction": "问", "input": "", "output": "答"}
@@ -39,6 +39,7 @@ def without(key: str) -> dict[str, str]:
         ({**GOOD, "history": [["q", ""]]}, "history is not", "not empty"),
         ({**GOOD, "output": "a<|im_end|>b"}, "control token <|im_end|>", "template"),
         ({**GOOD, "output": "\ud800"}, "half a surrogate pair", "character itself"),
+        ({**GOOD, "output": "a\0b"}, "a NUL character", "take it out"),
         ("[" * 100_000, "nested too deeply", "nesting"),
     ],
 )
@@ -71,14 +72,6 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     assert read_dataset(path).samples == [Sample(1, "问", "答")]
 
 
-def test_input_stands_below_the_instruction() -> None:
-    """The question is what LLaMA-Factory makes of a row: instruction, newline, input."""
-    from trainer.data import parse_row
-
-    row = {**GOOD, "input": "细节", "system": "你是", "history": [["早", "好"]]}
-    assert parse_row(1, row) == Sample(1, "问\n细节", "答", "你是", (("早", "好"),))
-
-
 def test_an_absent_or_null_input_is_empty(tmp_path: Path) -> None:
     """`input` and `system` may be left out or null."""
     rows = [without("input"), {**GOOD, "input": None, "system": None, "output": "二"}]
@@ -100,7 +93,7 @@ def test_an_array_file_names_the_line_of_each_bad_element(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        ('{"instruction": "a"}', 1, "not an array"),
+        ('{\n"instruction": "a"}', 1, "not an array"),
         ('[\n{"instruction": "a" "b"}]', 2, "not JSON"),
         ('[\n{"a": 1}\n{"b": 2}]', 3, "a comma or the closing ]"),
         ('[\n{"a": 1},\n', 3, "not JSON"),
@@ -159,9 +152,9 @@ def test_a_missing_data_set_says_where_it_was_looked_for(tmp_path: Path) -> None
     assert str(tmp_path / "train.jsonl") in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["d.csv", "d"])
+@pytest.mark.parametrize("name", ["d.xlsx", "d"])
 def test_another_format_is_refused(tmp_path: Path, name: str) -> None:
-    """Only .jsonl and .json are read."""
+    """Only .jsonl, .json and .csv are read."""
     with pytest.raises(Refusal, match="not a format"):
         read_dataset(write(tmp_path / name, GOOD))
 
@@ -172,3 +165,70 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refusal) as caught:
         read_dataset(tmp_path / "d.jsonl")
     assert caught.value.exit_code == DATA
+
+
+def test_a_table_is_a_data_set_too(tmp_path: Path) -> None:
+    """Columns with the alpaca names; an empty cell counts as absent."""
+    path = tmp_path / "d.csv"
+    path.write_text("instruction,input,output\n问,,答\n问,细节,\n", encoding="utf-8")
+    dataset = read_dataset(path)
+    assert dataset.samples == [Sample(2, "问", "答")]
+    assert [(e.line, e.what) for e in dataset.errors] == [(3, "output is missing")]
+
+
+def test_a_few_bad_rows_may_be_left_out_but_not_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the share that is set they are named; beyond it the run is refused."""
+    dataset = read_dataset(write(tmp_path / "d.jsonl", *[GOOD] * 9, "x"))
+    require_good(dataset, max_bad_percent=10)
+    assert "line 10: not JSON" in capsys.readouterr().err
+    with pytest.raises(Refusal, match="bad row"):
+        require_good(dataset, max_bad_percent=9.9)
+
+
+def test_all_bad_is_refused_whatever_the_share(tmp_path: Path) -> None:
+    """With nothing left to train on there is no run."""
+    with pytest.raises(Refusal, match="bad row"):
+        require_good(read_dataset(write(tmp_path / "d.jsonl", "x")), max_bad_percent=100)
+
+
+def test_more_than_one_data_set_is_refused(tmp_path: Path) -> None:
+    """LLaMA-Factory takes a list of names; here it is told what to do instead."""
+    with pytest.raises(Refusal, match="more than one"):
+        find_dataset("a,b", tmp_path)
+
+
+def test_a_described_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """The refusal says which file the description means."""
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "no.json"}}')
+    with pytest.raises(Refusal, match=r"no\.json, which is not there"):
+        find_dataset("mine", tmp_path)
+
+
+SAMPLES = [Sample(line, f"问{line}", "答") for line in range(1, 101)]
+
+
+def test_the_held_out_split_is_fixed_and_whole() -> None:
+    """By seed and rows alone; a share or a number; no sample on both sides, none lost."""
+    kept, judged = held_out(SAMPLES, 0.1, seed=1)
+    assert (len(kept), len(judged)) == (90, 10)
+    assert sorted(sample.line for sample in (*kept, *judged)) == list(range(1, 101))
+    assert held_out(SAMPLES, 10, seed=1) == (kept, judged)
+    assert held_out(SAMPLES, 0.1, seed=2)[1] != judged
+    assert held_out(SAMPLES, 0, seed=1) == (SAMPLES, [])
+
+
+def test_a_repeated_sample_is_never_on_both_sides() -> None:
+    """Else the model would be judged by what it has learnt by heart."""
+    doubled = [*SAMPLES, *(Sample(s.line + 100, s.question, s.answer) for s in SAMPLES)]
+    kept, judged = held_out(doubled, 0.2, seed=1)
+    assert len(judged) == 40
+    assert not {s.question for s in kept} & {s.question for s in judged}
+
+
+@pytest.mark.parametrize("val_size", [1.0, 100, 5000])
+def test_to_hold_all_out_is_refused(val_size: float) -> None:
+    """Something must be left to train on."""
+    with pytest.raises(Refusal, match="leaves nothing"):
+        held_out(SAMPLES[:1] if val_size == 1.0 else SAMPLES, val_size, seed=1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,6 +42,7 @@ def test_the_articles_command_works(data: Path) -> None:
     assert (config.quantization_bit, config.double_quantization) == (4, True)
     assert (config.learning_rate, config.max_steps, config.max_samples) == (2e-4, 100, 1000)
     assert config.lora_target == "k_proj,q_proj,v_proj"
+    assert parse_train(ARTICLE.format(dir=data).split()[:-5]).quantization_bit is None
 
 
 def test_what_is_passed_over_or_changed_is_said(data: Path) -> None:
@@ -56,13 +58,105 @@ def test_what_is_passed_over_or_changed_is_said(data: Path) -> None:
     assert parse(data).notices == ()
 
 
+def test_the_articles_target_is_told_with_what_is_trained(data: Path) -> None:
+    """c_attn is Qwen-1's name; Qwen2.5's three that stand for it are named."""
+    (notice,) = parse(data, "--lora_target", "c_attn").notices
+    assert (
+        notice
+        == "--lora_target c_attn is Qwen-1's name: trained are Qwen2.5's q_proj k_proj v_proj"
+    )
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--fp16"],
+        ["--lora_target", "c_attn"],
+        ["--pure_bf16", "true"],
+        ["--optim", "paged_adamw_32bit"],
+        ["--save_total_limit", "1"],
+    ],
+)
+def test_what_would_run_otherwise_is_refused_when_strict(data: Path, more: list[str]) -> None:
+    """Without --strict it is one notice; with it, the same words end the command."""
+    (notice,) = parse(data, *more).notices
+    with pytest.raises(Refusal) as caught:
+        parse(data, *more, "--strict")
+    assert caught.value.exit_code == USAGE
+    assert caught.value.what == f"{notice} (refused under --strict)"
+
+
+def test_strict_takes_what_cannot_matter(data: Path) -> None:
+    """A flag that is passed over changes nothing, so it is no reason to refuse."""
+    assert parse(data, "--overwrite_cache", "--strict").notices[0].startswith("--overwrite_cache")
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--use_dora"], "DoRA"),
+        (["--deepspeed", "ds.json"], "one card"),
+        (["--push_to_hub", "true"], "nothing is uploaded"),
+        (["--hf_hub_token", "secret"], "no token of yours"),
+        (["--weight_decay", "0.1"], "use 0, or leave it out"),
+        (["--label_smoothing_factor", "0.1"], "plain cross entropy"),
+        (["--quantization_method", "hqq"], "use bnb"),
+        (["--finetuning_type", "freeze"], "use lora"),
+    ],
+)
+def test_what_would_change_the_result_is_refused(data: Path, more: list[str], reason: str) -> None:
+    """A flag of LLaMA-Factory that is not offered is never passed over in silence."""
+    with pytest.raises(Refusal, match="is not offered") as caught:
+        parse(data, *more)
+    assert reason in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "more",
+    [["--use_dora", "false"], ["--weight_decay", "0.0"], ["--adam_beta2", "0.999"],
+     ["--quantization_method", "bnb"], ["--optim", "adamw_torch_fused"]],
+)  # fmt: skip
+def test_what_asks_for_what_is_done_anyway_is_taken(data: Path, more: list[str]) -> None:
+    """A recipe may spell out the defaults."""
+    assert parse(data, *more).notices == ()
+
+
+def test_alpha_is_twice_the_rank_unless_given(data: Path) -> None:
+    """As LLaMA-Factory has it, so that a recipe without it learns the same."""
+    assert parse(data, "--lora_rank", "32").lora_alpha == 64
+    assert parse(data, "--lora_rank", "32", "--lora_alpha", "16").lora_alpha == 16
+
+
+def test_the_warmup_is_a_share_of_all_steps(data: Path) -> None:
+    """Rounded up, as transformers does; a number of steps wins."""
+    assert parse(data, "--warmup_ratio", "0.1").warmup(101) == 11
+    assert parse(data, "--warmup_ratio", "0.1", "--warmup_steps", "3").warmup(101) == 3
+    assert parse(data).warmup(101) == 0
+
+
+def test_a_word_without_a_flag_is_refused(data: Path) -> None:
+    """It may be a value that lost its flag, or a recipe in the wrong place."""
+    with pytest.raises(Refusal, match="belongs to no flag"):
+        parse(data, "--lora_rank", "8", "16")
+
+
+def test_a_description_beside_the_data_is_followed(data: Path) -> None:
+    """`dataset_info.json` says what the columns are called; no flag has to."""
+    info = {"mine": {"file_name": "train.jsonl", "columns": {"prompt": "q", "response": "a"}}}
+    (data / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    needed = ["--model_name_or_path", "qwen/x", "--output_dir", "out", "--dataset_dir", str(data)]
+    named = parse_train([*needed, "--dataset", "mine"])
+    assert (named.dataset, named.row_format.prompt) == (data / "train.jsonl", "q")
+    assert parse(data).row_format == named.row_format
+
+
 @pytest.mark.parametrize(
     ("flag", "near"),
     [
         ("--lerning_rate", "--learning_rate"),
         ("--lora_alpah=3", "--lora_alpha"),
         ("--max_sample", "--max_samples"),
-        ("--warmup_ratio", "--warmup_steps"),
+        ("--warmup_rato", "--warmup_ratio"),
     ],
 )
 def test_an_unknown_flag_is_refused_with_the_nearest(data: Path, flag: str, near: str) -> None:

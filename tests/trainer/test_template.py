@@ -6,7 +6,13 @@ import pytest
 
 from trainer.data import Sample, read_dataset
 from trainer.exits import Refusal
-from trainer.template import IGNORED, QWEN_DEFAULT_SYSTEM, encode, require_chatml
+from trainer.template import (
+    IGNORED,
+    QWEN_DEFAULT_SYSTEM,
+    encode,
+    encode_prompt,
+    require_chatml,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,3 +100,20 @@ def test_a_tokenizer_without_chatml_is_refused(tiny_model: Path, tmp_path: Path)
     other = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     with pytest.raises(Refusal, match=r"does not know <\|im_start\|>"):
         require_chatml(other)
+
+
+def test_an_untrained_answer_is_read_but_not_learnt(tokenizer: Any) -> None:
+    """Of a conversation whose first answer has weight 0, only the second is trained."""
+    talk = Sample(1, "好", "请讲", "", (("在吗", "在的"),), untrained=(0,))
+    (encoded,) = encode([talk], tokenizer, "unused")
+    trained = [label for label in encoded.labels if label != IGNORED]
+    assert tokenizer.decode(trained) == "请讲<|im_end|>"
+    assert "在的<|im_end|>" in tokenizer.decode(encoded.token_ids)
+
+
+def test_the_prompt_of_serving_is_that_of_training(tokenizer: Any) -> None:
+    """Token by token what training had before the answer, for a conversation of three turns."""
+    (encoded,) = encode([TALK], tokenizer, "unused")
+    prompt = encode_prompt(tokenizer, TALK.history, TALK.question, "你是客服。")
+    answer = tokenizer(TALK.answer + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    assert [*prompt, *answer] == list(encoded.token_ids)

@@ -1,0 +1,83 @@
+"""`resume`: have a paused job go on, as it was or on changed data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from costguard.cli.acting import note
+from costguard.cli.client import ask, ask_daemon
+from costguard.cli.launch import ensure_daemon
+from costguard.cli.running import SUBMIT_TIMEOUT_S, run_to_the_end, tell_bound
+from costguard.errors import EXIT_USAGE, UserError
+from costguard.lang import _
+
+if TYPE_CHECKING:
+    from costguard.core.spec import JobSpec
+
+STARTS = ("base", "checkpoint")
+
+
+def resume(job: str, data: Path | None, start: str | None, *, follow: bool, as_json: bool) -> int:
+    """Have `job` go on; with `data` or from the base model, as its job file now says."""
+    if start is not None and start not in STARTS:
+        what = _("--from is base or checkpoint, not {value}").format(value=repr(start))
+        raise UserError("usage", what, "resume --from", "costguard resume JOB", EXIT_USAGE)
+    if ensure_daemon():
+        note(_("started the daemon in the background; `costguard daemon stop` ends it"))
+    args: dict[str, Any] = {"job": job}
+    if data is not None or start == "base":
+        spec = _changed(ask("source", {"job": job}), data, start or "base")
+        args["spec"] = spec.to_json()
+    answer = ask_daemon("resume", args, SUBMIT_TIMEOUT_S)
+    tell_bound(answer)
+    if not follow:
+        note(_("look at it: costguard status {job}").format(job=job))
+        return 0
+    return run_to_the_end(job, as_json=as_json)
+
+
+def pull(job: str, *, follow: bool, as_json: bool) -> int:
+    """Fetch what is still on the instance's disk: switched on under a lease, and off again."""
+    if ensure_daemon():
+        note(_("started the daemon in the background; `costguard daemon stop` ends it"))
+    answer = ask_daemon("pull", {"job": job}, SUBMIT_TIMEOUT_S)
+    tell_bound(answer)
+    names = ", ".join(answer.get("missing") or ()) or _("whatever its disk holds")
+    note(_("to be fetched: {names}").format(names=names))
+    return run_to_the_end(job, as_json=as_json) if follow else 0
+
+
+def _changed(source: dict[str, Any], data: Path | None, start: str) -> JobSpec:
+    """The job as its file says today, on `data` if given, in an output folder of its own."""
+    from costguard.jobfile import load_job
+
+    path = Path(source["file"])
+    if not path.is_file():
+        what = _("the job file is no longer where it was: {path}").format(path=path)
+        hint = _("put it back, or resume without --data and --from")
+        raise UserError("no_job_file", what, str(path), hint)
+    if start == "checkpoint":
+        what = _("other data cannot go on from a checkpoint of the old data")
+        hint = _("take --from base: what was learnt so far stays in the artifacts folder")
+        raise UserError("usage", what, "resume --from", hint, EXIT_USAGE)
+    note(_("checking {path} and its data set").format(path=path))
+    spec = load_job(path, dataset=data, output_suffix=f"-{source['attempt'] + 2}")
+    _tell_difference([Path(old) for old in source["data"]], data)
+    return spec
+
+
+def _tell_difference(old: list[Path], new: Path | None) -> None:
+    """How many lines were added and removed, where the old data set is still there."""
+    if new is None or not old or not old[0].is_file() or old[0].samefile(new):
+        return
+    before = old[0].read_text(encoding="utf-8", errors="replace").splitlines()
+    after = new.read_text(encoding="utf-8", errors="replace").splitlines()
+    known, kept = set(before), set(after)
+    added = sum(line not in known for line in after)
+    removed = sum(line not in kept for line in before)
+    note(
+        _("{new}: {added} lines are new against {old}, {removed} are gone, {count} in all").format(
+            new=new, old=old[0], added=added, removed=removed, count=len(after)
+        )
+    )

@@ -1,0 +1,148 @@
+"""What a job would cost at most and who would enforce it, said before anything is rented."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from costguard.core.calendar import month_of
+from costguard.core.decide import FIRST_LEASE_SHORTEST_MS
+from costguard.core.lease import Account, offer_lease
+from costguard.core.moment import MS_PER_S
+from costguard.core.money import yuan_text
+from costguard.core.tariff import Tariff, hold_micros, running_micros
+from costguard.errors import EXIT_REFUSED, UserError
+from costguard.providers.base import Provider, ProviderError, ProviderFacts
+from costguard.store.ledger import accounts
+from costguard.store.models import Job
+
+if TYPE_CHECKING:
+    from costguard.core.moment import Moment
+    from costguard.core.spec import JobSpec
+    from costguard.daemon.context import Context
+
+NO_ROW = -1  # stands for a job that has no row yet: nothing is booked under it
+
+
+def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any]:
+    """Price, worst case and enforcers; UserError with the arithmetic where it cannot begin.
+
+    `job_id` names a job that is to go on: what it has spent counts.
+    """
+    provider = context.provider(spec.instance.provider)
+    tariff = _tariff(provider, spec)
+    now = context.clock.now()
+    scopes = _accounts(context, spec, tariff, job_id, now)
+    latency_ms = latency_of(spec, provider.facts)
+    offer = offer_lease(
+        tariff, None, None, scopes, now, spec.lease_ms, latency_ms, FIRST_LEASE_SHORTEST_MS
+    )
+    if offer is None:
+        raise _does_not_fit(spec, tariff, scopes, latency_ms, now.utc_ms)
+    _refuse_unenforceable(spec, provider.facts)
+    return {
+        "job": spec.name,
+        "price_yuan_per_hour": yuan_text(tariff.price_micros_per_hour),
+        "quantum_s": tariff.quantum_s,
+        "worst_case_yuan": yuan_text(spec.cap_micros),
+        "enforcers": _enforcers(provider.facts),
+        "lines": _bounds(provider.facts, tariff, now.utc_ms),
+    }
+
+
+def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
+    """L in milliseconds: the longest time from "stop" to "meter stopped"."""
+    grace_ms = max(run.save_grace_ms for run in spec.runs)
+    return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms
+
+
+def _tariff(provider: Provider, spec: JobSpec) -> Tariff:
+    try:
+        return provider.quote(spec.instance.gpu).tariff
+    except ProviderError as error:
+        raise UserError(
+            "no_price",
+            f"{spec.instance.provider} gave no price: {error}",
+            "[instance]",
+            "check the GPU's name and that the platform answers",
+        ) from error
+
+
+def _accounts(
+    context: Context, spec: JobSpec, tariff: Tariff, job_id: int, now: Moment
+) -> tuple[Account, ...]:
+    """Every scope's account as it would be with this job's disk held in it."""
+    month = month_of(now.utc_ms, context.zone)
+    with context.store.read() as session:
+        known = session.get(Job, job_id)
+        if known is not None:
+            return accounts(session, known, context.caps(), (month,))
+        job = Job(
+            id=job_id,
+            name=spec.name,
+            project=spec.project,
+            cap_micros=spec.cap_micros,
+            hold_micros=0,
+        )
+        found = accounts(session, job, context.caps(), (month,))
+    hold = hold_micros(tariff, spec.instance.keep_for_ms)
+    return tuple(replace(each, hold_micros=each.hold_micros + hold) for each in found)
+
+
+def _does_not_fit(
+    spec: JobSpec, tariff: Tariff, scopes: tuple[Account, ...], latency_ms: int, now_ms: int
+) -> UserError:
+    least_ms = min(FIRST_LEASE_SHORTEST_MS, spec.lease_ms) + latency_ms
+    need = running_micros(tariff, now_ms, now_ms + least_ms)
+    tight = min(
+        (scope for scope in scopes if scope.left_micros is not None),
+        key=lambda scope: scope.left_micros or 0,
+    )
+    return UserError(
+        "budget_too_small",
+        f"the budget of {tight.scope} does not reach for a first lease: "
+        f"cap {yuan_text(tight.cap_micros or 0)} - spent {yuan_text(tight.posted_micros)} "
+        f"- reserved {yuan_text(tight.pending_micros)} - disk {yuan_text(tight.hold_micros)} "
+        f"leaves {yuan_text(tight.left_micros or 0)} yuan; {least_ms // MS_PER_S} s at "
+        f"{yuan_text(tariff.price_micros_per_hour)} yuan/h in steps of {tariff.quantum_s} s "
+        f"need {yuan_text(need)}",
+        "[job] budget_yuan" if tight.scope.startswith("job ") else f"budget of {tight.scope}",
+        "raise the budget, or keep the disk for a shorter time (keep_for)",
+    )
+
+
+def _refuse_unenforceable(spec: JobSpec, facts: ProviderFacts) -> None:
+    """I6: a cap that nothing but this process could enforce is taken only where that was asked."""
+    armed = facts.timer_min_lead_ms is not None or facts.in_guest_stop_proven
+    if not armed and not spec.best_effort:
+        raise UserError(
+            "cap_not_enforceable",
+            f"on {facts.name} nothing but this daemon could enforce the cap",
+            "[instance] provider",
+            "take it with --best-effort if you accept that",
+            EXIT_REFUSED,
+        )
+
+
+def _enforcers(facts: ProviderFacts) -> list[str]:
+    """Who will stop the machine at a lease's end, in words."""
+    found = ["daemon"]
+    if facts.timer_min_lead_ms is not None:
+        found.append("platform timer (read back)")
+    if facts.in_guest_stop is not None:
+        found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
+    return found
+
+
+def _bounds(facts: ProviderFacts, tariff: Tariff, now_ms: int) -> list[str]:
+    """What the cap does not cover, with its price: an hour of it where nothing bounds it."""
+    price = yuan_text(tariff.price_micros_per_hour)
+    if facts.timer_min_lead_ms is None and not facts.in_guest_stop_proven:
+        bound = "nothing bounds the cost if this machine dies: each hour until somebody stops it"
+        return [f"best effort: {bound} costs {price} yuan"]
+    if facts.arms_timer_at_create:
+        return []
+    unarmed_ms = facts.stop_latency_ms + 2 * facts.poll_interval_ms
+    bound = yuan_text(running_micros(tariff, now_ms, now_ms + unarmed_ms))
+    gap = f"from the start to the first armed timer or lease, about {unarmed_ms // MS_PER_S} s"
+    return [f"{gap} ({bound} yuan), this daemon alone stops it; if it dies then: {price} yuan/h"]

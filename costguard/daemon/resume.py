@@ -1,0 +1,100 @@
+"""`resume`: a job that was paused goes on, on its own instance, from its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from costguard.core.decide import FINAL_STATES
+from costguard.core.spec import JobSpec, spec_from_json
+from costguard.daemon.act import enter_stage
+from costguard.daemon.load import newest_instance
+from costguard.daemon.plan import plan
+from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
+from costguard.report.documents import find_job
+from costguard.store.events import add_event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+    from costguard.daemon.context import Context
+    from costguard.store.models import Job
+
+
+def resume(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Have a paused job go on; with `spec` in `args`, as that one says from now on.
+
+    Nothing is switched on here: the next pass reserves first. Raises UserError for a job that
+    cannot go on, with the arithmetic where the budget does not reach.
+    """
+    changed = None if args.get("spec") is None else spec_from_json(str(args["spec"]))
+    with context.store.read() as session:
+        job = find_job(session, str(args.get("job")))
+        _refuse_unresumable(session, job, changed)
+        job_id, spec = job.id, changed or spec_from_json(job.spec_json)
+    answer = plan(context, spec, job_id)
+    now = context.clock.now()
+    with context.store.write() as session:
+        job = find_job(session, str(args.get("job")))
+        _refuse_unresumable(session, job, changed)
+        stage = job.stage
+        if changed is not None:
+            job.spec_json, stage = changed.to_json(), 0
+        elif job.pause_reason == "gate":
+            stage += 1  # a person has looked at it and goes on
+        job.attempt, job.collected = job.attempt + 1, False
+        enter_stage(session, job, stage, now.utc_ms)
+        job.state, job.wish, job.pause_reason = "queued", "run", None
+        job.verdict_text = job.verdict_json = job.verdict_boot_id = None
+        job.verdict_utc_ms = job.verdict_boot_ms = None
+        job.retry_at_ms = job.closed_ms = None
+        text = f"resumed, attempt {job.attempt + 1}"
+        data = {"attempt": job.attempt, "stage": stage, "changed": changed is not None}
+        add_event(session, job.id, now.utc_ms, "resumed", text, data)
+    return answer
+
+
+def _refuse_unresumable(session: Session, job: Job, changed: JobSpec | None) -> None:
+    if job.state not in FINAL_STATES:
+        what = f"{job.name} is {job.state}: there is nothing to resume"
+        raise UserError("not_paused", what, job.name, f"costguard status {job.name}", EXIT_USAGE)
+    instance = newest_instance(session, job.id)
+    gone = job.state == "released" or (instance is not None and instance.released_ms is not None)
+    if gone:
+        raise UserError(
+            "released",
+            f"the instance of {job.name} was given back: its disk is gone",
+            job.name,
+            "submit a job of another name; what came home is in its artifacts folder",
+            EXIT_REFUSED,
+        )
+    if job.state == "finished" and changed is None:
+        raise UserError(
+            "finished",
+            f"{job.name} has finished: there is nothing to go on with",
+            job.name,
+            f"train again on other data: costguard resume {job.name} --data FILE",
+            EXIT_REFUSED,
+        )
+    if changed is not None:
+        _refuse_another_job(job, changed)
+
+
+def _refuse_another_job(job: Job, changed: JobSpec) -> None:
+    """The same job on the same machine: only what is trained, and how, may change."""
+    was = json.loads(job.spec_json)
+    for key, new in (("name", changed.name), ("project", changed.project)):
+        if new != was[key]:
+            raise UserError(
+                "another_job",
+                f"the job file now says {key} = {new!r}, the job was submitted with {was[key]!r}",
+                changed.source,
+                "submit it as a job of its own, or put the old value back",
+                EXIT_USAGE,
+            )
+    if changed.instance.provider != was["instance"]["provider"]:
+        what = f"the job runs on {was['instance']['provider']}, not {changed.instance.provider}"
+        hint = "submit it as a job of its own"
+        raise UserError("another_job", what, changed.source, hint, EXIT_USAGE)

@@ -1,0 +1,461 @@
+"""The verdict on every tick, by the platform's own figures: what must never happen, and did it.
+
+What no enforcer could have prevented is told from what one should have: the first must be booked
+as overrun and alarmed, the second is a violation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from costguard.core.decide import FINAL_STATES
+from costguard.core.lease import needed_micros
+from costguard.sim.adapter import tariff_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from costguard.sim.cloud import Machine, Run
+    from costguard.sim.scenario import Order
+    from costguard.sim.world import World
+
+MS_PER_S = 1_000
+HOUR_MS = 3_600_000
+GUARD_REASONS = ("idle", "stalled", "diverged", "failed")
+# Troubles after which a budget or blind verdict on a healthy run may be right.
+EXCUSES_BLIND = (
+    "line_lost",
+    "line_hangs",
+    "suspend",
+    "clock_jump",
+    "new_boot",
+    "kill",
+    "disk_full",
+    "database_locked",
+    "timeout_before",
+    "timeout_after",
+    "server_error",
+    "too_many_requests",
+    "timer_not_kept",
+    "timer_never",
+    "stop_ignored",
+)
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something that must never happen, and where to see it happen again."""
+
+    seed: int
+    tick: int
+    invariant: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class JobBooks:
+    """One job as the daemon's books have it."""
+
+    id: int
+    name: str
+    project: str
+    state: str
+    reason: str | None
+    cap_micros: int
+    hold_micros: int
+    posted_micros: int
+    pending_micros: int
+    overrun_micros: int
+    machines: tuple[str, ...]
+    lease_end_ms: int | None  # UTC by the daemon's clock; None without an open lease
+    armed_end_ms: int | None
+
+    @property
+    def committed_micros(self) -> int:
+        """The left side of I1."""
+        return self.posted_micros + self.pending_micros + self.hold_micros
+
+
+@dataclass
+class Track:
+    """What the judge remembers of one job."""
+
+    order: Order | None
+    limit_micros: int = 0  # the largest cap under which anything was granted
+    extra_micros: int = 0  # what a price rise in mid-run may have added
+    judged_reason: bool = False
+    alarmed_ms: int = -1
+    worst_micros: int = 0
+
+
+@dataclass
+class Figures:
+    """What is reported of one seed, or summed over many."""
+
+    overspend_micros_max: int = 0
+    excused_micros_max: int = 0
+    orphans: int = 0
+    false_stops: int = 0
+    false_stops_beyond: int = 0
+    wrong_pauses: int = 0
+    grants: int = 0
+    stops: int = 0
+
+    def add(self, other: Figures) -> None:
+        """Take another seed's figures in."""
+        for name in ("overspend_micros_max", "excused_micros_max"):
+            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+        for name in ("orphans", "false_stops", "false_stops_beyond", "wrong_pauses"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.grants += other.grants
+        self.stops += other.stops
+
+
+class Judge:
+    """Watches one world."""
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.seed = world, seed
+        self.violations: list[Violation] = []
+        self.figures = Figures()
+        self.tracks: dict[int, Track] = {}
+        self._said: set[tuple[str, str]] = set()
+        self._made_for: dict[int, list[Machine]] = {}
+        self._reads: dict[str, int] = {}
+        self._final: set[int] = set()
+        self._listed_ms: dict[str, int] = {}
+        self._quiet: set[int] = set()  # jobs with which nothing costs anything for now
+
+    # ------------------------------------------------------------------ telling
+
+    def violate(self, invariant: str, subject: str, detail: str) -> None:
+        """Keep one violation; the same again about the same thing is not news."""
+        if (invariant, subject) not in self._said:
+            self._said.add((invariant, subject))
+            self.violations.append(
+                Violation(self.seed, self.world.ticks, invariant, f"{subject}: {detail}")
+            )
+            self.world.trace(f"violation {invariant} {subject} {detail}")
+
+    def track(self, job: JobBooks) -> Track:
+        """What is remembered of a job."""
+        found = self.tracks.get(job.id)
+        if found is None:
+            orders = {order.spec.name: order for order in self.world.scenario.orders}
+            found = self.tracks[job.id] = Track(orders.get(job.name))
+        return found
+
+    def noticed(self, level: str, name: str) -> None:
+        """A notice went out, whether or not it arrived."""
+        if level == "alarm":
+            for track in self.tracks.values():
+                if track.order is not None and track.order.spec.name == name:
+                    track.alarmed_ms = self.world.clock.true_ms
+
+    # ------------------------------------------------------------------ at each call
+
+    def on_call(self, route: str, target: str, timer_ms: int | None) -> None:
+        """Strangers are never touched (section 3); nothing runs without a lease (I2)."""
+        if route in ("stop", "start", "release", "arm_timer"):
+            machine = self.world.cloud.by_id.get(target)
+            if machine is not None and not machine.tag.startswith(self.world.tag_prefix):
+                self.violate("stranger", target, f"{route} was called for another's machine")
+        if route not in ("create", "start", "arm_timer"):
+            return
+        number = self.world.job_of_tag(target if route == "create" else self._tag(target))
+        job = next((job for job in self.world.books() if job.id == number), None)
+        if job is None or job.lease_end_ms is None:
+            self.violate("I2", target, f"{route} without a lease")
+        elif timer_ms is not None:
+            order = self.track(job).order
+            grace_ms = order.spec.runs[0].save_grace_ms if order is not None else 0
+            if timer_ms > job.lease_end_ms + grace_ms:
+                self.violate("I2", target, "a timer beyond what is reserved")
+
+    def on_lease(self, machine: Machine, valid_ms: int) -> None:
+        """The agent is never granted more than is reserved and armed (I2)."""
+        number = self.world.job_of_tag(machine.tag)
+        job = next((job for job in self.world.books() if job.id == number), None)
+        if job is None or job.armed_end_ms is None:
+            self.violate("I2", machine.id, "the agent was granted time without a lease")
+        elif self.world.clock.now().utc_ms + valid_ms > job.armed_end_ms + self.world.poll_ms:
+            self.violate("I2", machine.id, "the agent was granted time beyond what is armed")
+        has_timer = self.world.scenario.facts.timer_min_lead_ms is not None
+        if has_timer and "clock_jump" not in self.world.faults.counts:
+            end_ms = self.world.clock.true_ms + valid_ms
+            if machine.timer_ms is None or end_ms > machine.timer_ms:
+                self.violate("I2", machine.id, "the agent was granted time beyond the timer")
+
+    def _tag(self, machine_id: str) -> str:
+        machine = self.world.cloud.by_id.get(machine_id)
+        return "" if machine is None else machine.tag
+
+    def on_made(self, machines: Sequence[Machine]) -> None:
+        """At most one instance for a job, unless the platform itself makes two."""
+        number = self.world.job_of_tag(machines[0].tag)
+        earlier = [m for m in self._made_for.get(number, []) if m.released_ms is None]
+        if earlier:
+            what = f"{machines[0].id} was made while {earlier[0].id} is there"
+            self.violate("one_instance", f"job {number}", what)
+        self._made_for.setdefault(number, []).extend(machines)
+
+    def on_read(self, machine: Machine, asked_ms: int) -> None:
+        """The platform told the truth about a machine."""
+        self._reads[machine.id] = asked_ms
+
+    def on_listed(self, machines: Sequence[Machine]) -> None:
+        """These machines were shown to the daemon."""
+        for machine in machines:
+            self._listed_ms.setdefault(machine.id, self.world.clock.true_ms)
+
+    # ------------------------------------------------------------------ at each entry
+
+    def on_grant(self, job: JobBooks, everything: Sequence[JobBooks]) -> None:
+        """I1: no grant leaves posted + pending + F above a cap."""
+        self.figures.grants += 1
+        track = self.track(job)
+        track.limit_micros = max(track.limit_micros, job.cap_micros)
+        if job.committed_micros > job.cap_micros:
+            self.violate("I1", job.name, f"{job.committed_micros} > {job.cap_micros}")
+        month = self.world.scenario.caps.month_micros
+        if month is not None and sum(each.committed_micros for each in everything) > month:
+            self.violate("I1", "month", f"more than {month} is promised")
+
+    def on_settle(self, job: JobBooks) -> None:
+        """I4: a reservation is settled only once the meter has stopped."""
+        self._check_off(job, "settled")
+
+    def on_final(self, job: JobBooks) -> None:
+        """I4: a final state is shown only once the meter has stopped."""
+        if job.id not in self._final:
+            self._final.add(job.id)
+            self.figures.stops += 1
+            self._check_off(job, job.state)
+
+    def _check_off(self, job: JobBooks, what: str) -> None:
+        now_ms = self.world.clock.true_ms
+        for machine in self.own_machines(job):
+            run = machine.runs[-1] if machine.runs else None
+            coming = machine.power == "starting" and machine.visible_ms <= now_ms
+            if (run is None and coming) or (machine.is_charged and run and not run.by_console):
+                if self.world.faults.is_beyond:
+                    self.figures.false_stops_beyond += 1
+                else:
+                    self.figures.false_stops += 1
+                    self.violate("I4", job.name, f"{what} while {machine.id} is {machine.power}")
+
+    def own_machines(self, job: JobBooks) -> list[Machine]:
+        """The machines whose cost is the job's: what it adopted, or may still adopt."""
+        known = self.world.owners()
+        mine = [self.world.cloud.by_id[name] for name in job.machines]
+        adopted_calls = {machine.call for machine in mine}
+        for machine in self._made_for.get(job.id, []):
+            is_open = machine.id not in known and machine.call not in adopted_calls
+            if is_open and not machine.is_twin:
+                mine.append(machine)
+        return mine
+
+    # ------------------------------------------------------------------ at each tick
+
+    def tick(self, *, recorded: bool) -> None:
+        """Everything that must hold at every moment."""
+        jobs = self.world.books()
+        for job in jobs:
+            if job.id not in self._quiet:
+                self._check_cap(job)
+                if job.overrun_micros and self.world.faults.mood == "calm":
+                    what = f"{job.overrun_micros} micro-yuan that nothing had reserved"
+                    self.violate("I2", job.name, what)
+                self._check_reason(job)
+        if self._reads:
+            if recorded:
+                self._check_books(jobs)
+            self._reads.clear()
+
+    def stir(self) -> None:
+        """Something has happened to a machine."""
+        self._quiet.clear()
+
+    def _check_cap(self, job: JobBooks) -> None:
+        """True spend is within the cap, or no enforcer could have kept it there."""
+        track = self.track(job)
+        if track.order is None or track.limit_micros == 0:
+            return
+        now_ms = self.world.clock.true_ms
+        machines = self.own_machines(job)
+        if job.state in FINAL_STATES and not any(m.is_charged for m in machines):
+            self._quiet.add(job.id)  # its disk costs on: F has it, and it is looked at once more
+        spent = sum(self._cost(machine, now_ms) for machine in machines)
+        over = spent - track.limit_micros - track.extra_micros
+        if over <= track.worst_micros:
+            return  # nothing has been added to what was judged already
+        track.worst_micros = over
+        if any(self._could_be_stopped(machine) for machine in machines):
+            self.figures.overspend_micros_max = max(self.figures.overspend_micros_max, over)
+            self.violate("cap", job.name, f"{over} micro-yuan above the cap")
+        else:
+            self.figures.excused_micros_max = max(self.figures.excused_micros_max, over)
+
+    def _cost(self, machine: Machine, now_ms: int) -> int:
+        """What a machine's runs under our leases have cost; what nobody could stop is left out."""
+        total = machine.disk_micros(now_ms)
+        if machine.runs and all(self._is_plain(run) for run in machine.runs):
+            return total + machine.running_micros(now_ms)
+        quantum_s = machine.prices.quantum_s
+        for run in machine.runs:
+            if not run.by_console:
+                until_ms = now_ms if run.off_ms is None else min(run.off_ms, now_ms)
+                total += run.micros(until_ms, quantum_s)
+        return total
+
+    def _is_plain(self, run: Run) -> bool:
+        return not run.by_console and run.off_ms is None
+
+    def _could_be_stopped(self, machine: Machine) -> bool:
+        """Whether one armed enforcer worked as documented."""
+        facts = self.world.scenario.facts
+        timer = (
+            facts.timer_min_lead_ms is not None
+            and machine.timer_lag_ms <= facts.timer_lateness_ms
+            and machine.timer_wall_error_ms == 0
+            and (machine.timer_ms is not None or machine.power in ("stopping", "stopped"))
+        )
+        agent = (
+            facts.in_guest_stop is not None
+            and machine.guest_stop_works
+            and (machine.guest is not None or machine.power in ("stopping", "stopped"))
+        )
+        daemon = machine.failed_stops == 0 and self.world.daemon_worked()
+        return timer or agent or daemon
+
+    def _check_books(self, jobs: Sequence[JobBooks]) -> None:
+        """I3: after a true answer the books are never below the platform's meter."""
+        owners = {name: job for job in jobs for name in job.machines}
+        for name, asked_ms in self._reads.items():
+            job = owners.get(name)
+            if job is None:
+                continue
+            machine = self.world.cloud.by_id[name]
+            quantum_s = machine.prices.quantum_s
+            true = sum(run.micros(asked_ms, quantum_s) for run in machine.runs)
+            true += machine.disk_micros(asked_ms)
+            booked = self.world.posted_of(name)
+            if booked < true - self.tolerance_micros(machine):
+                self.violate("I3", name, f"booked {booked}, metered {true} micro-yuan")
+
+    def tolerance_micros(self, machine: Machine) -> int:
+        """One quantum for each power interval, at its dearest price, and a second of disk."""
+        dearest = [max(micros for _, micros in run.prices) for run in machine.runs]
+        quanta = sum(machine.prices.quantum_s * micros // 3_600 + 2 for micros in dearest)
+        return quanta + machine.prices.disk // 3_600 + 2
+
+    def note_price_rise(self, rise_micros_per_hour: int) -> None:
+        """A rise may cost until it is seen and the instance saved and stopped."""
+        for job in self.world.books():
+            track = self.track(job)
+            if track.order is None:
+                continue
+            for machine in self.own_machines(job):
+                if machine.is_charged:
+                    reach_ms = self.world.lateness_ms(track.order)
+                    quantum_ms = machine.prices.quantum_s * MS_PER_S
+                    quanta = -(-reach_ms // quantum_ms) + 1
+                    track.extra_micros += quanta * quantum_ms * rise_micros_per_hour // HOUR_MS
+
+    # ------------------------------------------------------------------ verdicts
+
+    def _check_reason(self, job: JobBooks) -> None:
+        """A healthy run whose telemetry works is not paused by mistake."""
+        track = self.track(job)
+        if job.reason is None or track.judged_reason or track.order is None:
+            return
+        track.judged_reason = True
+        if job.state in FINAL_STATES:
+            self.on_final(job)
+        if self._is_wrong(job, track.order):
+            self.figures.wrong_pauses += 1
+            self.violate("wrong_pause", job.name, f"paused as {job.reason}")
+
+    def _is_wrong(self, job: JobBooks, order: Order) -> bool:
+        if not order.script.is_healthy:
+            return False
+        counts = self.world.faults.counts
+        disturbed = any(kind in counts for kind in ("telemetry_gap", "telemetry_frozen"))
+        if job.reason in GUARD_REASONS:
+            return not disturbed
+        troubled = any(kind in counts for kind in EXCUSES_BLIND)
+        if job.reason in ("blind", "platform", "max_hours"):
+            return not troubled and self.world.faults.mood == "calm"
+        if job.reason == "budget":
+            return not troubled and self._had_room(job, order)
+        return False
+
+    def _had_room(self, job: JobBooks, order: Order) -> bool:
+        """Whether half a lease more would have fitted the cap, without rises and other caps."""
+        track = self.track(job)
+        if self.world.scenario.caps.month_micros is not None or track.extra_micros:
+            return False
+        tariff = tariff_of(self.world.cloud.prices)
+        length_ms = order.spec.lease_ms // 2
+        latency_ms = self.world.latency_ms(order)
+        now = self.world.clock.now()
+        needed = needed_micros(tariff, None, now, length_ms, latency_ms)
+        quantum = tariff.quantum_s * tariff.price_micros_per_hour // 3_600
+        return job.cap_micros - job.posted_micros - job.hold_micros > needed + 2 * quantum
+
+    # ------------------------------------------------------------------ once healed
+
+    def check_right(self) -> None:
+        """Liveness: what is charged is either covered by a lease or on its way to off."""
+        now_ms = self.world.clock.now().utc_ms
+        owners = {name: job for job in self.world.books() for name in job.machines}
+        for machine in self.world.own():
+            if not machine.is_charged or machine.power in ("stopping", "stopping again"):
+                continue
+            job = owners.get(machine.id)
+            if job is None:
+                continue  # the stray watch has its own time: see `check_end`
+            covered = job.lease_end_ms is not None and now_ms < job.lease_end_ms
+            if job.state == "saving" or (covered and job.reason is None):
+                continue
+            self.violate("liveness", machine.id, f"{machine.power} while {job.name} is {job.state}")
+
+    def check_end(self) -> None:
+        """At the very end: nothing runs, every job has ended, books and meter agree."""
+        jobs = self.world.books()
+        for job in jobs:
+            self._check_cap(job)
+            if job.state not in FINAL_STATES:
+                self.violate("liveness", job.name, f"still {job.state} ({job.reason})")
+            if job.pending_micros and job.state in FINAL_STATES:
+                self.violate("I4", job.name, f"{job.pending_micros} pending in a final state")
+        for machine in self.world.own():
+            if machine.is_charged or machine.power == "starting":
+                self.figures.orphans += 1
+                self.violate("orphan", machine.id, f"is {machine.power} at the end")
+            if self._books_are_exact():
+                self._check_exact(machine)
+
+    def _books_are_exact(self) -> bool:
+        counts = self.world.faults.counts
+        blurs = (
+            "clock_jump",
+            "stale_read",
+            "stale_beyond",
+            "price_change",
+            "new_boot",
+            "wrong_bill",
+        )
+        return self.world.scenario.tells_charges and not any(kind in counts for kind in blurs)
+
+    def _check_exact(self, machine: Machine) -> None:
+        """I3: every metered second charged exactly once."""
+        now_ms = self.world.clock.true_ms
+        booked = self.world.posted_of(machine.id)
+        true = machine.running_micros(now_ms)
+        if machine.released_ms is None:
+            true += machine.disk_micros(now_ms)
+        slack = self.tolerance_micros(machine) + machine.prices.disk * self.world.poll_ms // HOUR_MS
+        if machine.prices.disk == 0 and abs(booked - true) > slack:
+            self.violate("I3", machine.id, f"booked {booked}, metered {true} in the end")

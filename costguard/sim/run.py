@@ -1,0 +1,157 @@
+"""Play seeds, in one process or several, and say what was found."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from costguard.core.money import yuan_text
+from costguard.sim.faults import Faults
+from costguard.sim.judge import Figures, Violation
+from costguard.sim.lean import LeanHost
+from costguard.sim.probe import cap_used_percents
+from costguard.sim.real import RealHost
+from costguard.sim.scenario import DAY_MS, draw
+from costguard.sim.world import World
+from costguard.store.migrate import upgrade
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SCHEMA = "costguard.simulate/1"
+REAL = 2  # the tier with the real daemon
+
+
+@dataclass
+class Result:
+    """What one seed came to."""
+
+    seed: int
+    ticks: int
+    simulated_ms: int
+    trace: str
+    mood: str
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+    figures: Figures = field(default_factory=Figures)
+
+
+def play_seed(seed: int, tier: int, days: float) -> Result:
+    """One seed, from its draw to the verdict; the same seed always comes to the same."""
+    rng = Random(f"costguard {tier} {seed}")
+    faults = Faults(rng)
+    calm = faults.mood == "calm"
+    length_ms = int(days * DAY_MS)
+    poll_s = rng.choice((30, 60, 60, 120))
+    jobs = rng.choice((1, 1, 2, 3)) if tier == REAL else rng.choice((1, 2, 3))
+    scenario = draw(rng, length_ms, jobs, poll_s, calm=calm, brief=tier == REAL)
+    world = World(seed, rng, scenario, faults)
+    if tier == REAL:
+        _play_real(world)
+    else:
+        world.host = LeanHost(world)
+        world.play()
+    return Result(
+        seed,
+        world.ticks,
+        world.clock.true_ms - world.began_ms,
+        world.trace_hash,
+        faults.mood,
+        faults.counts,
+        world.judge.violations,
+        world.judge.figures,
+    )
+
+
+def _play_real(world: World) -> None:
+    with tempfile.TemporaryDirectory(prefix="costguard-sim-") as folder:
+        database = Path(folder) / "costguard.db"
+        shutil.copy(_template(), database)
+        host = RealHost(world, database)
+        world.host = host
+        try:
+            world.play()
+        finally:
+            host.close()
+
+
+@lru_cache(maxsize=1)
+def _template() -> Path:
+    """An empty database of the newest schema, made once for this process."""
+    folder = tempfile.mkdtemp(prefix="costguard-schema-")
+    path = Path(folder) / "costguard.db"
+    upgrade(path)
+    return path
+
+
+def play_seeds(
+    seeds: Iterable[int], tier: int, days: float, processes: int = 1
+) -> Iterator[Result]:
+    """Every seed's result, in order, by as many processes as wanted."""
+    if processes <= 1:
+        for seed in seeds:
+            yield play_seed(seed, tier, days)
+        return
+    with ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(_play, [(seed, tier, days) for seed in seeds], chunksize=1)
+
+
+def _play(work: tuple[int, int, float]) -> Result:
+    return play_seed(*work)
+
+
+@dataclass
+class Summary:
+    """What many seeds came to."""
+
+    tier: int
+    first_seed: int
+    days: float
+    seeds: int = 0
+    ticks: int = 0
+    simulated_ms: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    violations: list[Violation] = field(default_factory=list)
+    figures: Figures = field(default_factory=Figures)
+
+    def add(self, result: Result) -> None:
+        """Take one seed in."""
+        self.seeds += 1
+        self.ticks += result.ticks
+        self.simulated_ms += result.simulated_ms
+        self.faults.update(result.faults)
+        self.violations += result.violations
+        self.figures.add(result.figures)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON document of `costguard simulate --json`."""
+        figures = self.figures
+        return {
+            "schema": SCHEMA,
+            "seeds": self.seeds,
+            "first_seed": self.first_seed,
+            "tier": self.tier,
+            "simulated_days": f"{self.simulated_ms / DAY_MS:.2f}",
+            "ticks": self.ticks,
+            "faults_injected": sum(self.faults.values()),
+            "faults_by_kind": dict(sorted(self.faults.items())),
+            "violations": [asdict(violation) for violation in self.violations],
+            "overspend_yuan_max": yuan_text(figures.overspend_micros_max),
+            "overrun_unenforceable_yuan_max": yuan_text(figures.excused_micros_max),
+            "orphans": figures.orphans,
+            "false_stops": figures.false_stops,
+            "false_stops_beyond_contract": figures.false_stops_beyond,
+            "wrong_pauses": figures.wrong_pauses,
+            "grants": figures.grants,
+            "stops_proven": figures.stops,
+            "cap_used_percent_median": median(cap_used_percents(quantum_s=1)),
+            "cap_used_percent_median_hourly": median(cap_used_percents(quantum_s=3_600)),
+        }
