@@ -10,7 +10,7 @@ Nothing here was tried against a live account.
 - (d) Amounts are thousandths of a yuan. (s) `blocked_asset` is part of `assets` and not to spend.
 - (s) No stock is `InternalError`, told apart by its words (暂无库存) alone.
 - (s) A power-off that comes while the instance is starting is accepted and lost.
-- (d) Billed by the second, settled on the hour and at power-off, a tenth of a fen at least; paid
+- (d) Billed by the second, settled on the hour and at power-off, 0.01 yuan at least; paid
   disk expansion goes on costing while it is off.
 - (d) The price is told of instances that exist, not of what could be rented: what the console
   shows belongs into `prices_yuan_per_hour`.
@@ -80,6 +80,7 @@ API = "/api/v1/dev/instance/pro"
 PAGE = 100
 RELEASE_AFTER_DAYS = 15
 DAY_MS = 86_400_000
+LEAST_MICROS = 10_000  # (d) what is charged at least for a start
 STARTING_RETRY_S = 5.0
 WORK_DIR = "/root/autodl-tmp"  # (d) the data disk, kept while the instance is off
 
@@ -114,7 +115,7 @@ class AutoDl:
             settings, BASE_URL, (token,), {"Authorization": token.get_secret_value()}
         )
         self._cuda = int(str(settings.get("cuda_v_from", "118")))
-        self._prices = PriceBook("autodl", CARDS, settings)
+        self._prices = PriceBook("autodl", CARDS, settings, minimum_micros=LEAST_MICROS)
         self._known = Known()
         self._names: dict[str, str] = {}
         self.facts = ProviderFacts(
@@ -321,7 +322,7 @@ class AutoDl:
             told = details.get("payg_price")
             tariff = self._known.tariff(
                 instance_id,
-                Tariff(price_micros_per_hour=milli_micros(told)) if told else None,
+                _tariff(told) if told else None,
                 lambda: self._prices.find(card, count)[1],
             )
             charge = str(item.get("charge_type") or "payg")
@@ -343,6 +344,11 @@ class AutoDl:
             unfit=None if charge == "payg" else f"it is charged as {charge}, not by use (payg)",
             release_at_ms=(off_ms or 0) + RELEASE_AFTER_DAYS * DAY_MS if is_off else None,
         )
+
+
+def _tariff(milli_yuan_per_hour: Any) -> Tariff:
+    price = milli_micros(milli_yuan_per_hour)
+    return Tariff(price_micros_per_hour=price, minimum_micros=LEAST_MICROS)
 
 
 def _judge(body: Mapping[str, Any], what: str) -> ProviderError | None:

@@ -47,8 +47,8 @@ def price_micros(value: Any, yuan_per_unit_micros: int = MICROS_PER_YUAN) -> int
     return price
 
 
-def monthly_micros(price: Any, gigabytes: int, yuan_per_unit_micros: int) -> int:
-    """Micro-yuan an hour of a disk that is priced per GB and month, exactly, rounded up."""
+def monthly_micros(price: Any, gigabytes: int, yuan_per_unit_micros: int = MICROS_PER_YUAN) -> int:
+    """Millionths an hour of a disk that is priced per GB and month, exactly, rounded up."""
     exact = Fraction(decimal(price)) * gigabytes * yuan_per_unit_micros / HOURS_PER_MONTH
     return math.ceil(exact)
 

@@ -66,6 +66,8 @@ class Rig:
     account: Account
     price_micros: int = 15_500_000  # of one card for one hour, running, disks included
     quantum_s: int = 1
+    minimum_s: int = 0
+    minimum_micros: int = 0
     paused_micros: int = 0
     disk_micros: int = 0  # what of the price is for disks, which two cards do not double
     image: str = "image-1"
@@ -140,7 +142,7 @@ def autodl(**settings: Any) -> Rig:
     cloud = FakeAutoDl()
     prices = {"RTX 3090 48G": "15.5", "h800": 9}
     account = AutoDl({**common(cloud), "prices_yuan_per_hour": prices, **settings})
-    return Rig("autodl", cloud, account, gpu="RTX 3090 48G")
+    return Rig("autodl", cloud, account, gpu="RTX 3090 48G", minimum_micros=10_000)
 
 
 def chenyu(**settings: Any) -> Rig:
@@ -175,9 +177,9 @@ def runpod(**settings: Any) -> Rig:
         "runpod",
         cloud,
         account,
-        price_micros=14_680_000,  # (2 + 0.10 * 80 / 730) * 7.3
+        price_micros=14_680_001,  # (2 + 0.10 * 80 / 730) * 7.3, in whole millionths of a dollar
         paused_micros=100_000,  # 0.20 * 50 / 730 * 7.3
-        disk_micros=80_000,
+        disk_micros=80_001,
         image="runpod/pytorch",
     )
 
@@ -218,8 +220,8 @@ def aws(**settings: Any) -> Rig:
         "aws",
         cloud,
         account,
-        price_micros=14_680_000,  # (2 + 0.08 * 100 / 730) * 7.3
-        quantum_s=60,
+        price_micros=14_680_001,  # (2 + 0.08 * 100 / 730) * 7.3, in whole millionths of a dollar
+        minimum_s=60,
         paused_micros=80_000,
         image=cloud.image,
         gpu="g5.xlarge",

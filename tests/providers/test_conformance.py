@@ -7,7 +7,6 @@ import contextlib
 import pytest
 
 from costguard.core.power import Power
-from costguard.core.tariff import Tariff
 from costguard.providers.base import Absent, NoCapacity, Refused, Unclear
 from tests.providers.asking import call, every, hasty, rent
 from tests.providers.rigs import NOW, TAG, Rig
@@ -55,17 +54,17 @@ def test_an_instance_lives(rig: Rig) -> None:
 @every
 def test_money_is_in_the_right_unit(rig: Rig) -> None:
     """The quote, the rented instance and the same one switched off have one and the same tariff."""
-    right = Tariff(
-        price_micros_per_hour=rig.price_micros,
-        quantum_s=rig.quantum_s,
-        paused_micros_per_hour=rig.paused_micros,
-    )
-    assert rig.account.price(rig.request()).tariff == right
     view = rent(rig)
-    assert view.tariff == right
     rig.account.stop(view.id)
     rig.cloud.settle()
-    assert rig.account.read(view.id, NOW).tariff == right
+    off = rig.account.read(view.id, NOW)
+    for tariff in (rig.account.price(rig.request()).tariff, view.tariff, off.tariff):
+        assert tariff.price_micros_per_hour == rig.price_micros
+        assert tariff.paused_micros_per_hour == rig.paused_micros
+        assert (tariff.quantum_s, tariff.by_clock) == (rig.quantum_s, False)
+        assert (tariff.minimum_s, tariff.minimum_micros) == (rig.minimum_s, rig.minimum_micros)
+        abroad = rig.account.facts.currency != "CNY"
+        assert (tariff.foreign is not None) is abroad, "the rate belongs into the books"
 
 
 @every
