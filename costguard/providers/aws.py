@@ -115,6 +115,7 @@ class Aws:
             timer_min_lead_ms=None if self._role is None else 2 * MINUTE_MS,
             timer_lateness_ms=0 if self._role is None else MINUTE_MS,
             arms_timer_at_create=False,
+            timer_step_ms=MINUTE_MS,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
             in_guest_stop_given="in_guest_stop_command" in settings,
@@ -286,6 +287,10 @@ class Aws:
         """None: see `bill_micros`."""
         del instance_id, since_ms, until_ms
         return ()
+
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
 
     # ------------------------------------------------------------------ the calls
 

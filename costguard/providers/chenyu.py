@@ -264,6 +264,10 @@ class Chenyu:
                 found.append(line)
         return tuple(found)
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

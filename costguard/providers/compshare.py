@@ -277,6 +277,10 @@ class Compshare:
                 ]
         return tuple(found)
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(

@@ -10,7 +10,14 @@ from costguard.core.money import yuan_screen
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Tariff
 from costguard.errors import UserError
-from costguard.providers.base import CreateRequest, InstanceView, NoCapacity, Refused
+from costguard.providers.base import (
+    Absent,
+    CreateRequest,
+    InstanceView,
+    NoCapacity,
+    Provider,
+    Refused,
+)
 from costguard.providers.units import price_micros
 
 if TYPE_CHECKING:
@@ -159,6 +166,20 @@ def flat(value: Any, name: str = "") -> dict[str, str]:
     for key, item in pairs:
         found |= flat(item, f"{name}.{key}" if name else key)
     return found
+
+
+def adopted(account: Provider, instance_id: str, now: Moment) -> InstanceView:
+    """An instance that somebody made in the console, if it can be kept under a cap.
+
+    Refused, with why, where a stop would not stop its meter; Absent where it is not, or is gone.
+    """
+    view = account.read(instance_id, now)
+    name = account.facts.name
+    if view.read.power is Power.RELEASED:
+        raise Absent(f"{name}: {instance_id} has been given back")
+    if view.unfit is not None:
+        raise Refused(f"{name}: {instance_id} cannot be adopted: {view.unfit}")
+    return view
 
 
 def wish(gpu: str | None, count: int = 1) -> CreateRequest:

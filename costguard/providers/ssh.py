@@ -191,6 +191,10 @@ class SshBox:
         del instance_id, since_ms, until_ms
         return ()
 
+    def platform_ms(self) -> int | None:
+        """Not told: there is no platform."""
+        return None
+
     # ------------------------------------------------------------------ the commands
 
     def _own(self, instance_id: str) -> None:

@@ -230,6 +230,10 @@ class Vast:
         """The charges of one instance, a line for each kind."""
         return self._charges(instance_id, since_ms // 1_000, until_ms // 1_000)
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
@@ -91,6 +92,7 @@ class Wire:
         self._clock = clock
         self._hidden = forms_of([secret.get_secret_value() for secret in secrets])
         self._back_off = BackOff(clock)
+        self.date_ms: int | None = None  # the server's clock at its last answer
 
     @classmethod
     def of(
@@ -185,6 +187,7 @@ class Wire:
         heard: tuple[str, ...],
     ) -> Answer:
         retry_after_s = seconds_of(headers.get("Retry-After", ""))
+        self.date_ms = ms_of_date(headers.get("Date", "")) or self.date_ms
         if status == requests.codes.too_many_requests:
             raise self._back_off.refused(name, retry_after_s)
         said = content.decode("utf-8", "replace").lower()
@@ -223,6 +226,14 @@ def seconds_of(text: str) -> float | None:
         return max(float(text), 0.0)
     except ValueError:
         return None  # our own back-off serves
+
+
+def ms_of_date(text: str) -> int | None:
+    """UTC ms of an HTTP date; None for what is none."""
+    try:
+        return int(parsedate_to_datetime(text).timestamp()) * 1_000
+    except ValueError:
+        return None
 
 
 def forms_of(values: Iterable[str]) -> tuple[str, ...]:

@@ -247,6 +247,10 @@ class Xiangongyun:
         del instance_id, since_ms, until_ms
         return ()
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from costguard.core.power import Power
 from costguard.providers.base import Absent, NoCapacity, Refused, Unclear
+from costguard.providers.shared import adopted
 from tests.providers.asking import call, every, hasty, rent
 from tests.providers.rigs import NOW, TAG, Rig
 
@@ -230,3 +231,34 @@ def test_no_capacity_at_a_start_is_no_capacity(rig: Rig) -> None:
             rig.account.start(view.id)
         assert not rig.account.read(view.id, NOW).waits_for_capacity
     assert rig.cloud.counts["create"] == 1
+
+
+# ------------------------------------------------------------------------------------ adopting
+
+
+@every
+def test_what_was_made_in_the_console_is_adopted_by_its_id(rig: Rig) -> None:
+    """On or off; what is not there is not."""
+    machine = rig.cloud.add("by-hand", "running", asked=rig.extra)
+    view = adopted(rig.account, machine.id, NOW)
+    assert (view.id, view.read.power) == (machine.id, Power.RUNNING)
+    assert view.tariff.price_micros_per_hour == rig.price_micros
+    with pytest.raises(Absent):
+        adopted(rig.account, rig.cloud.new_id(999), NOW)
+
+
+@pytest.mark.parametrize("rig", ["compshare", "autodl", "chenyu"], indirect=True)
+def test_what_a_stop_would_not_stop_is_not_adopted(rig: Rig) -> None:
+    """It is said why."""
+    machine = rig.cloud.add("by-hand", "running", charge="Month")
+    with pytest.raises(Refused, match="cannot be adopted: it is"):
+        adopted(rig.account, machine.id, NOW)
+
+
+@pytest.mark.parametrize("rig", ["aws"], indirect=True)
+def test_what_was_given_back_is_not_adopted(rig: Rig) -> None:
+    """AWS still tells of it for an hour."""
+    view = rent(rig)
+    rig.account.release(view.id)
+    with pytest.raises(Absent, match="given back"):
+        adopted(rig.account, view.id, NOW)
