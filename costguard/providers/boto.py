@@ -22,7 +22,7 @@ from costguard.providers.base import (
     Refused,
     Unclear,
 )
-from costguard.providers.declared import ms_option, secret_of
+from costguard.providers.declared import ms_option, proxies_of, secret_of
 from costguard.providers.wire import READ_TIMEOUT_MS, BackOff, forms_of, ms_of_date, seconds_of
 
 if TYPE_CHECKING:
@@ -130,7 +130,10 @@ class BotoWire:
             read_s = ms_option(self._settings, "read_timeout_s", READ_TIMEOUT_MS) / 1_000
             key_id, key = self._keys
             config = Config(
-                connect_timeout=5, read_timeout=read_s, retries={"total_max_attempts": 1}
+                connect_timeout=5,
+                read_timeout=read_s,
+                retries={"total_max_attempts": 1},
+                proxies=proxies_of(self._settings),
             )
             with _SESSION_LOCK:  # making clients is not thread-safe
                 if not _SESSION:

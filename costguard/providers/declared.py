@@ -50,6 +50,7 @@ DOLLARS = (
 # What every adapter over HTTP takes beside its own fields.
 COMMON = (
     Option("base_url", "another address of the same API"),
+    Option("proxy", "an HTTP proxy to go through, such as http://127.0.0.1:7890"),
     Option("poll_interval_s", "how often the power state is asked for"),
     Option("read_timeout_s", "how long one answer may take"),
     Option("stop_latency_s", "the longest you have seen from stop to the end of the meter"),
@@ -157,6 +158,24 @@ def dollar_option(settings: Mapping[str, Any], platform: str) -> Dollar:
             "for example yuan_per_usd = 7.3; take your card's rate, and round up",
         )
     return Dollar(int(rate * MICROS), str(settings.get("yuan_per_usd_date", "undated")))
+
+
+def proxies_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The proxy for both schemes; none unless the config names one: surroundings are not asked.
+
+    UserError where it holds a password: that is a secret, and the config is no place for one.
+    """
+    proxy = settings.get("proxy")
+    if proxy is None:
+        return {}
+    if "@" in str(proxy):
+        raise UserError(
+            "secret_in_config",
+            "a proxy with a password does not belong into this file",
+            "proxy",
+            "let a local proxy hold it, and name that: proxy = 'http://127.0.0.1:7890'",
+        )
+    return {"http": str(proxy), "https": str(proxy)}
 
 
 def guest_stop(settings: Mapping[str, Any]) -> tuple[str, ...] | None:

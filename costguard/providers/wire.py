@@ -19,7 +19,7 @@ from urllib.parse import quote, quote_plus
 import requests
 
 from costguard.providers.base import Unclear
-from costguard.providers.declared import ms_option
+from costguard.providers.declared import ms_option, proxies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -85,7 +85,9 @@ class Wire:
         secrets: Iterable[SecretStr] = (),
         read_timeout_s: float = READ_TIMEOUT_MS / 1_000,
         clock: Callable[[], float] = time.monotonic,
+        proxies: Mapping[str, str] | None = None,
     ) -> None:
+        self._proxies = dict(proxies or {})
         self._base_url = base_url.rstrip("/")
         self._headers = dict(headers or {})
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
@@ -109,6 +111,7 @@ class Wire:
             secrets=secrets,
             read_timeout_s=ms_option(settings, "read_timeout_s", READ_TIMEOUT_MS) / 1_000,
             clock=settings.get("clock", time.monotonic),
+            proxies=proxies_of(settings),
         )
 
     def __repr__(self) -> str:
@@ -139,6 +142,7 @@ class Wire:
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy and no .netrc that nobody here chose
+                session.proxies.update(self._proxies)
                 with session.request(
                     method,
                     self._base_url + path,
