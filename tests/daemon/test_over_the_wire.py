@@ -1,4 +1,4 @@
-"""The daemon over a real adapter: the platform in memory, reached by Compshare's wire format."""
+"""The daemon over real adapters: the platform in memory, reached by the wire formats of two."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import pytest
 
 from costguard.daemon.commands import Commands
 from costguard.daemon.loop import Loop
-from costguard.providers.base import CreateRequest
+from costguard.providers.autodl import AutoDl
+from costguard.providers.base import Account, CreateRequest
 from costguard.providers.compshare import Compshare
 from tests.daemon.world import YUAN, InlineExecutor, World, spec_of
+from tests.providers.fakes.autodl import FakeAutoDl
 from tests.providers.fakes.compshare import FakeCompshare
 from tests.providers.fakes.platform import Call, Machine, Reply
 
@@ -24,6 +26,28 @@ LEASE_MS = 1_800_000
 POLL_S = 15
 
 
+def mirrored(cloud: FakeCloud, gpu: str) -> dict[str, Machine]:
+    """The machines of the world's platform, as our fakes keep theirs."""
+    cloud.settle()
+    return {
+        one.id: Machine(
+            one.id,
+            one.tag,
+            gpu,
+            power="gone" if one.released_ms else one.power,
+            boots=22_000 + 100 * int(one.id[2:]) + one.boots - 30_000,
+            created_s=one.created_ms // 1_000,
+            timer_s=None if one.timer_ms is None else one.timer_ms // 1_000,
+        )
+        for one in cloud.machines
+    }
+
+
+def asked(tag: str) -> CreateRequest:
+    """What reaches the world's platform of a create call."""
+    return CreateRequest("n", tag, "3090", 1, None, None, "", None, None)
+
+
 class Bridge(FakeCompshare):
     """Compshare's answers about the machines of the world's own platform."""
 
@@ -33,27 +57,13 @@ class Bridge(FakeCompshare):
 
     def answer(self, route: str, call: Call) -> Reply:
         """As the platform is at this instant."""
-        self.cloud.settle()
+        self.machines = mirrored(self.cloud, "3090")
         self.now_s = self.cloud.clock.true_ms // 1_000
         self.price = str(self.cloud.price / YUAN)
-        self.machines = {
-            one.id: Machine(
-                one.id,
-                one.tag,
-                "3090",
-                power="gone" if one.released_ms else one.power,
-                boots=one.boots,
-                created_s=one.created_ms // 1_000,
-                timer_s=None if one.timer_ms is None else one.timer_ms // 1_000,
-            )
-            for one in self.cloud.machines
-        }
         return super().answer(route, call)
 
     def _item(self, machine: Machine) -> dict[str, Any]:
-        port = 22_000 + 100 * int(machine.id[2:]) + machine.boots
-        line = {"SshLoginCommand": f"ssh -p {port} root@127.0.0.1", "DiskPrice": 0}
-        return {**super()._item(machine), **line}
+        return {**super()._item(machine), "DiskPrice": 0}
 
     def _price(self, form: dict[str, str]) -> Any:
         details = super()._price(form)["PriceDetails"]
@@ -61,9 +71,8 @@ class Bridge(FakeCompshare):
 
     def _create(self, form: dict[str, str]) -> Any:
         assert form["ChargeType"] == "Postpay"
-        now = self.cloud.clock.now()
-        request = CreateRequest("n", form["Name"], "3090", 1, None, None, "", None, None)
-        return {"UHostIds": [self.cloud.create(request, now).id]}
+        made = self.cloud.create(asked(form["Name"]), self.cloud.clock.now())
+        return {"UHostIds": [made.id]}
 
     def _start(self, form: dict[str, str]) -> Any:
         self.cloud.start(form["UHostId"])
@@ -79,6 +88,31 @@ class Bridge(FakeCompshare):
             return self._no(230, "SchedulerStopTime is too early")
         self.cloud.arm_timer(form["UHostId"], at_s * 1_000)
         return {}
+
+
+class AutoDlBridge(FakeAutoDl):
+    """AutoDL's answers about the machines of the world's own platform."""
+
+    def __init__(self, cloud: FakeCloud) -> None:
+        super().__init__()
+        self.cloud = cloud
+
+    def answer(self, route: str, call: Call) -> Reply:
+        """As the platform is at this instant."""
+        self.machines = mirrored(self.cloud, "v-48g-350w")
+        self.now_s = self.cloud.clock.true_ms // 1_000
+        self.price = str(self.cloud.price / YUAN)
+        return super().answer(route, call)
+
+    def _create(self, body: dict[str, Any]) -> Any:
+        return self.cloud.create(asked(body["instance_name"]), self.cloud.clock.now()).id
+
+    def _start(self, machine: Machine) -> Any:
+        self.cloud.start(machine.id)
+
+    def _stop(self, machine: Machine) -> Any:
+        if machine.power != "starting":  # the trap: accepted, and lost
+            self.cloud.stop(machine.id)
 
 
 @pytest.fixture
@@ -108,10 +142,31 @@ def world(plain: World, bridge: Bridge) -> World:
             "stop_latency_s": 60,
         }
     )
-    plain.context = replace(plain.context, provider=lambda name: account)
-    plain.loop = Loop(plain.context, InlineExecutor())
-    plain.commands = Commands(plain.context, plain.loop.wake)
-    return plain
+    return reached_by(plain, account)
+
+
+def reached_by(world: World, account: Account) -> World:
+    """The world, its daemon wired to this adapter."""
+    world.context = replace(world.context, provider=lambda name: account)
+    world.loop = Loop(world.context, InlineExecutor())
+    world.commands = Commands(world.context, world.loop.wake)
+    return world
+
+
+@pytest.fixture
+def autodl(plain: World) -> Iterator[World]:
+    """A world whose platform is reached over AutoDL's wire."""
+    bridge = AutoDlBridge(plain.cloud)
+    account = AutoDl(
+        {
+            "base_url": bridge.url,
+            "token": bridge.secrets[0],
+            "prices_yuan_per_hour": {"RTX 3090 48G": 36},
+            "stop_latency_s": 60,
+        }
+    )
+    yield reached_by(plain, account)
+    bridge.close()
 
 
 def job(**changes: Any) -> Any:
@@ -159,3 +214,34 @@ def test_an_unclear_create_is_resolved_by_our_tag(
     world.until_state("training", within_s=120)
     assert len(world.cloud.machines) == 1
     assert bridge.counts["create"] == 1 + (not after)
+
+
+def autodl_job() -> Any:
+    """No timer and nothing proven from inside: the user has said that best effort will do."""
+    wish = {"image": "image-a", "gpu": "RTX 3090 48G"}
+    spec = spec_of(yuan=100, wish=wish, best_effort=True)
+    return replace(spec, lease_ms=LEASE_MS)
+
+
+def test_a_job_runs_to_its_end_on_autodl(autodl: World) -> None:
+    """Rented, trained, stopped and seen stopped; the books are never below the bill."""
+    autodl.set_script(steps=30)
+    machine = autodl.start_training(autodl_job())
+    autodl.until_final(within_s=600)
+    assert autodl.job().state == "finished"
+    assert not autodl.cloud.charged
+    bill, books = autodl.cloud.machine_micros(machine), autodl.posted()
+    assert bill <= books <= bill + 2 * POLL_S * autodl.cloud.price // 3_600
+
+
+def test_a_pause_while_it_is_starting_is_not_lost_for_good(autodl: World) -> None:
+    """AutoDL says yes and forgets it: the stop comes again until it has been seen to work."""
+    autodl.cloud.habits.start_ms = 40_000
+    autodl.submit(autodl_job())
+    autodl.until(lambda: autodl.cloud.machines, 60, "the machine")
+    autodl.commands.pause({"job": "job"})
+    autodl.until_final(within_s=600)
+    assert autodl.job().state == "paused"
+    assert not autodl.cloud.charged
+    (machine,) = autodl.cloud.machines
+    assert (machine.power, machine.boots) == ("stopped", 1), "it had come up: the first was lost"
