@@ -27,6 +27,7 @@ clients that say they were run.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -161,11 +162,11 @@ class AutoDl:
         if power is not Power.STOPPED:
             details = self._data("GET", f"{API}/snapshot", query={"instance_uuid": instance_id})
         if instance_id not in self._names or power is Power.STOPPED:
-            # Lists alone tell the name, and since when it is off.
-            for item in self._pages(f"{API}/list"):
-                with understood("autodl list"):
-                    if item["uuid"] == instance_id:
-                        return self._view(item, status, details, now)
+            # Lists alone tell the name, and since when it is off; the state is known without.
+            with contextlib.suppress(Unclear):
+                item = self._find(instance_id)
+                if item is not None:
+                    return self._view(item, status, details, now)
         with understood(f"autodl {instance_id}"):
             named = {"uuid": instance_id, "name": self._names.get(instance_id, "")}
             return self._view({**details, **named}, status, details, now)
@@ -304,6 +305,13 @@ class AutoDl:
             yield from items
             if page >= last or not items:
                 return
+
+    def _find(self, instance_id: str) -> Mapping[str, Any] | None:
+        for item in self._pages(f"{API}/list"):
+            with understood("autodl list"):
+                if item["uuid"] == instance_id:
+                    return item
+        return None
 
     def _listed(self, item: Mapping[str, Any], now: Moment) -> InstanceView:
         return self._view(item, str(item["status"]), {}, now)

@@ -15,7 +15,8 @@ Nothing here was tried against a live account.
   says that their meter stands still.
 - (d) Prices in yuan per card and hour; whether a pod (a ready-made application) adds its own is
   not said: what it costs is looked up for images alone.
-- (d) `charging_type` is a number without a key: 0 is taken for by-use (g), all else is unfit.
+- (d) `charging_type` is a number without a key, and create calls take none: what we rent is by
+  use. To adopt another, say in `by_use_charging_type` which number the console's hourly ones have.
 - Not said anywhere: the billing unit (the hour assumed, per start), what a stopped instance
   costs, whether a power-off from inside stops the meter, whether and when one is deleted.
 - (g) From stop to the meter's end 3 minutes, the timer's lateness 1 minute.
@@ -79,7 +80,6 @@ if TYPE_CHECKING:
 BASE_URL = "https://www.chenyu.cn/api/open/v2"
 PAGE = 50
 WORK_DIR = "/root"
-BY_USE = 0
 
 POWER = {
     1: Power.STARTING,
@@ -112,6 +112,8 @@ class Chenyu:
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"}
         self._wire = Wire.of(settings, BASE_URL, (token,), headers)
         self._quantum_s = quantum_option(settings, "hour")
+        own = settings.get("by_use_charging_type")
+        self._by_use = None if own is None else str(own)
         self._known = Known()
         self._tags: dict[str, str] = {}
         self._claims: dict[str, _Claim] = {}
@@ -334,25 +336,27 @@ class Chenyu:
     def _view(self, item: Mapping[str, Any], now: Moment) -> InstanceView:
         instance_id, status = str(item["instance_uuid"]), int(item["status"])
         power = POWER.get(status, Power.UNKNOWN)
-        by_use = item.get("charging_type") in (None, BY_USE)
-        if power is Power.STOPPED and not by_use:
+        charge = str(item.get("charging_type", ""))
+        by_use = None if self._by_use is None else charge == self._by_use
+        if power is Power.STOPPED and by_use is False:
             power = Power.OFF_BILLING
+        tag = self._tag(item)
         gpu, count = str(item["gpu_uuid"]), int(item["gpu_nums"])
         tariff = self._known.tariff(
             instance_id, self._told(item), lambda: self._quote(self._kind(gpu), count).tariff
         )
         return InstanceView(
             id=instance_id,
-            tag=self._tag(item),
+            tag=tag,
             gpu=str(item.get("gpu_name") or gpu),
             read=PowerRead(power=power, begun=now, timer_at_ms=_timer_ms(item)),
             tariff=tariff,
             ssh=_ssh(item) if power is Power.RUNNING else None,
             created_ms=ms_of_s(item.get("create_time")),
             gpu_count=count,
-            charge_type=str(item.get("charging_type", "")),
+            charge_type=charge,
             status=str(status),
-            unfit=None if by_use else "it is not charged by use: a stop would not stop the meter",
+            unfit=_unfit(charge, by_use=by_use, is_ours=tag != str(item.get("title") or "")),
         )
 
     def _told(self, item: Mapping[str, Any]) -> Tariff | None:
@@ -363,6 +367,17 @@ class Chenyu:
             return self._quote(self._kind(str(item["gpu_uuid"])), int(item["gpu_nums"])).tariff
         except ProviderError:
             return None  # a price list that fails must not hide the power state
+
+
+def _unfit(charge: str, *, by_use: bool | None, is_ours: bool) -> str | None:
+    if by_use is False:
+        return "it is not charged by use: a stop would not stop the meter"
+    if by_use is None and not is_ours:
+        return (
+            f"whether its charging_type {charge} is by use is not documented: if the console says "
+            f"so, set by_use_charging_type = {charge} under [providers.chenyu]"
+        )
+    return None
 
 
 def _judge(status: int, body: Mapping[str, Any], what: str) -> ProviderError | None:
@@ -411,6 +426,7 @@ DECLARATION = Declaration(
     title="晨羽智云",
     credentials=(Credential("token", "API Key", "chenyu.cn 控制台 > API管理 (shown once)"),),
     options=(
+        Option("by_use_charging_type", "which number hourly instances have: needed to adopt one"),
         Option("billing", "what a power interval is rounded up to: second, minute, hour", "hour"),
     ),
     open=Chenyu,

@@ -149,7 +149,7 @@ def chenyu(**settings: Any) -> Rig:
     """晨羽智云; its names are taken here, unlike on the platform, so that lists can be tested."""
     cloud = FakeChenyu()
     cloud.foreign_titles = False
-    account = Chenyu({**common(cloud), **settings})
+    account = Chenyu({**common(cloud), "by_use_charging_type": 0, **settings})
     return Rig("chenyu", cloud, account, quantum_s=3_600)
 
 
