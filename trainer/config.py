@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from trainer.options import RunOptions
 from trainer.template import QWEN_DEFAULT_SYSTEM
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class Config:
     max_steps: int = -1
     max_samples: int | None = None
     cutoff_len: int = 1024
+    val_size: float = 0.0
+    """Held out of training: a share below 1, or a number of samples."""
     max_grad_norm: float = 1.0
     optim: str = "adamw_torch"
     seed: int = 42
@@ -47,6 +50,8 @@ class Config:
     resume: str = "auto"
     threads: int = 0
     """0: as many as there are cores, 2 at most."""
+    run: RunOptions = field(default_factory=RunOptions)
+    """How it runs, when it judges and stops early."""
     notices: tuple[str, ...] = ()
     """What the command line asked for and gets in another way, or not at all."""
 
@@ -65,6 +70,9 @@ class Config:
             "default_system", "lora_target", "lora_rank", "lora_alpha", "lora_dropout",
             "quantization_bit", "double_quantization", "samples_per_step", "learning_rate",
             "lr_scheduler_type", "warmup_steps", "max_samples", "cutoff_len", "max_grad_norm",
-            "optim", "seed",
+            "optim", "seed", "val_size",
         )  # fmt: skip
-        return {name: getattr(self, name) for name in names}
+        return {
+            **{name: getattr(self, name) for name in names},
+            "init_adapter": None if self.run.init_adapter is None else str(self.run.init_adapter),
+        }

@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from trainer import options as run_options
 from trainer.config import Config
 from trainer.data import CONTROL_TOKENS, find_dataset
 from trainer.exits import USAGE, Refusal
@@ -63,6 +64,7 @@ def parse_train(argv: Sequence[str]) -> Config:
         output_dir=options.output_dir,
         lora_target=_lora_target(options.lora_target, notices),
         gradient_checkpointing=False if options.disable_gradient_checkpointing else None,
+        run=run_options.from_flags(options),
         notices=tuple(notices),
         **{name: getattr(options, name) for name in _SAME_NAMES},
     )
@@ -73,7 +75,7 @@ _SAME_NAMES = (
     "double_quantization", "per_device_train_batch_size", "gradient_accumulation_steps",
     "learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps",
     "max_samples", "cutoff_len", "max_grad_norm", "optim", "seed", "logging_steps", "save_steps",
-    "save_interval_s", "save_total_limit", "resume", "threads",
+    "save_interval_s", "save_total_limit", "resume", "threads", "val_size",
 )  # fmt: skip
 
 
@@ -88,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--default_system", default=QWEN_DEFAULT_SYSTEM,
                       help="the system prompt of rows without one")  # fmt: skip
     what.add_argument("--max_samples", type=_at_least(1), help="the first N of one fixed shuffle")
+    what.add_argument("--val_size", type=float, default=0.0,
+                      help="held out of training: a share below 1, or a number")  # fmt: skip
     what.add_argument("--cutoff_len", type=_at_least(8), default=1024, help="tokens a sample")
     _add_switch(what, "--do_train", "what this command does anyway")
     what.add_argument("--stage", default="sft", help="sft")
@@ -124,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     saves.add_argument("--save_total_limit", type=_at_least(1), default=3)
     saves.add_argument("--resume", default="auto", choices=("auto", "never"))
 
+    run_options.add_flags(parser)
     passed_over = parser.add_argument_group("passed over, with a notice")
     for name in PASSED_OVER:
         passed_over.add_argument(f"--{name}", nargs="?", const="true")

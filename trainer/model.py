@@ -8,6 +8,7 @@ and half as many activations again on a 7B model, for no better loss (TRL #4335,
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import warnings
@@ -15,7 +16,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainer import attention
 from trainer.exits import USAGE, Refusal
+from trainer.plan import Card
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -65,11 +68,56 @@ def choose_device() -> tuple[Any, Any]:
     return torch.device("cuda"), torch.bfloat16
 
 
+def card_name(device: Any) -> str:
+    """The card's name and memory, or `cpu`: whether a plan made for one holds for another."""
+    if device.type != "cuda":
+        return str(device.type)
+    import torch
+
+    facts = torch.cuda.get_device_properties(device)
+    return f"{facts.name} {facts.total_memory // 2**20} MiB"
+
+
+def driver_version() -> str:
+    """The NVIDIA driver's version, or nothing."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return ""
+    return first
+
+
+def measure_card(device: Any) -> Card:
+    """The card as plans see it: its memory that is free for us, and its rate, measured."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    usable = min(free + torch.cuda.memory_reserved(device), int(total * share))
+    size = 4096
+    left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    begin.record()
+    for _ in range(10):
+        left @ right
+    end.record()
+    end.synchronize()
+    flop_per_s = 10 * 2 * size**3 / (begin.elapsed_time(end) / 1000)
+    del left, right
+    torch.cuda.empty_cache()
+    return Card(card_name(device), usable, flop_per_s, attention.best_for(device))
+
+
 def autocast(device: Any) -> AbstractContextManager[Any]:
     """bf16 autocast on a GPU, where fp32 LoRA weights would otherwise pull all to fp32."""
     import torch
 
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    if device.type != "cuda":
+        return nullcontext()
+    # Each weight is cast once a pass anyway, and a cache must not outlive a captured program.
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
 
 
 def load_tokenizer(config: Config) -> Any:
@@ -93,22 +141,21 @@ def load_model(config: Config, device: Any, dtype: Any) -> Any:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
+    quantization = _quantization(config, dtype)
+    # Given as None, it would hide the one in the files of a model that is quantised already.
+    how = {} if quantization is None else {"quantization_config": quantization}
     try:
         base = AutoModelForCausalLM.from_pretrained(
             config.model_name_or_path,
             dtype=dtype,
-            quantization_config=_quantization(config, dtype),
             device_map={"": 0} if device.type == "cuda" else None,
+            **how,
         )
     except (OSError, ValueError) as error:
         raise _unloadable(config, "model", error) from error
     base.config.use_cache = False
     if device.type == "cpu":
         forbid_repacking(base)
-    checkpointing = config.gradient_checkpointing
-    if checkpointing if checkpointing is not None else device.type == "cuda":
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        base.enable_input_require_grads()
     torch.manual_seed(config.seed)
     lora = LoraConfig(
         r=config.lora_rank,
@@ -146,6 +193,13 @@ def assert_no_repacking(model: Any) -> int:
     return len(layers)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the card had no memory left for what was asked of it."""
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
 def trainable(model: Any) -> list[Any]:
     """The parameters that are trained, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -165,8 +219,14 @@ def identity(config: Config) -> str:
     return digest.hexdigest()
 
 
+def is_quantised(config: Config) -> bool:
+    """Whether the model's own files are in 4 bits already."""
+    path = Path(config.model_name_or_path) / "config.json"
+    return path.is_file() and "quantization_config" in json.loads(path.read_bytes())
+
+
 def _quantization(config: Config, dtype: Any) -> Any:
-    if config.quantization_bit is None:
+    if config.quantization_bit is None or is_quantised(config):
         return None
     from transformers import BitsAndBytesConfig
 

@@ -8,6 +8,12 @@ from __future__ import annotations
 import math
 import random
 from functools import lru_cache
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+T = TypeVar("T")
 
 
 def shuffled(count: int, seed: int, purpose: str) -> tuple[int, ...]:
@@ -24,6 +30,22 @@ def choose(count: int, max_samples: int | None, seed: int) -> tuple[int, ...]:
     """The rows to train on: the first `max_samples` of one fixed shuffle, or all."""
     order = shuffled(count, seed, "choose")
     return order if max_samples is None else order[:max_samples]
+
+
+def held_out(rows: Sequence[T], val_size: float, seed: int) -> tuple[list[T], list[T]]:
+    """(to train on, to judge by): `val_size` is a share below 1, else a number of rows.
+
+    The choice depends on the seed and the rows alone, not on what is trained of the rest.
+    """
+    wanted = round(val_size * len(rows)) if val_size < 1 else round(val_size)
+    if val_size <= 0:
+        return list(rows), []
+    wanted = min(max(1, wanted), len(rows) - 1)
+    judged = set(shuffled(len(rows), seed, "held out")[:wanted])
+    return (
+        [row for index, row in enumerate(rows) if index not in judged],
+        [row for index, row in enumerate(rows) if index in judged],
+    )
 
 
 def steps_per_epoch(count: int, samples_per_step: int) -> int:

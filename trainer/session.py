@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from trainer import model as models, state
-from trainer.checkpoint import Checkpoint, Checkpoints
+from trainer import memory, model as models, plan as plans, state
+from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
+from trainer.control import Control
 from trainer.data import Sample, read_dataset, require_good
 from trainer.exits import DATA, USAGE, Refusal
+from trainer.packing import GRAIN_TOKENS, plan_packing, tokens_in
+from trainer.passes import Passes
 from trainer.progress import Pace, Status, TrainerLog, say, warn
-from trainer.sampler import choose, steps_per_epoch
+from trainer.publish import DamagedError, read_directory
+from trainer.sampler import choose, held_out, step_samples, steps_per_epoch
 from trainer.template import Encoded, encode, require_chatml
 
 if TYPE_CHECKING:
@@ -40,6 +45,8 @@ class Session:
     log: TrainerLog
     checkpoints: Checkpoints
     samples: Sequence[Encoded]
+    judged_by: Sequence[Encoded]
+    """The held-out samples."""
     total_steps: int
     semantics: dict[str, Any]
     execution: dict[str, Any]
@@ -47,8 +54,45 @@ class Session:
     pad_id: int
     model: Any
     optimizer: Any
+    passes: Passes
     progress: state.Progress
+    control: Control
     pace: Pace = field(default_factory=Pace)
+
+    def samples_of(self, step: int) -> list[Encoded]:
+        """The samples of optimizer step `step`, counted from 0."""
+        config = self.config
+        count = len(self.samples)
+        indices = step_samples(step, count, config.samples_per_step, config.seed)
+        return [self.samples[index] for index in indices]
+
+    def held_out_batches(self) -> list[Sequence[Encoded]]:
+        """The held-out samples, as many at a time as a step has."""
+        size = self.config.samples_per_step
+        return [self.judged_by[i : i + size] for i in range(0, len(self.judged_by), size)]
+
+    def arrange(self, plan: plans.Plan) -> None:
+        """Run as `plan` says from now on; every shape that the run will meet is met here."""
+        if plan.compiled or plan.captured:
+            self.status.update(phase="compile")
+        # All steps, also those behind a checkpoint: the padding must not change on a resume.
+        steps = map(self.samples_of, range(self.total_steps))
+        packing = plan_packing(
+            itertools.chain(steps, self.held_out_batches()),
+            plan.pack_tokens,
+            self.pad_id,
+            shapes_at_most=plans.SHAPES_AT_MOST,
+        )
+        random_state = state.random_state()
+        self.passes.arrange(plan, packing)
+        state.set_random_state(random_state)
+        self.execution["plan"] = plan.as_json()
+        lengths = ", ".join(str(shape.tokens) for shape in packing.shapes)
+        say(f"plan: {plan.text()}; packs of {lengths} tokens")
+
+    def longest(self) -> int:
+        """The most tokens of any sample."""
+        return max(len(e.token_ids) for e in itertools.chain(self.samples, self.judged_by))
 
 
 @contextlib.contextmanager
@@ -78,8 +122,9 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     require_good(dataset)
     for line, first in dataset.duplicates[:SHOWN_LINES]:
         warn(f"{dataset.path} line {line}: the same as line {first}; it is trained all the same")
-    chosen = choose(len(dataset.samples), config.max_samples, config.seed)
-    rows = [dataset.samples[index] for index in chosen]
+    _refuse_several_processes()
+    kept, judged = held_out(dataset.samples, config.val_size, config.seed)
+    rows = [kept[index] for index in choose(len(kept), config.max_samples, config.seed)]
 
     models.prepare_environment(config)
     import torch
@@ -92,6 +137,7 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     status.update(phase="tokenise")
     require_chatml(tokenizer)
     samples = _within_cutoff(rows, encode(rows, tokenizer, config.default_system), config)
+    judged_by = _within_cutoff(judged, encode(judged, tokenizer, config.default_system), config)
     total_steps = _total_steps(config, len(samples))
     semantics = {
         **config.semantics(),
@@ -101,7 +147,7 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         "total_steps": total_steps,
         "compute_dtype": str(dtype),
     }
-    execution = {"device": device.type, "threads": threads, **_versions()}
+    execution = {"device": models.card_name(device), "threads": threads, **_versions()}
 
     status.update(phase="load", total_steps=total_steps)
     checkpoints = Checkpoints(config.output_dir, keep=config.save_total_limit)
@@ -115,7 +161,12 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     progress = state.Progress()
     if checkpoint:
         progress = state.unpack(checkpoint.files, model, optimizer)
-        _say_resumed(checkpoint, execution)
+        if progress.watch.best_eval_loss is not None:
+            checkpoints.best_step = progress.watch.best_eval_step
+        say(f"going on from {checkpoint.path.name}")
+    elif config.run.init_adapter:
+        state.load_adapter(_read_adapter(config.run.init_adapter), model)
+        say(f"beginning with the adapter {config.run.init_adapter}")
     weights = sum(parameter.numel() for parameter in models.trainable(model))
     say(
         f"{len(samples)} samples, {config.samples_per_step} a step, {total_steps} steps; "
@@ -123,13 +174,14 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         + (f" on {nf4_layers} NF4 layers" if nf4_layers else "")
         + f"; {device.type}, {str(dtype).removeprefix('torch.')}, {threads} threads"
     )
-    return Session(
+    session = Session(
         config=config,
         stop=stop,
         status=status,
         log=TrainerLog(config.output_dir),
         checkpoints=checkpoints,
         samples=samples,
+        judged_by=judged_by,
         total_steps=total_steps,
         semantics=semantics,
         execution=execution,
@@ -137,8 +189,96 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         pad_id=tokenizer.pad_token_id,
         model=model,
         optimizer=optimizer,
+        passes=Passes(model, device, random=config.lora_dropout > 0),
         progress=progress,
+        control=Control(config.output_dir),
     )
+    if progress.step < total_steps:
+        session.arrange(_choose_plan(session, checkpoint))
+    if checkpoint:
+        changes = state.execution_changes(checkpoint.files, session.execution)
+        if changes:
+            warn("not bit for bit as without the break: " + "; ".join(changes))
+    return session
+
+
+def _choose_plan(session: Session, checkpoint: Checkpoint | None) -> plans.Plan:
+    """What the user fixed, else what the checkpoint ran with on the same card, else a new choice.
+
+    A new one is what `plan` measured for this card and model, if it did, else an estimate.
+    """
+    config, device = session.config, session.device
+    wishes = config.run.wishes
+    if config.gradient_checkpointing is False and wishes.checkpointing is None:
+        wishes = replace(wishes, checkpointing="none")
+    before = state.execution_of(checkpoint.files) if checkpoint else {}
+    if before.get("device") == session.execution["device"] and "plan" in before:
+        return wishes.apply(plans.from_json(before["plan"]))
+    if device.type == "cpu":
+        return wishes.apply(plans.cpu_plan())
+    cached = plans.recall(plan_key(session))
+    if cached:
+        return wishes.apply(cached)
+    return estimated_plans(session)[0]
+
+
+def estimated_plans(session: Session) -> list[plans.Plan]:
+    """The plans that should fit the card at hand, the fastest estimate first; never none."""
+    config, wishes = session.config, session.config.run.wishes
+    card = models.measure_card(session.device)
+    quantised = config.quantization_bit is not None
+    model_config = session.model.get_base_model().config
+    shape = memory.shape_of(model_config, config.lora_rank, quantised=quantised)
+    step_tokens = [tokens_in(session.samples_of(step)) for step in range(session.total_steps)]
+    random = config.lora_dropout > 0
+    longest = -(-session.longest() // GRAIN_TOKENS) * GRAIN_TOKENS
+    found = plans.candidates(
+        card, shape, longest=longest, step_tokens=max(step_tokens), random=random
+    ) or [plans.last_resort(card, longest=longest, random=random)]
+    left = sum(step_tokens[session.progress.step :])
+    return list(
+        dict.fromkeys(
+            wishes.apply(
+                replace(
+                    plan,
+                    compiled=plans.worth_compiling(card, shape, plan, left, plans.SHAPES_AT_MOST),
+                )
+            )
+            for plan in found
+        )
+    )
+
+
+def plan_key(session: Session) -> str:
+    """What a measured plan holds for: card, driver, versions, model, LoRA, samples of a step."""
+    config = session.config
+    parts = [
+        *session.execution.values(), models.driver_version(), models.identity(config),
+        config.lora_rank, config.lora_target, config.lora_dropout > 0, config.quantization_bit,
+        config.samples_per_step, config.cutoff_len,
+    ]  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _refuse_several_processes() -> None:
+    """One card trains: under torchrun the others would be paid for nothing."""
+    world = int(os.environ.get("WORLD_SIZE", "1") or "1")
+    if world > 1:
+        raise Refusal(
+            USAGE,
+            f"torchrun started {world} processes, but one card trains: {world - 1} would idle",
+            hint="rent one card, and start python -m trainer train without torchrun",
+        )
+
+
+def _read_adapter(directory: Path) -> dict[str, bytes]:
+    """The files of a finished run's `adapter/`, every byte checked; raises Refusal."""
+    try:
+        files, _manifest = read_directory(directory)
+    except DamagedError as error:
+        hint = "give the adapter/ of a finished run"
+        raise Refusal(USAGE, str(error), where=str(directory), hint=hint) from error
+    return {name: files[name] for name in ADAPTER_FILES}
 
 
 def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoint | None:
@@ -147,6 +287,9 @@ def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoin
     If all are damaged, Refusal: to begin anew is to pay again, and a person must want that.
     """
     checkpoints.sweep()
+    if config.run.begin == "base":
+        for path in checkpoints.put_aside():
+            warn(f"--from base: what was there is now {path.name}")
     present = checkpoints.steps()
     hint = "give another --output_dir, or move the checkpoints away"
     if config.resume == "never" and present:
@@ -159,13 +302,6 @@ def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoin
         what = "no checkpoint there is whole, so there is nothing to go on from"
         raise Refusal(USAGE, what, where=str(config.output_dir), hint=hint)
     return checkpoint
-
-
-def _say_resumed(checkpoint: Checkpoint, execution: dict[str, Any]) -> None:
-    say(f"going on from {checkpoint.path.name}")
-    changes = state.execution_changes(checkpoint.files, execution)
-    if changes:
-        warn("not bit for bit as without the break: " + "; ".join(changes))
 
 
 def _within_cutoff(
