@@ -8,17 +8,18 @@ import hashlib
 import itertools
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from trainer import memory, model as models, plan as plans, state
+from trainer import model as models, plan as plans, state
 from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
 from trainer.control import Control
 from trainer.data import Sample, read_dataset, require_good
 from trainer.exits import DATA, USAGE, Refusal
-from trainer.packing import GRAIN_TOKENS, plan_packing, tokens_in
+from trainer.packing import plan_packing
 from trainer.passes import Passes
+from trainer.planning import choose_plan
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.publish import DamagedError, read_directory
 from trainer.sampler import choose, held_out, step_samples, steps_per_epoch
@@ -194,70 +195,12 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         control=Control(config.output_dir),
     )
     if progress.step < total_steps:
-        session.arrange(_choose_plan(session, checkpoint))
+        session.arrange(choose_plan(session, checkpoint))
     if checkpoint:
         changes = state.execution_changes(checkpoint.files, session.execution)
         if changes:
             warn("not bit for bit as without the break: " + "; ".join(changes))
     return session
-
-
-def _choose_plan(session: Session, checkpoint: Checkpoint | None) -> plans.Plan:
-    """What the user fixed, else what the checkpoint ran with on the same card, else a new choice.
-
-    A new one is what `plan` measured for this card and model, if it did, else an estimate.
-    """
-    config, device = session.config, session.device
-    wishes = config.run.wishes
-    if config.gradient_checkpointing is False and wishes.checkpointing is None:
-        wishes = replace(wishes, checkpointing="none")
-    before = state.execution_of(checkpoint.files) if checkpoint else {}
-    if before.get("device") == session.execution["device"] and "plan" in before:
-        return wishes.apply(plans.from_json(before["plan"]))
-    if device.type == "cpu":
-        return wishes.apply(plans.cpu_plan())
-    cached = plans.recall(plan_key(session))
-    if cached:
-        return wishes.apply(cached)
-    return estimated_plans(session)[0]
-
-
-def estimated_plans(session: Session) -> list[plans.Plan]:
-    """The plans that should fit the card at hand, the fastest estimate first; never none."""
-    config, wishes = session.config, session.config.run.wishes
-    card = models.measure_card(session.device)
-    quantised = config.quantization_bit is not None
-    model_config = session.model.get_base_model().config
-    shape = memory.shape_of(model_config, config.lora_rank, quantised=quantised)
-    step_tokens = [tokens_in(session.samples_of(step)) for step in range(session.total_steps)]
-    random = config.lora_dropout > 0
-    longest = -(-session.longest() // GRAIN_TOKENS) * GRAIN_TOKENS
-    found = plans.candidates(
-        card, shape, longest=longest, step_tokens=max(step_tokens), random=random
-    ) or [plans.last_resort(card, longest=longest, random=random)]
-    left = sum(step_tokens[session.progress.step :])
-    return list(
-        dict.fromkeys(
-            wishes.apply(
-                replace(
-                    plan,
-                    compiled=plans.worth_compiling(card, shape, plan, left, plans.SHAPES_AT_MOST),
-                )
-            )
-            for plan in found
-        )
-    )
-
-
-def plan_key(session: Session) -> str:
-    """What a measured plan holds for: card, driver, versions, model, LoRA, samples of a step."""
-    config = session.config
-    parts = [
-        *session.execution.values(), models.driver_version(), models.identity(config),
-        config.lora_rank, config.lora_target, config.lora_dropout > 0, config.quantization_bit,
-        config.samples_per_step, config.cutoff_len,
-    ]  # fmt: skip
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _refuse_several_processes() -> None:
