@@ -117,90 +117,121 @@ def claim(output_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@dataclass(frozen=True)
+class Material:
+    """What there is to learn and to judge by, in tokens."""
+
+    samples: Sequence[Encoded]
+    judged_by: Sequence[Encoded]
+    pad_id: int
+    sha256: str
+    """Of the data set it comes from."""
+
+
 def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
     """Everything up to the first step. What costs least and fails most often comes first."""
+    _refuse_several_processes()
     dataset = read_dataset(config.dataset)
     require_good(dataset)
     for line, first in dataset.duplicates[:SHOWN_LINES]:
         warn(f"{dataset.path} line {line}: the same as line {first}; it is trained all the same")
-    _refuse_several_processes()
     kept, judged = held_out(dataset.samples, config.val_size, config.seed)
     rows = [kept[index] for index in choose(len(kept), config.max_samples, config.seed)]
 
     models.prepare_environment(config)
+    tokenizer = models.load_tokenizer(config)
+    status.update(phase="tokenise")
+    require_chatml(tokenizer)
+    material = Material(
+        _within_cutoff(rows, encode(rows, tokenizer, config.default_system), config),
+        _within_cutoff(judged, encode(judged, tokenizer, config.default_system), config),
+        tokenizer.pad_token_id,
+        hashlib.sha256(config.dataset.read_bytes()).hexdigest(),
+    )
+    status.update(phase="load")
+    return assemble(config, stop, status, material)
+
+
+def assemble(config: Config, stop: StopRequests, status: Status, material: Material) -> Session:
+    """The session of a run over `material`, with the model loaded and the plan arranged."""
     import torch
 
     threads = models.thread_count(config)
     torch.set_num_threads(threads)
     device, dtype = models.choose_device()
-
-    tokenizer = models.load_tokenizer(config)
-    status.update(phase="tokenise")
-    require_chatml(tokenizer)
-    samples = _within_cutoff(rows, encode(rows, tokenizer, config.default_system), config)
-    judged_by = _within_cutoff(judged, encode(judged, tokenizer, config.default_system), config)
-    total_steps = _total_steps(config, len(samples))
+    total_steps = _total_steps(config, len(material.samples))
     semantics = {
         **config.semantics(),
-        "dataset_sha256": hashlib.sha256(config.dataset.read_bytes()).hexdigest(),
+        "dataset_sha256": material.sha256,
         "model": models.identity(config),
-        "samples": len(samples),
+        "samples": len(material.samples),
         "total_steps": total_steps,
         "compute_dtype": str(dtype),
     }
     execution = {"device": models.card_name(device), "threads": threads, **_versions()}
-
-    status.update(phase="load", total_steps=total_steps)
+    status.update(total_steps=total_steps)
     checkpoints = Checkpoints(config.output_dir, keep=config.save_total_limit)
     checkpoint = _checkpoint_to_resume(config, checkpoints)
     if checkpoint:
         state.require_same_semantics(checkpoint.files, semantics)
         status.update(step=checkpoint.step, last_checkpoint=checkpoint.as_json())
     model = models.load_model(config, device, dtype)
-    nf4_layers = models.assert_no_repacking(model) if device.type == "cpu" else None
     optimizer = _make_optimizer(config, model, device)
-    progress = state.Progress()
-    if checkpoint:
-        progress = state.unpack(checkpoint.files, model, optimizer)
-        if progress.watch.best_eval_loss is not None:
-            checkpoints.best_step = progress.watch.best_eval_step
-        say(f"going on from {checkpoint.path.name}")
-    elif config.run.init_adapter:
-        state.load_adapter(_read_adapter(config.run.init_adapter), model)
-        say(f"beginning with the adapter {config.run.init_adapter}")
-    weights = sum(parameter.numel() for parameter in models.trainable(model))
-    say(
-        f"{len(samples)} samples, {config.samples_per_step} a step, {total_steps} steps; "
-        f"{weights} LoRA weights"
-        + (f" on {nf4_layers} NF4 layers" if nf4_layers else "")
-        + f"; {device.type}, {str(dtype).removeprefix('torch.')}, {threads} threads"
-    )
     session = Session(
         config=config,
         stop=stop,
         status=status,
         log=TrainerLog(config.output_dir),
         checkpoints=checkpoints,
-        samples=samples,
-        judged_by=judged_by,
+        samples=material.samples,
+        judged_by=material.judged_by,
         total_steps=total_steps,
         semantics=semantics,
         execution=execution,
         device=device,
-        pad_id=tokenizer.pad_token_id,
+        pad_id=material.pad_id,
         model=model,
         optimizer=optimizer,
         passes=Passes(model, device, random=config.lora_dropout > 0),
-        progress=progress,
+        progress=_progress(config, checkpoint, model, optimizer),
         control=Control(config.output_dir),
     )
-    if progress.step < total_steps:
+    _say_what(session, dtype)
+    if session.progress.watch.best_eval_loss is not None:
+        checkpoints.best_step = session.progress.watch.best_eval_step
+    if session.progress.step < total_steps:
         session.arrange(choose_plan(session, checkpoint))
     if checkpoint:
         changes = state.execution_changes(checkpoint.files, session.execution)
         if changes:
             warn("not bit for bit as without the break: " + "; ".join(changes))
     return session
+
+
+def _progress(
+    config: Config, checkpoint: Checkpoint | None, model: Any, optimizer: Any
+) -> state.Progress:
+    """Where the run stands: model and optimizer are put there."""
+    if checkpoint:
+        say(f"going on from {checkpoint.path.name}")
+        return state.unpack(checkpoint.files, model, optimizer)
+    if config.run.init_adapter:
+        state.load_adapter(_read_adapter(config.run.init_adapter), model)
+        say(f"beginning with the adapter {config.run.init_adapter}")
+    return state.Progress()
+
+
+def _say_what(session: Session, dtype: Any) -> None:
+    device, config = session.device, session.config
+    nf4_layers = models.assert_no_repacking(session.model) if device.type == "cpu" else None
+    weights = sum(parameter.numel() for parameter in models.trainable(session.model))
+    say(
+        f"{len(session.samples)} samples, {config.samples_per_step} a step, "
+        f"{session.total_steps} steps; {weights} LoRA weights"
+        + (f" on {nf4_layers} NF4 layers" if nf4_layers else "")
+        + f"; {device.type}, {str(dtype).removeprefix('torch.')}, "
+        f"{session.execution['threads']} threads"
+    )
 
 
 def _refuse_several_processes() -> None:
