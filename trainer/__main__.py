@@ -34,6 +34,10 @@ def main(argv: list[str]) -> int:
             from trainer.train import run
 
             return run(parse_train(rest))
+        if command == "bench":
+            from trainer.bench.run import run_bench
+
+            return run_bench(rest)
     except Refusal as refusal:
         warn(refusal.text())
         return refusal.exit_code

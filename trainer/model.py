@@ -65,7 +65,7 @@ def choose_device() -> tuple[Any, Any]:
             f"{capability[0]}.{capability[1]}, bf16 needs 8.0",
             hint="rent an Ampere card or newer (RTX 3090, A10, 4090): fp16 gives NaN on Qwen2.5",
         )
-    return torch.device("cuda"), torch.bfloat16
+    return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
 
 
 def card_name(device: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trainer import memory, model as models, plan as plans, state
-from trainer.packing import GRAIN_TOKENS, tokens_in
+from trainer.packing import tokens_in
 
 if TYPE_CHECKING:
     from trainer.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ def estimated_plans(session: Session) -> list[plans.Plan]:
     shape = memory.shape_of(model_config, config.lora_rank, quantised=quantised)
     step_tokens = [tokens_in(session.samples_of(step)) for step in range(session.total_steps)]
     random = config.lora_dropout > 0
-    longest = -(-session.longest() // GRAIN_TOKENS) * GRAIN_TOKENS
+    longest = session.longest()
     found = plans.candidates(
         card, shape, longest=longest, step_tokens=max(step_tokens), random=random
     ) or [plans.last_resort(card, longest=longest, random=random)]

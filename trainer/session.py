@@ -17,7 +17,7 @@ from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
 from trainer.control import Control
 from trainer.data import Sample, read_dataset, require_good
 from trainer.exits import DATA, USAGE, Refusal
-from trainer.packing import plan_packing
+from trainer.packing import GRAIN_TOKENS, plan_packing
 from trainer.passes import Passes
 from trainer.planning import choose_plan
 from trainer.progress import Pace, Status, TrainerLog, say, warn
@@ -73,9 +73,27 @@ class Session:
         return [self.judged_by[i : i + size] for i in range(0, len(self.judged_by), size)]
 
     def arrange(self, plan: plans.Plan) -> None:
-        """Run as `plan` says from now on; every shape that the run will meet is met here."""
+        """Run as `plan` says from now on, or as the first more frugal plan that the card can hold.
+
+        Every shape that the run will meet is met here. Random numbers are as before. Raises
+        Refusal if no plan is frugal enough.
+        """
         if plan.compiled or plan.captured:
             self.status.update(phase="compile")
+        before = state.random_state()
+        while not self._arranged(plan):
+            plan = self._more_frugal(plan)
+        state.set_random_state(before)
+        self.execution["plan"] = plan.as_json()
+        lengths = ", ".join(str(shape.tokens) for shape in self.passes.packing.shapes)
+        say(f"plan: {plan.text()}; packs of {lengths} tokens")
+
+    def retreat(self) -> None:
+        """Run with less memory than until now; as `arrange`."""
+        self.arrange(self._more_frugal(self.passes.plan))
+
+    def _arranged(self, plan: plans.Plan) -> bool:
+        """Whether the card has the memory for `plan`."""
         # All steps, also those behind a checkpoint: the padding must not change on a resume.
         steps = map(self.samples_of, range(self.total_steps))
         packing = plan_packing(
@@ -84,16 +102,33 @@ class Session:
             self.pad_id,
             shapes_at_most=plans.SHAPES_AT_MOST,
         )
-        random_state = state.random_state()
-        self.passes.arrange(plan, packing)
-        state.set_random_state(random_state)
-        self.execution["plan"] = plan.as_json()
-        lengths = ", ".join(str(shape.tokens) for shape in packing.shapes)
-        say(f"plan: {plan.text()}; packs of {lengths} tokens")
+        try:
+            self.passes.arrange(plan, packing)
+        except Exception as error:
+            if not models.is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _more_frugal(self, plan: plans.Plan) -> plans.Plan:
+        self.passes.forget()
+        frugal = plan.frugal(self.longest())
+        place = f"step {self.progress.step + 1}"
+        if frugal is None:
+            raise Refusal(
+                USAGE,
+                "out of memory with the smallest passes and every layer computed again",
+                where=place,
+                hint="use --cutoff_len 512, --quantization_bit 4 or a smaller --lora_rank, "
+                "or rent a card with more memory",
+            )
+        warn(f"out of memory at {place}; from here: {frugal.text()}")
+        return frugal
 
     def longest(self) -> int:
-        """The most tokens of any sample."""
-        return max(len(e.token_ids) for e in itertools.chain(self.samples, self.judged_by))
+        """The most tokens of any sample, rounded up as packs are."""
+        most = max(len(e.token_ids) for e in itertools.chain(self.samples, self.judged_by))
+        return -(-most // GRAIN_TOKENS) * GRAIN_TOKENS
 
 
 @contextlib.contextmanager

@@ -20,7 +20,6 @@ from trainer.exits import (
     FINISHED,
     SAVE_FAILED,
     SAVED_ON_REQUEST,
-    USAGE,
     Refusal,
 )
 from trainer.packing import supervised_in, tokens_in
@@ -160,29 +159,13 @@ def _gradients(session: Session, samples: list[Encoded]) -> Any:
 
 
 def _retreat(session: Session) -> None:
-    """Arrange the next plan that needs less memory; Refusal, with all saved, if there is none."""
-    while True:
-        plan = session.passes.plan.frugal(session.passes.packing.longest)
-        session.passes.forget()
-        if plan is None:
-            _save(session)
-            raise Refusal(
-                USAGE,
-                "out of memory with the smallest passes and everything computed again",
-                where=f"step {session.progress.step + 1}",
-                hint="use --cutoff_len 512, --quantization_bit 4 or a smaller --lora_rank, "
-                "or rent a card with more memory; the steps so far are saved",
-            )
-        warn(f"out of memory at step {session.progress.step + 1}: from here {plan.text()}")
-        try:
-            session.arrange(plan)
-        except Exception as error:
-            if not models.is_out_of_memory(error):
-                raise
-            session.passes.plan = plan
-        else:
-            _tell(session, phase="train")
-            return
+    """Go on with less memory; Refusal, with all saved, where there is no less."""
+    try:
+        session.retreat()
+    except Refusal:
+        _save(session)
+        raise
+    _tell(session, phase="train")
 
 
 def _is_time_to_judge(session: Session) -> bool:
