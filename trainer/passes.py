@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainer import attention, layers, model as models
 from trainer.loss import supervised_loss_sum, to_device, views
-from trainer.packing import lay_out, supervised_in
+from trainer.packing import Packing, lay_out, supervised_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trainer.capture import Captured
-    from trainer.packing import Packing, Shape
+    from trainer.packing import Shape
     from trainer.plan import Plan
     from trainer.template import Encoded
 
