@@ -1,4 +1,4 @@
-"""`python -m trainer check | make-model | train`."""
+"""`python -m trainer check | make-model | plan | train | bench`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ python -m trainer COMMAND
 
   check FILE [--json] [--cutoff_len N]   judge a data set; needs no torch
   make-model --out DIR --data FILE       make a small Qwen2 model and tokenizer, offline
+  plan  --model_name_or_path M --dataset D --output_dir O [...]   measure how to run it on this card
   train --model_name_or_path M --dataset D --output_dir O [...]   a QLoRA run
+  bench [--work W] [--json]              this trainer and its peers, side by side on one card
 
 COMMAND --help names its options."""
 
@@ -34,6 +36,10 @@ def main(argv: list[str]) -> int:
             from trainer.train import run
 
             return run(parse_train(rest))
+        if command == "plan":
+            from trainer.probe import run_plan
+
+            return run_plan(rest)
         if command == "bench":
             from trainer.bench.run import run_bench
 

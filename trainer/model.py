@@ -11,6 +11,8 @@ import hashlib
 import json
 import logging
 import os
+import resource
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -191,6 +193,17 @@ def assert_no_repacking(model: Any) -> int:
     if any(layer.support_avx512bf16_for_cpu for layer in layers):
         raise AssertionError("an NF4 layer may repack its weights in an evaluation")
     return len(layers)
+
+
+def peak_memory_gib(device: Any) -> float:
+    """The most memory so far: of the card as torch reserved it, or of this process on a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        reserved: int = torch.cuda.max_memory_reserved(device)
+        return reserved / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 
 
 def is_out_of_memory(error: Exception) -> bool:

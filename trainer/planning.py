@@ -26,17 +26,21 @@ def choose_plan(session: Session, checkpoint: Checkpoint | None) -> plans.Plan:
     before = state.execution_of(checkpoint.files) if checkpoint else {}
     if before.get("device") == session.execution["device"] and "plan" in before:
         return wishes.apply(plans.from_json(before["plan"]))
-    if device.type == "cpu":
-        return wishes.apply(plans.cpu_plan())
     cached = plans.recall(plan_key(session))
     if cached:
         return wishes.apply(cached)
+    if device.type == "cpu":
+        return wishes.apply(plans.cpu_plan())
     return estimated_plans(session)[0]
 
 
 def estimated_plans(session: Session) -> list[plans.Plan]:
     """The plans that should fit the card at hand, the fastest estimate first; never none."""
     config, wishes = session.config, session.config.run.wishes
+    if session.device.type == "cpu":
+        budgets = (plans.CPU_BUDGET_TOKENS, 2 * plans.CPU_BUDGET_TOKENS, session.longest())
+        found = [replace(plans.cpu_plan(), pack_tokens=budget) for budget in budgets]
+        return list(dict.fromkeys(wishes.apply(plan) for plan in found))
     card = models.measure_card(session.device)
     quantised = config.quantization_bit is not None
     model_config = session.model.get_base_model().config
@@ -65,7 +69,8 @@ def plan_key(session: Session) -> str:
     """What a measured plan holds for: card, driver, versions, model, LoRA, samples of a step."""
     config = session.config
     parts = [
-        *session.execution.values(), models.driver_version(), models.identity(config),
+        *(value for name, value in session.execution.items() if name != "plan"),
+        models.driver_version(), models.identity(config),
         config.lora_rank, config.lora_target, config.lora_dropout > 0, config.quantization_bit,
         config.samples_per_step, config.cutoff_len,
     ]  # fmt: skip

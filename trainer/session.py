@@ -19,6 +19,7 @@ from trainer.data import Sample, read_dataset, require_good
 from trainer.exits import DATA, USAGE, Refusal
 from trainer.packing import GRAIN_TOKENS, plan_packing
 from trainer.passes import Passes
+from trainer.picture import TensorBoard
 from trainer.planning import choose_plan
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.publish import DamagedError, read_directory
@@ -58,6 +59,7 @@ class Session:
     passes: Passes
     progress: state.Progress
     control: Control
+    board: TensorBoard
     pace: Pace = field(default_factory=Pace)
 
     def samples_of(self, step: int) -> list[Encoded]:
@@ -81,7 +83,7 @@ class Session:
         if plan.compiled or plan.captured:
             self.status.update(phase="compile")
         before = state.random_state()
-        while not self._arranged(plan):
+        while not self.arranged(plan):
             plan = self._more_frugal(plan)
         state.set_random_state(before)
         self.execution["plan"] = plan.as_json()
@@ -92,8 +94,8 @@ class Session:
         """Run with less memory than until now; as `arrange`."""
         self.arrange(self._more_frugal(self.passes.plan))
 
-    def _arranged(self, plan: plans.Plan) -> bool:
-        """Whether the card has the memory for `plan`."""
+    def arranged(self, plan: plans.Plan) -> bool:
+        """Whether the card has the memory for `plan`; then it is what runs from now on."""
         # All steps, also those behind a checkpoint: the padding must not change on a resume.
         steps = map(self.samples_of, range(self.total_steps))
         packing = plan_packing(
@@ -163,8 +165,13 @@ class Material:
     """Of the data set it comes from."""
 
 
-def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
-    """Everything up to the first step. What costs least and fails most often comes first."""
+def prepare(
+    config: Config, stop: StopRequests, status: Status, *, arranged: bool = True
+) -> Session:
+    """Everything up to the first step. What costs least and fails most often comes first.
+
+    With `arranged` false all but the plan: whoever asks for that arranges one.
+    """
     _refuse_several_processes()
     dataset = read_dataset(config.dataset)
     require_good(dataset)
@@ -184,10 +191,17 @@ def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
         hashlib.sha256(config.dataset.read_bytes()).hexdigest(),
     )
     status.update(phase="load")
-    return assemble(config, stop, status, material)
+    return assemble(config, stop, status, material, arranged=arranged)
 
 
-def assemble(config: Config, stop: StopRequests, status: Status, material: Material) -> Session:
+def assemble(
+    config: Config,
+    stop: StopRequests,
+    status: Status,
+    material: Material,
+    *,
+    arranged: bool = True,
+) -> Session:
     """The session of a run over `material`, with the model loaded and the plan arranged."""
     import torch
 
@@ -230,11 +244,12 @@ def assemble(config: Config, stop: StopRequests, status: Status, material: Mater
         passes=Passes(model, device, random=config.lora_dropout > 0),
         progress=_progress(config, checkpoint, model, optimizer),
         control=Control(config.output_dir),
+        board=TensorBoard(config.output_dir, wanted=config.run.tensorboard),
     )
     _say_what(session, dtype)
     if session.progress.watch.best_eval_loss is not None:
         checkpoints.best_step = session.progress.watch.best_eval_step
-    if session.progress.step < total_steps:
+    if arranged and session.progress.step < total_steps:
         session.arrange(choose_plan(session, checkpoint))
     if checkpoint:
         changes = state.execution_changes(checkpoint.files, session.execution)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import functools
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from trainer.exits import (
     Refusal,
 )
 from trainer.packing import supervised_in, tokens_in
+from trainer.picture import draw
 from trainer.progress import Pace, Status, clock_text, say, warn
 from trainer.sampler import steps_per_epoch
 from trainer.schedule import learning_rate
@@ -191,6 +190,7 @@ def _judge(session: Session) -> bool:
     session.log.append({"current_steps": progress.step, "total_steps": session.total_steps,
                         "eval_loss": loss, "phase": "evaluate"})  # fmt: skip
     say(f"step {progress.step}/{session.total_steps}  held-out loss {loss:.4f}")
+    session.board.add(progress.step, eval_loss=loss)
     _tell(session, phase="train", eval_loss=loss)
     return better
 
@@ -245,9 +245,10 @@ def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
             "throughput": None if tokens_per_s is None else round(tokens_per_s, 2),
             "phase": session.status.phase,
             "session_tokens_per_s": None if tokens_per_s is None else round(tokens_per_s, 2),
-            "peak_memory_gib": round(_peak_memory_gib(session.device), 3),
+            "peak_memory_gib": round(models.peak_memory_gib(session.device), 3),
         }
     )
+    session.board.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
     say(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
 
 
@@ -283,6 +284,8 @@ def _finish(session: Session) -> int:
             warn(f"the adapter could not be saved: {error}: free the disk and run the same again")
             session.status.update(detail=f"the adapter could not be saved: {error}")
             return SAVE_FAILED
+    if session.config.run.plot:
+        draw(session.config.output_dir)
     say(f"done: {path}")
     return FINISHED
 
@@ -303,14 +306,3 @@ def _rate(session: Session) -> float:
         warmup_steps=session.config.warmup_steps,
         total_steps=session.total_steps,
     )
-
-
-def _peak_memory_gib(device: Any) -> float:
-    """The most memory so far: of the card as torch reserved it, or of this process on a CPU."""
-    if device.type == "cuda":
-        import torch
-
-        reserved: int = torch.cuda.max_memory_reserved()
-        return reserved / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

@@ -11,6 +11,7 @@ import pytest
 
 from trainer import passes
 from trainer.exits import DIVERGED, FINISHED, SAVED_ON_REQUEST, USAGE
+from trainer.loss import supervised_loss_sum
 from trainer.options import RunOptions
 from trainer.plan import Wishes
 from trainer.state import random_state
@@ -53,7 +54,7 @@ class _Card:
 
         self.seen: list[tuple[int, str]] = []
         self.random: list[Any] = []
-        compute = passes.supervised_loss_sum
+        compute = supervised_loss_sum
 
         def limited(model: Any, batch: dict[str, Any]) -> Any:
             plan = self.passes.plan
@@ -199,7 +200,7 @@ def test_a_loss_that_runs_away_ends_the_run(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit 70; the last checkpoint is from before."""
-    compute = passes.supervised_loss_sum
+    compute = supervised_loss_sum
     calls = [0]
 
     def growing(model: Any, batch: dict[str, Any]) -> Any:
@@ -265,7 +266,7 @@ def test_a_stop_at_any_of_20_steps_changes_nothing(
 ) -> None:
     """SIGTERM in the middle of the step, between two of its packs: bit for bit the same."""
     calls = [0]
-    compute = passes.supervised_loss_sum
+    compute = supervised_loss_sum
 
     def interrupted(model: Any, batch: dict[str, Any]) -> Any:
         calls[0] += 1

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trainer import attention, passes, session, train as training
+from trainer import attention, passes, train as training
 from trainer.config import Config
 from trainer.data import read_dataset
 from trainer.disk import Disk
 from trainer.exits import FINISHED
 from trainer.make_model import build
 from trainer.options import RunOptions
-from trainer.packing import Pack, cut
+from trainer.packing import Pack, Packing, cut
 from trainer.plan import Wishes
 from trainer.publish import publish_directory
-from trainer.template import IGNORED, Encoded
+from trainer.template import IGNORED, Encoded, encode
 from trainer.train import run
 
 if TYPE_CHECKING:
@@ -152,11 +152,9 @@ def train_ours(model: Path, rows: Path, output_dir: Path, *, stop_at: int = STEP
     )  # fmt: skip
     output_dir.mkdir(exist_ok=True)
     (output_dir / "control.json").write_text(json.dumps({"stop_at_step": stop_at}))
-    kept, session.Passes = session.Passes, Watched  # type: ignore[misc]
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.session.Passes", Watched)
         assert run(config) == FINISHED
-    finally:
-        session.Passes = kept  # type: ignore[misc]
     return curve
 
 
@@ -191,17 +189,16 @@ def mean_of_means(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every token of the question is trained too."""
-    encode = session.encode
 
     def unmasked(*arguments: Any) -> list[Encoded]:
         return [Encoded(e.token_ids, (IGNORED, *e.token_ids[1:])) for e in encode(*arguments)]
 
-    monkeypatch.setattr(session, "encode", unmasked)
+    monkeypatch.setattr("trainer.session.encode", unmasked)
 
 
 def train_the_first_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last token of a sample is taught to predict the first one of the next."""
-    packs = passes.Packing.packs
+    packs = Packing.packs
 
     def leaking(self: Any, samples: Sequence[Encoded]) -> list[Pack]:
         found = packs(self, samples)
@@ -212,7 +209,7 @@ def train_the_first_label(monkeypatch: pytest.MonkeyPatch) -> None:
                 pack.targets[free] = pack.token_ids[pack.boundaries[1]]
         return found
 
-    monkeypatch.setattr(passes.Packing, "packs", leaking)
+    monkeypatch.setattr(Packing, "packs", leaking)
 
 
 def learn_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
