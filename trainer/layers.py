@@ -26,6 +26,10 @@ KEPT_OPERATORS = (
 """Kept under `selective`. The backward pass of a frozen product needs its weight alone, so with
 the results kept, what is computed again is norms, rotations, SiLU and LoRA's thin products."""
 
+FROZEN_PRODUCTS = ("aten::mm", "aten::addmm")
+"""Without quantisation the frozen products are these; LoRA's own are thin on one side."""
+THIN = 64
+
 COMPILED_SHAPES_MAX = 16
 
 
@@ -107,9 +111,11 @@ def _checkpointed(
         create_selective_checkpoint_contexts,
     )
 
-    def policy(_context: Any, operator: Any, *_arguments: Any, **_options: Any) -> Any:
+    def policy(_context: Any, operator: Any, *arguments: Any, **_options: Any) -> Any:
         name = str(operator).replace(".", "::", 1)
         kept = any(part in name for part in KEPT_OPERATORS) and "backward" not in name
+        if name.startswith(FROZEN_PRODUCTS):
+            kept = min(arguments[-1].shape) >= THIN
         return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
 
     contexts = functools.partial(create_selective_checkpoint_contexts, policy)
