@@ -359,3 +359,10 @@ def test_another_data_set_and_output_folder_go_before_the_files(folder: Path) ->
     run = load_job(folder / "job.toml", dataset=other, output_suffix="-2").runs[0]
     assert run.output_dir == "output-2"
     assert "data/day2.jsonl" in run.argv
+
+
+def test_a_stage_may_start_from_the_adapter_of_the_one_before(folder: Path) -> None:
+    """The stages' folders lie beside one another on the instance."""
+    stages = '[[stages]]\nmax_samples = "all"\nstart = "previous"\n[guards]'
+    _first, second = load(folder, TRAINER_JOB.replace("[guards]", stages)).runs
+    assert second.argv[second.argv.index("--init_adapter") + 1] == "../stage-0/output/adapter"
