@@ -117,6 +117,8 @@ def _trainer_run(
     dataset = require_file(file, table.dataset, ("training", "dataset"))
     model, model_uploads = _model(file, table)
     flags = ["--output_dir", table.output_dir]
+    if table.model_source != "path":
+        flags += ["--model_source", table.model_source]
     if stage.max_samples is not None:
         flags += ["--max_samples", str(stage.max_samples)]
     if stage.start == "previous":
