@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -213,6 +215,28 @@ def test_without_a_data_set_standard_questions_are_compared_and_said_so(
     assert main(words) == FINISHED
     assert "not on held-out samples of yours" in capsys.readouterr().err
     assert json.loads((tmp_path / "final" / "manifest.json").read_bytes())["kl"]["written"]
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    run: Callable[..., tuple[int, Path, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before the computing where it can be known, exit 76 either way."""
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.export.ShardWriter.add", full)
+        code, target, said = run("--merge_base", "dequantized")
+    assert code == SAVE_FAILED
+    assert "No space left" in said
+    assert list(target.parent.iterdir()) == []
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("trainer.export.shutil.disk_usage", lambda _path: usage)
+    code, target, said = run()
+    assert code == SAVE_FAILED
+    assert "computing" not in said
+    assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(
