@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -203,6 +204,36 @@ def test_shards_are_loaded_by_transformers(
     assert code == FINISHED
     assert len(list(target.glob("model-*.safetensors"))) > 2
     assert AutoModelForCausalLM.from_pretrained(target).num_parameters() > 0
+
+
+def test_weights_pass_through_one_at_a_time(
+    run: Callable[..., tuple[int, Path, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the model is written no more than one of its tensors is held, whatever its size."""
+    from trainer.tensorfile import TensorFiles
+
+    alive: set[int] = set()
+    most: list[int] = []
+    read, write = TensorFiles.read, export._write_weights
+
+    def counted(self: TensorFiles, name: str) -> Any:
+        tensor = read(self, name)
+        alive.add(id(tensor))
+        weakref.finalize(tensor, alive.discard, id(tensor))
+        most.append(len(alive))
+        return tensor
+
+    def watched(*arguments: Any) -> None:
+        alive.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(TensorFiles, "read", counted)
+            write(*arguments)
+
+    monkeypatch.setattr(export, "_write_weights", watched)
+    code, _target, _said = run("--merge_base", "dequantized")
+    assert code == FINISHED
+    assert len(most) > 10
+    assert max(most) <= 2  # the one that was just read, and the last one until its name is taken
 
 
 def test_without_a_data_set_standard_questions_are_compared_and_said_so(
