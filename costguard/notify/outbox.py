@@ -133,7 +133,8 @@ class Outbox:
         held_ms = 1_000 * settings.coalesce_s
         is_time = any(each.is_urgent or each.next_ms + held_ms <= now_ms for each in ready)
         retried = any(each.attempts > 0 for each in ready)
-        return ready[:BATCH_MAX] if is_time or retried else []
+        # Whatever waits goes along: what one notice finds out of the channel holds for the others.
+        return waiting[:BATCH_MAX] if is_time or retried else []
 
     def _mark_what_was_taken(self, channel: str) -> None:
         taken = self._unmarked.get(channel)

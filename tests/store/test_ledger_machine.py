@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -60,6 +61,8 @@ class LedgerMachine(RuleBasedStateMachine):
     """
 
     template: Path
+    backup: tuple[Path, dict[str, Model], dict[tuple[str, str], int]] | None = None
+    now = backed_up = 0
 
     @initialize()
     def open(self) -> None:
@@ -70,8 +73,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.store = Store(self.path)
         assert self.store.check_head() is HeadState.MISSING
         self.lagging = head_path(self.path).read_text()
-        self.backup: tuple[Path, dict[str, Model], dict[tuple[str, str], int]] | None = None
-        self.now = 0
+        self.now = self.backed_up = 0
         self.models = {name: Model() for name in NAMES}
         self.ids: dict[tuple[str, str], int] = {}
         with self.store.write() as session:
@@ -205,18 +207,20 @@ class LedgerMachine(RuleBasedStateMachine):
         self.store = Store(self.path)
         assert self.store.check_head().is_sound
 
+    @precondition(lambda self: self.now >= self.backed_up + 4)
     @rule()
     def back_up(self) -> None:
         """A copy of now, of which only the last is kept."""
         target = self.folder / f"backup-{self.now}-{len(list(self.folder.iterdir()))}.db"
         assert backup.back_up(self.path, target, self.now).findings == ()
         self.backup = (target, copy.deepcopy(self.models), dict(self.ids))
+        self.backed_up = self.now
 
+    @precondition(lambda self: self.backup is not None)
     @rule()
     def restore(self) -> None:
         """The books and the model as they were then; they go on from there."""
-        if self.backup is None:
-            return
+        assert self.backup is not None
         target, models, ids = self.backup
         self.store.close()
         self.now += 1
@@ -287,7 +291,7 @@ def test_the_ledger_behaves_like_a_very_simple_one(
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
-            max_examples=500 if os.environ.get("COSTGUARD_TEST_FULL") else 12,
+            max_examples=500 if os.environ.get("COSTGUARD_TEST_FULL") else 10,
             stateful_step_count=25,
         ),
     )
