@@ -264,7 +264,7 @@ class Judge:
         for job in jobs:
             if job.id not in self._quiet:
                 self._check_cap(job)
-                if job.overrun_micros and self.world.faults.mood == "calm":
+                if job.overrun_micros and self._is_covered_always():
                     what = f"{job.overrun_micros} micro-yuan that nothing had reserved"
                     self.violate("I2", job.name, what)
                 self._check_reason(job)
@@ -272,6 +272,10 @@ class Judge:
             if recorded:
                 self._check_books(jobs)
             self._reads.clear()
+
+    def _is_covered_always(self) -> bool:
+        """Whether nothing can run or be booked beyond what is reserved: no faults, no guessing."""
+        return self.world.faults.mood == "calm" and self.world.scenario.tells_charges
 
     def stir(self) -> None:
         """Something has happened to a machine."""
@@ -439,14 +443,8 @@ class Judge:
 
     def _books_are_exact(self) -> bool:
         counts = self.world.faults.counts
-        blurs = (
-            "clock_jump",
-            "stale_read",
-            "stale_beyond",
-            "price_change",
-            "new_boot",
-            "wrong_bill",
-        )
+        blurs = ("clock_jump", "stale_read", "stale_beyond", "unknown_power", "price_change")
+        blurs = (*blurs, "new_boot", "wrong_bill")
         return self.world.scenario.tells_charges and not any(kind in counts for kind in blurs)
 
     def _check_exact(self, machine: Machine) -> None:

@@ -318,8 +318,9 @@ class World:
 
     def _boot(self) -> None:
         self._down_until_ms = None
-        self._well_since_ms = self.clock.true_ms
-        self._chores_due_ms = self.clock.true_ms
+        now_ms = self.clock.true_ms
+        self._well_since_ms = max(now_ms, self._asleep_until_ms, self._broken_until_ms)
+        self._chores_due_ms = now_ms
         self.trace("booted")
         self.host.boot()
 
@@ -334,7 +335,7 @@ class World:
             self._change_price()
         if faults.comes("suspend", passed_ms):
             self._asleep_until_ms = now_ms + 8 * HOUR_MS
-            self._well_since_ms = self._asleep_until_ms
+            self._well_since_ms = max(self._well_since_ms, self._asleep_until_ms)
             self.trace("suspended")
         if faults.comes("clock_jump", passed_ms):
             back = self.clock.wall_error_ms
@@ -345,7 +346,7 @@ class World:
             if faults.comes(kind, passed_ms):
                 minutes = 120 if kind == "disk_full" else 3
                 self._broken_until_ms = now_ms + faults.between(1, minutes) * MINUTE_MS
-                self._well_since_ms = self._broken_until_ms
+                self._well_since_ms = max(self._well_since_ms, self._broken_until_ms)
                 self.host.break_store(kind)
                 self.trace(kind)
         if self._broken_until_ms and now_ms >= self._broken_until_ms:
