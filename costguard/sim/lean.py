@@ -109,6 +109,10 @@ class LeanHost:
         for job in self.jobs.values():
             close_link(job.memory)
 
+    def unwatch(self) -> None:
+        """Nobody looks at each entry any more, for measuring what a pass costs by itself."""
+        self.books_kept.on_entry = lambda entry: self.changed()
+
     def close(self) -> None:
         """The end of the world."""
 
@@ -362,22 +366,18 @@ class LeanHost:
         self.changed()
         self.world.point("after a commit")
 
-    def _meter(self, job: LeanJob, now: Moment) -> None:
-        view = job.memory.fresh
-        bounds = [
-            at_ms
-            for at_ms in (
-                None if job.started_call is None else job.started_call.utc_ms,
-                job.ended_ms,
-                job.seen_off_ms,
-            )
-            if at_ms is not None
-        ]
-        read = job.memory.gone
+    def _earliest_ms(self, job: LeanJob) -> int | None:
+        """Before when rent cannot have begun: our start call, the last end, the last off read."""
+        called_ms = None if job.started_call is None else job.started_call.utc_ms
+        bounds = [at for at in (called_ms, job.ended_ms, job.seen_off_ms) if at is not None]
+        return max(bounds, default=None)
+
+    def _shown(self, job: LeanJob, now: Moment) -> PowerRead | None:
+        """What this pass's answer says of the power, the open interval brought up to its terms."""
+        view, read = job.memory.fresh, job.memory.gone
         if view is not None:
             read, job.power, job.tariff = view.read, view.read.power, view.tariff
-            off = not read.power.may_charge
-            job.seen_off_ms = read.begun.utc_ms if off else None
+            job.seen_off_ms = None if read.power.may_charge else read.begun.utc_ms
         if job.interval is not None and job.interval.anchor.boot_id != now.boot_id:
             job.interval = replace(job.interval, anchor=_anchor(job.interval.anchor, now))
         if job.interval is not None and job.tariff is not None:
@@ -385,9 +385,14 @@ class LeanHost:
         if job.interval is None and read is not None and meter.shows_nothing(read):
             called_ms = 0 if job.started_call is None else job.started_call.utc_ms
             if job.ended_ms is not None and job.ended_ms >= called_ms:
-                read = None  # off when last seen, and not started since
+                return None  # off when last seen, and not started since
+        return read
+
+    def _meter(self, job: LeanJob, now: Moment) -> None:
+        view, earliest_ms = job.memory.fresh, self._earliest_ms(job)
+        read = self._shown(job, now)
         assume_ms = self.facts.poll_interval_ms * ASSUME_AFTER_POLLS
-        step = meter.step(job.interval, read, now, max(bounds, default=None), assume_ms)
+        step = meter.step(job.interval, read, now, earliest_ms, assume_ms)
         if step.open_at_ms is not None and read is not None and job.tariff is not None:
             self.books_kept.parts += 1
             job.interval = meter.Metered(

@@ -128,6 +128,15 @@ class World:
         for number in range(self.scenario.strangers):
             self.cloud.make(f"costguard-other-{number + 1}-1", None, 0, twin=False)
 
+    def unwatch(self) -> None:
+        """Nobody judges any more, for measuring what the daemon costs by itself."""
+        provider = self.provider
+        provider.on_call = lambda route, target, timer_ms: None
+        provider.on_done = lambda route: None
+        provider.on_made = provider.on_listed = lambda machines: None
+        provider.on_read = lambda machine, at_ms: None
+        self.line.on_lease = lambda machine, message: None
+
     # ------------------------------------------------------------------ what others ask
 
     def trace(self, what: str) -> None:
