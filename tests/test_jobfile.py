@@ -91,7 +91,8 @@ def test_a_job_for_the_trainer(folder: Path) -> None:
     run = spec.runs[0]
     assert " ".join(run.argv) == (
         "{python} -m trainer train --model_name_or_path Qwen/Qwen2.5-7B-Instruct "
-        "--dataset data/train.jsonl --output_dir output --model_source modelscope --max_samples 100 "
+        "--dataset data/train.jsonl --output_dir output --model_source modelscope "
+        "--max_samples 100 "
         "--quantization_bit=4 --learning_rate=0.0002"
     )
     assert run.expects_adapter

@@ -13,6 +13,7 @@ from tests.bench import (
     event_latency,
     forecast_error,
     pull_speed,
+    sim_speed,
     status_cost,
     stop_latency,
 )
@@ -26,6 +27,7 @@ BENCHES = (
     pull_speed,
     forecast_error,
     big_ledger,
+    sim_speed,
 )
 
 
