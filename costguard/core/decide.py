@@ -7,27 +7,17 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 from __future__ import annotations
 
 from costguard.core import actions as act
-from costguard.core.gate import judge_gate
-from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
-from costguard.core.lease import (
-    Lease,
-    affordable_ms,
-    has_ended,
-    is_due,
-    needed_micros,
-    offer_lease,
-)
+from costguard.core.lease import has_ended, offer_lease
+from costguard.core.leasing import granting, is_silent, leasing, save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
+from costguard.core.verdicts import account_lines, judge, judge_step_up
 
 FIRST_LEASE_SHORTEST_MS = 30_000
-RENEWAL_GAIN_MS = 1_000  # a renewal that gains less is not worth a call
-SAVE_LEAD_MS = 5_000  # how long before the last lease's end the saving begins
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
 TOLD_WITHIN_MS = 3_000  # an agent that is attached has told its journal by then
 PULL_PATIENCE_MS = 120_000
-LONG_LEASE_MS = 30 * 86_400_000  # beyond any run; the budget is what ends it
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
@@ -66,150 +56,6 @@ def _must_ask(snap: Snapshot, now: Moment) -> bool:
     return was_alone and off and snap.training.is_alive and not has_ended(lease, now)
 
 
-def judge(snap: Snapshot, now: Moment) -> Verdict | None:
-    """Why the run should end now, or None. The first reason found is the one that is kept."""
-    if snap.wish != "run":
-        return Verdict("user", f"{snap.wish} was asked for", {"wish": snap.wish})
-    if snap.in_breach:
-        over = [account.scope for account in snap.accounts if account.in_breach]
-        return Verdict("budget", f"spent past the cap: {', '.join(over)}", {"breach": over})
-    if snap.instance is not None and snap.instance.stopped_seen:
-        return None  # a resumed job whose instance is still to be switched on
-    if snap.training.verdict is not None:
-        return snap.training.verdict  # the agent's own, given while we were not heard
-    run = snap.spec.runs[snap.stage]
-    end = snap.training.exit
-    if end is not None and end.code == EXIT_SAVED_ON_REQUEST:
-        return _stopped_without_us(snap, now, exit_text(end))
-    verdict = judge_training(snap.training, snap.spec.guards, expects_adapter=run.expects_adapter)
-    return (
-        verdict or _judge_platform(snap, now) or _judge_lease(snap, now) or _judge_line(snap, now)
-    )
-
-
-def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
-    instance = snap.instance
-    if instance is None or instance.provider_id is None:
-        return None
-    evidence = {"power": instance.power.value}
-    if instance.absent:
-        return Verdict("platform", "the platform no longer knows the instance", evidence)
-    if instance.was_on and len(off_run(instance.reads)) >= 2:
-        return _stopped_without_us(snap, now, "the instance was found switched off")
-    limits = snap.spec.guards
-    started = instance.started_call or snap.created
-    if snap.stage_since is not None and snap.stage_since.utc_ms > started.utc_ms:
-        started = snap.stage_since
-    if not snap.training.is_alive and elapsed_ms(started, now) > limits.prepare_within_ms:
-        evidence["link"] = snap.link.state
-        evidence["detail"] = snap.link.detail
-        text = f"training could not be started within {limits.prepare_within_ms // 60_000} minutes"
-        return Verdict("platform", text, evidence)
-    if snap.lease is not None and snap.retry_at_ms is None:
-        never_on = not instance.was_on and instance.power is Power.STOPPED
-        if never_on and has_ended(snap.lease, now):
-            return Verdict("platform", "it was not switched on within its lease", evidence)
-    if snap.link.state == "refused":
-        return Verdict("platform", snap.link.detail, {"link": "refused"}, save=False)
-    return None
-
-
-def _stopped_without_us(snap: Snapshot, now: Moment, text: str) -> Verdict:
-    """The instance or its agent stopped by itself: the lease ran out unrenewed, or it was taken."""
-    evidence: dict[str, object] = {"lease_ended": False}
-    if snap.lease is not None and snap.lease.final and has_ended(snap.lease, now):
-        evidence["lease_ended"] = True
-        return Verdict("budget", f"{text} at the end of the last lease", evidence, save=False)
-    if snap.armed_end is not None and has_passed(snap.armed_end, now):
-        evidence["lease_ended"] = True
-        return Verdict("blind", f"{text} after its lease ran out unrenewed", evidence, save=False)
-    if _is_silent(snap, now):
-        return Verdict("blind", f"{text} after nothing was heard of it", evidence, save=False)
-    return Verdict("platform", text, evidence, save=False)
-
-
-def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
-    """Whether the money for running on is about to end, or has ended."""
-    instance, lease, end = snap.instance, snap.lease, snap.armed_end
-    if instance is None or not instance.power.may_charge or instance.provider_id is None:
-        return None
-    if lease is None or end is None:
-        if instance.interval is None:
-            return None
-        return Verdict("budget", "running was found that no lease covers", {"lease": None})
-    if lease.end.boot_id != now.boot_id and _renewal(snap, now) is None:
-        return Verdict("budget", "after a reboot of this machine no lease could be had", {})
-    if end.utc_ms < lease.started.utc_ms and not is_due(lease, now):
-        end = lease.end  # a first lease that no timer is armed for yet: ours alone to keep
-    left_ms = ms_until(end, now)
-    if left_ms > save_lead_ms(snap):
-        if _shortfall_micros(snap, now) <= 0 or _renewal(snap, now) is not None:
-            return None
-        text = "at the new price the lease does not fit the budget"
-        return Verdict("budget", text, {"accounts": _account_lines(snap)})
-    return _why_it_runs_out(snap, now, lease, end)
-
-
-def _why_it_runs_out(snap: Snapshot, now: Moment, lease: Lease, end: Moment) -> Verdict:
-    """What kept the lease, which is about to end or has ended, from being renewed."""
-    evidence: dict[str, object] = {
-        "lease_left_s": ms_until(end, now) // 1000,
-        "accounts": _account_lines(snap),
-    }
-    if _is_silent(snap, now):
-        return Verdict("blind", "nothing was heard up to the lease's end", evidence)
-    if has_ended(lease, now) and elapsed_ms(lease.end, now) > snap.platform.poll_interval_ms * 2:
-        return Verdict("blind", "the lease had ended before anyone looked", evidence)
-    if end.utc_ms < lease.end.utc_ms:
-        return Verdict("platform", "the platform's stop timer could not be re-armed", evidence)
-    if _renewal(snap, now) is not None:
-        return Verdict("platform", "the lease could not be renewed in time", evidence)
-    return Verdict("budget", "the next lease does not fit the budget", evidence)
-
-
-def save_lead_ms(snap: Snapshot) -> int:
-    """How long before the end of a lease that is not renewed the saving begins."""
-    return min(SAVE_LEAD_MS, snap.spec.runs[snap.stage].save_grace_ms)
-
-
-def _judge_line(snap: Snapshot, now: Moment) -> Verdict | None:
-    limits = snap.spec.guards
-    launched = snap.training.launched_at_ms
-    agent_now = snap.training.agent_now_ms
-    if limits.max_ms is not None and launched is not None and agent_now is not None:
-        ran_ms = agent_now - launched
-        if ran_ms >= limits.max_ms:
-            evidence = {"ran_s": ran_ms // 1000, "limit_s": limits.max_ms // 1000}
-            return Verdict(
-                "max_hours", f"training has run for {ran_ms // 60_000} minutes", evidence
-            )
-    heard = snap.link.heard
-    if heard is not None and elapsed_ms(heard, now) > limits.blind_after_ms:
-        silent_s = elapsed_ms(heard, now) // 1000
-        evidence = {"silent_s": silent_s, "limit_s": limits.blind_after_ms // 1000}
-        return Verdict("blind", f"nothing was heard for {silent_s} s", evidence)
-    return None
-
-
-def _is_silent(snap: Snapshot, now: Moment) -> bool:
-    """Whether the agent was heard before and has been silent for too long: blind, not idle."""
-    heard = snap.link.heard
-    return heard is not None and elapsed_ms(heard, now) > snap.spec.guards.silent_after_ms
-
-
-def _account_lines(snap: Snapshot) -> list[dict[str, object]]:
-    return [
-        {
-            "scope": account.scope,
-            "cap_micros": account.cap_micros,
-            "posted_micros": account.posted_micros,
-            "pending_micros": account.pending_micros,
-            "hold_micros": account.hold_micros,
-        }
-        for account in snap.accounts
-    ]
-
-
 # --------------------------------------------------------------------------- while it may run
 
 
@@ -223,13 +69,13 @@ def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _resuming(snap, now)
     if not instance.was_on and instance.power is Power.STOPPED:
         return _coming_on(snap, now, instance)
-    actions: list[act.Action] = [*_leasing(snap, now)]
+    actions: list[act.Action] = [*leasing(snap, now)]
     if act.Shorten in map(type, actions):
         return tuple(actions)  # the agent is told by the next pass, which knows the new end
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
-        actions.extend(_granting(snap))
+        actions.extend(granting(snap))
         actions.extend(_pulling(snap, only_newest=True))
     actions.append(act.SetState(_running_state(snap)))
     return tuple(actions)
@@ -268,7 +114,7 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         refusal = Verdict(
             "budget",
             "not even a first lease fits the budget; nothing was rented",
-            {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000},
+            {"accounts": account_lines(snap), "latency_s": snap.latency_ms // 1000},
         )
         return (act.Conclude(refusal), act.Finish("paused"))
     timer_ms = offer.length_ms + snap.spec.runs[snap.stage].save_grace_ms
@@ -296,7 +142,7 @@ def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         FIRST_LEASE_SHORTEST_MS,
     )
     if offer is None:
-        evidence = {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000}
+        evidence = {"accounts": account_lines(snap), "latency_s": snap.latency_ms // 1000}
         refusal = Verdict("budget", "not even one more lease fits the budget", evidence)
         if snap.pause_reason is not None:
             return (act.Fetched(refusal.text), act.Finish(final_state(snap)))
@@ -319,7 +165,7 @@ def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[ac
     called = instance.last_call
     if called is not None and elapsed_ms(called, now) > START_RETRY_MS:
         return (act.PowerOn(),)
-    return (*_leasing(snap, now), act.SetState("provisioning"))
+    return (*leasing(snap, now), act.SetState("provisioning"))
 
 
 def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
@@ -334,11 +180,11 @@ def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     over = _fetch_is_over(snap, now, instance)
     if over is not None:
         return (act.Fetched(over),)
-    actions: list[act.Action] = [*_leasing(snap, now)]
+    actions: list[act.Action] = [*leasing(snap, now)]
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
-        actions.extend((*_granting(snap), *_pulling(snap, only_newest=False)))
+        actions.extend((*granting(snap), *_pulling(snap, only_newest=False)))
     return (*actions, act.SetState("preparing"))
 
 
@@ -366,135 +212,18 @@ def _fetch_is_over(snap: Snapshot, now: Moment, instance: InstanceFacts) -> str 
     return None
 
 
-def judge_step_up(snap: Snapshot, now: Moment) -> Verdict | None:
-    """Why a job whose stage has finished must not go on to the next one, or None."""
-    instance = snap.instance
-    if instance is not None and instance.was_on and len(off_run(instance.reads)) >= 2:
-        return _stopped_without_us(snap, now, "the instance was found switched off")
-    running_out = _judge_lease(snap, now) or _judge_line(snap, now)
-    if running_out is not None:
-        return running_out
-    gate = judge_gate(snap.training, snap.spec.stages[snap.stage])
-    return gate if snap.spec.guards.on_gate == "pause" else None
-
-
 def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """Bring the stage's adapter home, then go on; what it costs stays under the lease."""
-    going = _leasing(snap, now)
+    going = leasing(snap, now)
     if act.Shorten in map(type, going):
         return going
     if snap.link.state != "attached":
         return (*going, act.EnsureLink())
-    going = (*going, *_granting(snap))
+    going = (*going, *granting(snap))
     adapters = [a for a in snap.artifacts if a.kind == "adapter" and not a.pulled and not a.failed]
     if adapters:
         return (*going, *_pulling(snap, only_newest=True))
     return (*going, act.NextStage())
-
-
-def goes_alone(snap: Snapshot) -> bool:
-    """Whether the agent can be trusted with all that the budget allows, should we fall silent.
-
-    It must be able to stop the meter by itself, and be there. Where other jobs live under the
-    same caps a long lease would take what they need, so each keeps to short ones.
-    """
-    return (
-        snap.spec.long_leases
-        and snap.platform.in_guest_stop_proven
-        and snap.link.state == "attached"
-        and snap.training.is_alive
-        and not snap.shares_caps
-    )
-
-
-def _wanted_ms(snap: Snapshot) -> int:
-    """How long a lease to ask for."""
-    return LONG_LEASE_MS if goes_alone(snap) else snap.spec.lease_ms
-
-
-def _renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
-    """The next lease if it is time for one and it fits; None leaves the open one to run out."""
-    lease, instance = snap.lease, snap.instance
-    if lease is None or instance is None or snap.tariff is None or _is_silent(snap, now):
-        return None
-    offer = offer_lease(
-        snap.tariff,
-        instance.interval,
-        lease,
-        snap.accounts,
-        now,
-        _wanted_ms(snap),
-        snap.latency_ms,
-        shortest_ms=0,
-    )
-    if offer is None:
-        return None
-    rebooted = lease.end.boot_id != now.boot_id
-    left_ms = 0 if rebooted else ms_until(lease.end, now)
-    lead_ms = snap.platform.timer_min_lead_ms
-    gain_ms = 0 if _shortfall_micros(snap, now) > 0 else RENEWAL_GAIN_MS
-    if offer.length_ms < left_ms + gain_ms:
-        return None
-    if lead_ms is not None and offer.length_ms < lead_ms:
-        return None
-    return act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
-
-
-def _leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
-    """Renew at half, and bring the platform's timer up to what is reserved."""
-    lease, end, instance = snap.lease, snap.armed_end, snap.instance
-    if lease is None or end is None or instance is None:
-        return ()
-    if instance.was_on and not instance.power.may_charge:
-        return ()  # found off: the next read decides why, and nothing is granted meanwhile
-    grace_ms = snap.spec.runs[snap.stage].save_grace_ms
-    has_timer = snap.platform.timer_min_lead_ms is not None
-    shorter = _shortening(snap, now, lease)
-    if shorter is not None:
-        end_ms = now.utc_ms + shorter.length_ms
-        return (shorter, act.ArmTimer(end_ms + grace_ms, end_ms)) if has_timer else (shorter,)
-    if end.utc_ms < lease.end.utc_ms and has_timer:
-        return (act.ArmTimer(lease.end.utc_ms + grace_ms, lease.end.utc_ms),)
-    outgrown = goes_alone(snap) and elapsed_ms(lease.started, lease.end) <= snap.spec.lease_ms
-    calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id and not outgrown
-    if calm and _shortfall_micros(snap, now) <= 0:
-        return ()
-    grant = _renewal(snap, now)
-    if grant is None:
-        return ()
-    if not has_timer:
-        return (grant,)
-    end_ms = now.utc_ms + grant.length_ms
-    return (grant, act.ArmTimer(end_ms + grace_ms, end_ms))
-
-
-def _shortening(snap: Snapshot, now: Moment, lease: Lease) -> act.Shorten | None:
-    """The lease cut to what the caps allow now, where they were lowered since it was granted."""
-    if snap.tariff is None or snap.instance is None:
-        return None
-    interval, latency_ms = snap.instance.interval, snap.latency_ms
-    length_ms = affordable_ms(snap.tariff, interval, lease, snap.accounts, now, latency_ms)
-    if length_ms >= ms_until(lease.end, now):
-        return None
-    return act.Shorten(length_ms)
-
-
-def _shortfall_micros(snap: Snapshot, now: Moment) -> int:
-    """What the open lease lacks to reach its own end: more than 0 only after a price rise."""
-    lease, instance = snap.lease, snap.instance
-    if lease is None or instance is None or snap.tariff is None:
-        return 0
-    left_ms = ms_until(lease.end, now)
-    needed = needed_micros(snap.tariff, instance.interval, now, left_ms, snap.latency_ms)
-    return needed - lease.remaining_micros
-
-
-def _granting(snap: Snapshot) -> tuple[act.Action, ...]:
-    """Answer the newest heartbeat with the lease that is reserved and armed."""
-    beat = snap.link.heartbeat
-    if beat is None or snap.lease is None or beat == snap.link.leased_heartbeat:
-        return ()
-    return (act.SendLease(beat, alone=goes_alone(snap)),)
 
 
 def _pulling(snap: Snapshot, *, only_newest: bool) -> tuple[act.Action, ...]:
@@ -547,7 +276,7 @@ def _saving(
         hopeless = reason in ("blind", "platform") or not snap.has_ssh
         is_worth_it = waited_ms <= ATTACH_PATIENCE_MS if snap.training.is_alive else may_pull
         return (act.EnsureLink(),) if is_worth_it and not hopeless else None
-    if _is_silent(snap, now):
+    if is_silent(snap, now):
         return None
     if snap.training.is_alive and waited_ms <= run.save_grace_ms:
         return (act.Save(run.save_grace_ms - waited_ms),) if not snap.link.stop_sent else ()

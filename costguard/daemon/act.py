@@ -18,7 +18,7 @@ from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
-from costguard.daemon.memory import Calls, JobMemory
+from costguard.daemon.power_off import power_off
 from costguard.daemon.power_on import power_on
 from costguard.daemon.record import close_disk
 from costguard.daemon.rent import create, is_armed, resolve_create
@@ -26,7 +26,7 @@ from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
-from costguard.store.models import Artifact, Instance, Intent, Job, LeaseRow, Telemetry
+from costguard.store.models import Artifact, Instance, Job, LeaseRow, Telemetry
 from costguard.store.restored import may_grant, unlisted
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from costguard.core.moment import Moment
     from costguard.core.snapshot import Snapshot, Verdict
     from costguard.daemon.context import Context
+    from costguard.daemon.memory import JobMemory
 
 LOUD_EVENTS = {
     "stop_not_confirmed": "STOP NOT CONFIRMED: the instance may still cost money",
@@ -318,58 +319,8 @@ class Actor:
         self.memory.verdict = None
 
     def stop_power(self, _: act.StopPower) -> None:
-        """Call the platform's stop. The intent is written if it can be; the call is made anyway."""
-        instance = self.snap.instance
-        assert instance is not None
-        assert instance.provider_id is not None, "nothing to stop without an instance"
-        intent_id = self._open_stop_intent(instance.id)
-        sent = self.now()
-        calls = self.memory.calls
-        self.memory.calls = Calls(sent, calls.stop_calls + 1, False, calls.was_on)
-        outcome = "done"
-        try:
-            self.provider.stop(instance.provider_id)
-            self.memory.calls.stop_accepted = True
-        except ProviderError as error:
-            outcome = f"unclear: {error}"
-            self.context.notify("alarm", self.snap.spec.name, f"the stop call failed: {error}")
-        self._close_stop_intent(instance.id, intent_id, outcome)
-
-    def _open_stop_intent(self, instance_id: int) -> int | None:
-        now = self.now()
-        try:
-            with self.context.store.write() as session:
-                earlier = select(func.count(Intent.id)).where(Intent.job_id == self.job_id)
-                intent = Intent(
-                    job_id=self.job_id,
-                    kind="stop",
-                    key=f"stop:{instance_id}:{session.scalar(earlier)}",
-                    state="open",
-                    created_ms=now.utc_ms,
-                    detail="",
-                )
-                session.add(intent)
-                session.flush()
-                return intent.id
-        except StoreUnavailable as error:
-            self.context.notify("alarm", self.snap.spec.name, f"stopping without a record: {error}")
-            return None
-
-    def _close_stop_intent(self, instance_id: int, intent_id: int | None, outcome: str) -> None:
-        calls = self.memory.calls
-        now = self.now()
-        try:
-            with self.context.store.write() as session:
-                row = session.get_one(Instance, instance_id)
-                note_calls(row, calls)
-                text = "the stop call was accepted" if calls.stop_accepted else outcome
-                add_event(session, self.job_id, now.utc_ms, "stop_call", text)
-                intent = session.get(Intent, intent_id) if intent_id is not None else None
-                if intent is not None:
-                    intent.state = "done" if calls.stop_accepted else "unclear"
-                    intent.closed_ms, intent.detail = now.utc_ms, outcome
-        except StoreUnavailable as error:
-            self.context.notify("alarm", self.snap.spec.name, f"stop not recorded: {error}")
+        """Call the platform's stop."""
+        power_off(self)
 
     def alarm(self, action: act.Alarm) -> None:
         """Say it aloud, and again each time it is tried."""
@@ -473,16 +424,6 @@ def enter_stage(session: Session, job: Job, stage: int, at_ms: int) -> None:
         Telemetry.job_id == job.id, Telemetry.stage == stage
     )
     job.first_seq = job.last_seq = session.scalar(seen) or 0
-
-
-def note_calls(row: Instance, calls: Calls) -> None:
-    """Write our calls into the instance's row."""
-    if calls.last is not None:
-        row.last_call_utc_ms = calls.last.utc_ms
-        row.last_call_boot_ms = calls.last.boot_ms
-        row.last_call_boot_id = calls.last.boot_id
-    row.stop_calls, row.stop_accepted = calls.stop_calls, calls.stop_accepted
-    row.was_on = calls.was_on
 
 
 HANDLERS = {

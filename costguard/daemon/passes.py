@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from costguard.core import actions as act
-from costguard.core.decide import FINAL_STATES, decide, save_lead_ms
+from costguard.core.decide import FINAL_STATES, decide
+from costguard.core.leasing import save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import LinkFacts
-from costguard.daemon.act import Actor, Halt, note_calls
+from costguard.daemon.act import Actor, Halt
 from costguard.daemon.foresee import note_forecast
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
@@ -23,6 +24,7 @@ from costguard.daemon.load import (
     training_facts,
 )
 from costguard.daemon.memory import READS_KEPT, JobMemory
+from costguard.daemon.power_off import note_calls
 from costguard.daemon.record import record_pass
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable

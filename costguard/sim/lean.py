@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costguard.core import meter
-from costguard.core.decide import FINAL_STATES, decide, save_lead_ms
+from costguard.core.decide import FINAL_STATES, decide
+from costguard.core.leasing import save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Snapshot

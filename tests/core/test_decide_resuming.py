@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from costguard.core.actions import ArmTimer, Conclude, Finish, Grant
-from costguard.core.decide import judge, proven_stopped
+from costguard.core.decide import proven_stopped
 from costguard.core.lease import Account
 from costguard.core.power import Power
 from costguard.core.snapshot import LinkFacts, TrainingFacts
+from costguard.core.verdicts import judge
 from tests.core.snapshots import INSTANCE, NO_TIMER, NOW, RUNNING, YUAN, kinds, off, only
 
 PAUSED = replace(

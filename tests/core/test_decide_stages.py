@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from costguard.core.actions import ArmTimer, Grant, Shorten
-from costguard.core.decide import decide, goes_alone, judge
+from costguard.core.decide import decide
 from costguard.core.lease import Account
+from costguard.core.leasing import goes_alone
 from costguard.core.power import Power
 from costguard.core.snapshot import Exit, LinkFacts, Snapshot, Step, Verdict
 from costguard.core.spec import Run, Stage
+from costguard.core.verdicts import judge
 from tests.core.snapshots import (
     INSTANCE,
     LEASE,

@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from costguard.core import decide as core_decide, guards, lease, meter
+from costguard.core import decide as core_decide, guards, lease, leasing, meter
 from costguard.core.power import Power, PowerRead
 from costguard.core.stalls import stalled
 from costguard.daemon import act, record, rent
@@ -56,7 +56,8 @@ def forget_latency(patch: pytest.MonkeyPatch) -> None:
         named = dict(zip(OFFER, args, strict=False), **options)
         return offer(**{**named, "latency_ms": 0})
 
-    patch.setattr(core_decide, "offer_lease", short)
+    for module in (core_decide, leasing):
+        patch.setattr(module, "offer_lease", short)
 
 
 def charge_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
@@ -104,7 +105,8 @@ def count_a_reservation_twice(patch: pytest.MonkeyPatch) -> None:
             held = replace(held, reserved_micros=held.reserved_micros + interval.posted_micros)
         return offer(tariff, interval, held, *rest, **options)
 
-    patch.setattr(core_decide, "offer_lease", generous)
+    for module in (core_decide, leasing):
+        patch.setattr(module, "offer_lease", generous)
 
 
 def ignore_a_price_rise(patch: pytest.MonkeyPatch) -> None:
