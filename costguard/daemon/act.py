@@ -278,11 +278,11 @@ class Actor:
             job = session.get_one(Job, self.job_id)
             enter_stage(session, job, job.stage + 1, now.utc_ms)
             count = len(job_spec(job).runs)
-            text = f"stage {job.stage + 1} of {count} begins"
+            text = f"stage {job.stage} of {count} is done, the next begins"
             gate = judge_gate(self.snap.training, self.snap.spec.stages[self.snap.stage])
             if gate is not None:
                 text += f", although {gate.text}"
-            add_event(session, job.id, now.utc_ms, "stage", text, {"stage": job.stage})
+            add_event(session, job.id, now.utc_ms, "stage_done", text, {"stage": job.stage})
         self.wake()
 
     # ------------------------------------------------------------------ ending

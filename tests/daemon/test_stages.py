@@ -82,7 +82,7 @@ def test_a_gate_may_let_it_go_on_and_says_so(world: World) -> None:
     world.submit(replace(ladder(10, None), guards=limits))
     world.until_final(within_s=200)
     assert world.job().state == "finished"
-    assert "although the loss fell by 0.0 %" in world.events("stage")[0].text
+    assert "although the loss fell by 0.0 %" in world.events("stage_done")[0].text
 
 
 def test_the_budget_ends_a_ladder_wherever_it_is(world: World) -> None:
