@@ -87,7 +87,8 @@ def train_ours(model: Path, output_dir: Path, recipe: Recipe, *, on_card: bool) 
         quantization_bit=4, lora_rank=recipe.rank, lora_alpha=2 * recipe.rank,
         per_device_train_batch_size=8, gradient_accumulation_steps=1, learning_rate=recipe.rate,
         warmup_steps=recipe.warmup_steps, max_steps=recipe.steps, seed=recipe.seed,
-        save_steps=recipe.steps, threads=0 if on_card else 1, run=RunOptions(wishes=wishes, plot=False),
+        save_steps=recipe.steps, threads=0 if on_card else 1,
+        run=RunOptions(wishes=wishes, plot=False),
     )  # fmt: skip
     setattr(module, "Passes", Watched)  # noqa: B010 - the class is looked up there by name
     try:
