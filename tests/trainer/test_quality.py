@@ -1,8 +1,8 @@
 """The gate on quality: what is saved in time must not be paid in what is learnt.
 
 The same samples in the same order, in fp32 on a CPU, dropout 0, against a plain loop of
-transformers, peft and bitsandbytes that is written here and packs nothing. Then faults are
-planted, each of which must make the gate fail.
+transformers, peft and bitsandbytes that packs nothing (bench/plain.py). Then faults are planted,
+each of which must make the gate fail.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trainer import attention, passes, train as training
+from trainer.bench.plain import Curve, Recipe, train_plainly
 from trainer.config import Config
 from trainer.data import read_dataset
 from trainer.disk import Disk
@@ -40,15 +41,6 @@ RANK = 16
 FEW_STEPS = 4
 RECIPE = {"hidden": 256, "layers": 1, "intermediate": 704, "vocab_size": 400,
           "max_positions": 512, "seed": 0}  # fmt: skip
-
-
-@dataclasses.dataclass
-class Curve:
-    """What a run showed: its losses, the first step's gradients, the samples of each step."""
-
-    losses: list[float] = dataclasses.field(default_factory=list)
-    first_gradients: Any = None
-    samples: list[list[Encoded]] = dataclasses.field(default_factory=list)
 
 
 def gate(ours: Curve, plain: Curve) -> None:
@@ -80,51 +72,10 @@ def ours(model: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> C
 @pytest.fixture(scope="module")
 def plain(model: Path, ours: Curve) -> Curve:
     """The plain loop over the same samples."""
-    return train_plainly(model, ours.samples)
-
-
-def train_plainly(model: Path, steps: list[list[Encoded]]) -> Curve:
-    """transformers, peft and bitsandbytes as their manuals have it; each sample by itself."""
     import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import (
-        AutoModelForCausalLM,
-        BitsAndBytesConfig,
-        get_cosine_schedule_with_warmup,
-    )
 
-    nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.float32,
-    )  # fmt: skip
-    base = AutoModelForCausalLM.from_pretrained(model, quantization_config=nf4, dtype=torch.float32)
-    torch.manual_seed(42)
-    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-    lora = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets, task_type="CAUSAL_LM")
-    trained = get_peft_model(base, lora).train()
-    parameters = [p for p in trained.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.0)
-    schedule = get_cosine_schedule_with_warmup(optimizer, WARM_UP, STEPS)
-    curve = Curve(samples=steps)
-    for samples in steps:
-        supervised = sum(sample.supervised() for sample in samples)
-        total = 0.0
-        for sample in samples:
-            logits = trained(input_ids=torch.tensor([sample.token_ids])).logits[0, :-1]
-            labels = torch.tensor(sample.labels[1:])
-            loss = torch.nn.functional.cross_entropy(
-                logits, labels, ignore_index=IGNORED, reduction="sum"
-            )
-            (loss / supervised).backward()
-            total += loss.item() / supervised
-        curve.losses.append(total)
-        if curve.first_gradients is None:
-            curve.first_gradients = torch.cat([p.grad.flatten() for p in parameters]).clone()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-    return curve
+    recipe = Recipe(rank=RANK, rate=RATE, warmup_steps=WARM_UP, steps=STEPS)
+    return train_plainly(model, ours.samples, recipe, torch.device("cpu"), torch.float32)
 
 
 def train_ours(model: Path, rows: Path, output_dir: Path, *, stop_at: int = STEPS) -> Curve:
