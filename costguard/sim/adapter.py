@@ -179,6 +179,7 @@ class SimProvider:
             raise Refused("too soon for a timer")
         if not self.faults.hits("timer_not_kept"):
             machine.timer_ms, machine.timer_wall_error_ms = at_ms, self.cloud.clock.wall_error_ms
+            machine.had_timer = True
             machine.note(self.cloud.clock.true_ms)
         return self._leave("arm_timer", late, machine.timer_ms)
 

@@ -75,6 +75,8 @@ class Machine:
     guest_stop_works: bool = True
     runs: list[Run] = field(default_factory=list)
     guest: Guest | None = None
+    had_guest: bool = False  # an agent has lived in it since it was switched on
+    had_timer: bool = False  # its timer was set at some time
     console_next: bool = False
     released_ms: int | None = None
     failed_stops: int = 0  # calls that were refused, ignored or got lost, in this run
@@ -193,7 +195,7 @@ class Cloud:
         machine.power, machine.boots = "running", machine.boots + 1
         run = Run(at_ms, [(at_ms, self.prices.running)], by_console=machine.console_next)
         machine.runs.append(run)
-        machine.console_next, machine.failed_stops = False, 0
+        machine.console_next, machine.failed_stops, machine.had_guest = False, 0, False
         machine.note(at_ms)
         self.on_event("on", machine)
 
@@ -232,6 +234,7 @@ class Cloud:
             visible_ms=visible_ms,
             prices=self.prices,
             timer_ms=timer_ms,
+            had_timer=timer_ms is not None,
             timer_wall_error_ms=self.clock.wall_error_ms,
             guest_stop_works=not self.faults.hits("guest_stop_fails"),
         )

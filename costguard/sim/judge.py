@@ -345,13 +345,9 @@ class Judge:
             facts.timer_min_lead_ms is not None
             and machine.timer_lag_ms <= facts.timer_lateness_ms
             and machine.timer_wall_error_ms == 0
-            and (machine.timer_ms is not None or machine.power in ("stopping", "stopped"))
+            and machine.had_timer
         )
-        agent = (
-            facts.in_guest_stop is not None
-            and machine.guest_stop_works
-            and (machine.guest is not None or machine.power in ("stopping", "stopped"))
-        )
+        agent = facts.in_guest_stop is not None and machine.guest_stop_works and machine.had_guest
         daemon = machine.failed_stops == 0 and self.world.daemon_worked()
         return timer or agent or daemon
 

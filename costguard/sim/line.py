@@ -147,6 +147,7 @@ class Line:
         if machine.guest is None:
             script = self._script_of(machine.tag)
             machine.guest = Guest(script, spec, self.faults, self.cloud.clock.true_ms)
+            machine.had_guest = True
             self.guests.append(machine.guest)
 
     def state_of(self, machine: Machine) -> str:

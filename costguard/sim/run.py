@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from collections import Counter
@@ -90,8 +91,9 @@ def _play_real(world: World) -> None:
 
 @lru_cache(maxsize=1)
 def _template() -> Path:
-    """An empty database of the newest schema, made once for this process."""
+    """An empty database of the newest schema, made once, and taken away when the process ends."""
     folder = tempfile.mkdtemp(prefix="costguard-schema-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder) / "costguard.db"
     upgrade(path)
     return path
@@ -105,6 +107,8 @@ def play_seeds(
         for seed in seeds:
             yield play_seed(seed, tier, days)
         return
+    if tier == REAL:
+        _template()  # the children share it
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(_play, [(seed, tier, days) for seed in seeds], chunksize=1)
 

@@ -6,12 +6,10 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from costguard.core import decide as core_decide, guards, lease, leasing, meter
+from costguard.core import actions, decide as core_decide, guards, lease, leasing, meter
 from costguard.core.power import Power, PowerRead
 from costguard.core.stalls import stalled
 from costguard.daemon import act, record, rent
-from costguard.daemon.load import newest_instance
-from costguard.providers.base import Refused
 from costguard.sim import lean, lean_act
 
 if TYPE_CHECKING:
@@ -67,14 +65,14 @@ def charge_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
 
 def retry_a_create(patch: pytest.MonkeyPatch) -> None:
     """An unclear create call is taken to have failed, and made again."""
+    running = core_decide._running
 
-    def again(actor: Any) -> None:
-        with actor.context.store.read() as session:
-            row = newest_instance(session, actor.job_id)
-        assert row is not None
-        rent._give_up(actor, row.tag, Refused("it failed"), again_ms=1)
+    def again(snap: Snapshot, now: Any) -> Any:
+        if snap.instance is None or snap.instance.provider_id is not None or snap.lease is None:
+            return running(snap, now)
+        return (actions.Create(timer_after_ms=snap.spec.lease_ms),)
 
-    patch.setattr(act, "resolve_create", again)
+    patch.setattr(core_decide, "_running", again)
 
 
 def take_unknown_for_stopped(patch: pytest.MonkeyPatch) -> None:
@@ -149,13 +147,7 @@ MUTANTS: dict[str, Mutant] = {
         charge_by_the_wall_clock, frozenset({"I3"}), focus={"clock_jump": 0.5}
     ),
     "retries a create": Mutant(
-        retry_a_create,
-        frozenset({"one_instance"}),
-        seeds=3,
-        first_seed=2,
-        tier=2,
-        days=0.2,
-        focus={"timeout_after": 0.5},
+        retry_a_create, frozenset({"one_instance"}), focus={"timeout_after": 0.3}
     ),
     "treats unknown as stopped": Mutant(
         take_unknown_for_stopped, frozenset({"I4"}), focus={"unknown_power": 0.5}
