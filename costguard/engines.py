@@ -117,11 +117,13 @@ def _trainer_run(
     dataset = require_file(file, table.dataset, ("training", "dataset"))
     model, model_uploads = _model(file, table)
     flags = ["--output_dir", table.output_dir]
+    if table.model_source != "path":
+        flags += ["--model_source", table.model_source]
     if stage.max_samples is not None:
         flags += ["--max_samples", str(stage.max_samples)]
     if stage.start == "previous":
         # Stages lie beside one another on the instance: see the daemon's links.
-        flags += ["--adapter_name_or_path", f"../stage-{number - 1}/{table.output_dir}"]
+        flags += ["--init_adapter", f"../stage-{number - 1}/{table.output_dir}/adapter"]
     for flag, value in (table.model_extra or {}).items():
         flags.append(f"--{flag}={_flag_text(file, flag, value)}")
     model_here = model_uploads[0].local if model_uploads else model

@@ -6,6 +6,7 @@ A missing file means the defaults. Secrets are files or variables beside it, nev
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping  # noqa: TC003  (pydantic evaluates the annotation)
 from decimal import Decimal
@@ -38,6 +39,8 @@ PROVIDERS = PROVIDERS_HERE + PROVIDERS_LATER
 SECRET_KEYS = ("token", "password", "secret", "api_key", "access_key", "private_key", "public_key")
 SECRET_MAX_BYTES = 64 * 1024
 
+_CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+
 
 def yuan_micros(value: object) -> int:
     """Micro-yuan of a TOML value; MoneyError shows the value as it was written."""
@@ -67,6 +70,51 @@ class Budgets(_Table):
 
     month_micros: Yuan | None = Field(default=None, alias="month_yuan")
     projects: dict[str, Yuan] = {}
+
+
+def _minute_of_day(text: object) -> int:
+    match = _CLOCK.fullmatch(str(text))
+    if match is None:
+        raise ValueError(_("{value} is no time of day, such as 08:00").format(value=repr(text)))
+    return int(match[1]) * 60 + int(match[2])
+
+
+def _quiet_minutes(value: object) -> tuple[int, int] | None:
+    """From and to, in minutes of the day, of `"23:00-07:30"`; None of `"off"`."""
+    if value in (None, "off"):
+        return None
+    start, dash, end = str(value).partition("-")
+    if not dash:
+        raise ValueError(
+            _("{value} is no span of a day, such as 23:00-07:30").format(value=repr(value))
+        )
+    return _minute_of_day(start.strip()), _minute_of_day(end.strip())
+
+
+def _morning_minute(value: object) -> int | None:
+    return None if value in (None, "off") else _minute_of_day(value)
+
+
+class NotifyChannel(_Table):
+    """One way to a person, as `[notify.channels.<name>]` describes it; its secrets are files."""
+
+    kind: Literal["wecom", "dingtalk", "feishu", "serverchan", "apprise"]
+    url_file: str | None = None
+    secret_file: str | None = None
+    lang: Literal["zh", "en"] | None = None
+
+
+class NotifySettings(_Table):
+    """Who is told what happens, and when; see `costguard.notify` for the keys."""
+
+    quiet_minutes: Annotated[tuple[int, int] | None, BeforeValidator(_quiet_minutes)] = Field(
+        default=None, alias="quiet"
+    )
+    coalesce_s: Annotated[int, Field(ge=0, le=3_600)] = 30
+    morning_minute: Annotated[int | None, BeforeValidator(_morning_minute)] = Field(
+        default=8 * 60, alias="morning"
+    )
+    channels: dict[str, NotifyChannel] = {}
 
 
 class ProviderSettings(BaseModel):
@@ -106,6 +154,7 @@ class _ConfigFile(_Table):
     timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
     lang: Literal["zh", "en"] | None = None
     budgets: Budgets = Budgets()
+    notify: NotifySettings = NotifySettings()
     providers: dict[str, ProviderSettings] = {}
     ssh: dict[str, SshBox] = Field(default={}, alias="providers.ssh")
 
@@ -121,6 +170,7 @@ class Settings(BaseModel):
     budgets: Budgets
     providers: Mapping[str, ProviderSettings]
     ssh_boxes: Mapping[str, SshBox]
+    notify: NotifySettings = NotifySettings()
 
     def provider(self, name: str) -> ProviderSettings:
         """The table of one platform; an empty one where the config has none."""
@@ -163,6 +213,17 @@ class Settings(BaseModel):
         file_name = self.provider(provider).token_file or f"{provider}.token"
         return read_secret(self.home, file_name, f"COSTGUARD_{provider.upper()}_TOKEN")
 
+    def channel_secret(self, name: str, what: Literal["url", "secret"]) -> SecretStr | None:
+        """The address of a notification channel, or what its messages are signed with.
+
+        Looked for as a systemd credential, then in the table's file (by default `<name>.url` or
+        `<name>.secret`), then in COSTGUARD_NOTIFY_<NAME>_URL or _SECRET.
+        """
+        channel = self.notify.channels[name]
+        named = channel.url_file if what == "url" else channel.secret_file
+        variable = f"COSTGUARD_NOTIFY_{name.upper()}_{what.upper()}"
+        return read_secret(self.home, named or f"{name}.{what}", variable)
+
 
 def load_settings(home: Path | None = None) -> Settings:
     """The settings of `home`, by default the current one; UserError says what is wrong in them."""
@@ -183,6 +244,7 @@ def load_settings(home: Path | None = None) -> Settings:
         budgets=config.budgets,
         providers=config.providers,
         ssh_boxes=config.ssh,
+        notify=config.notify,
     )
 
 

@@ -91,7 +91,8 @@ def test_a_job_for_the_trainer(folder: Path) -> None:
     run = spec.runs[0]
     assert " ".join(run.argv) == (
         "{python} -m trainer train --model_name_or_path Qwen/Qwen2.5-7B-Instruct "
-        "--dataset data/train.jsonl --output_dir output --max_samples 100 "
+        "--dataset data/train.jsonl --output_dir output --model_source modelscope "
+        "--max_samples 100 "
         "--quantization_bit=4 --learning_rate=0.0002"
     )
     assert run.expects_adapter
@@ -359,3 +360,10 @@ def test_another_data_set_and_output_folder_go_before_the_files(folder: Path) ->
     run = load_job(folder / "job.toml", dataset=other, output_suffix="-2").runs[0]
     assert run.output_dir == "output-2"
     assert "data/day2.jsonl" in run.argv
+
+
+def test_a_stage_may_start_from_the_adapter_of_the_one_before(folder: Path) -> None:
+    """The stages' folders lie beside one another on the instance."""
+    stages = '[[stages]]\nmax_samples = "all"\nstart = "previous"\n[guards]'
+    _first, second = load(folder, TRAINER_JOB.replace("[guards]", stages)).runs
+    assert second.argv[second.argv.index("--init_adapter") + 1] == "../stage-0/output/adapter"

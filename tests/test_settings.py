@@ -228,3 +228,58 @@ def test_a_secret_is_read_from_its_home(tmp_path: Path) -> None:
     (tmp_path / "some.key").chmod(0o644)
     with pytest.raises(UserError, match="chmod 600"):
         settings.secret("some.key", "COSTGUARD_NO_SUCH_KEY")
+
+
+def test_who_is_told_and_when_is_read(tmp_path: Path) -> None:
+    """Clock times become minutes of the day; a channel's secrets lie beside the config."""
+    (tmp_path / "config.toml").write_text(
+        """
+[notify]
+quiet = "23:00-07:30"
+coalesce_s = 60
+morning = "off"
+[notify.channels.phone]
+kind = "dingtalk"
+secret_file = "other.secret"
+lang = "en"
+""",
+        encoding="utf-8",
+    )
+    for name in ("phone.url", "other.secret"):
+        (tmp_path / name).write_text(f"the {name}\n")
+        (tmp_path / name).chmod(0o600)
+    settings = load_settings(tmp_path)
+    assert settings.notify.quiet_minutes == (23 * 60, 7 * 60 + 30)
+    assert (settings.notify.coalesce_s, settings.notify.morning_minute) == (60, None)
+    url, secret = (settings.channel_secret("phone", what) for what in ("url", "secret"))
+    assert url is not None
+    assert secret is not None
+    assert url.get_secret_value() == "the phone.url"
+    assert secret.get_secret_value() == "the other.secret"
+    assert "the phone" not in repr(settings) + repr(url)
+
+
+def test_nobody_is_told_anything_by_default(tmp_path: Path) -> None:
+    """No channel, no quiet hours, and a morning at eight should there be one."""
+    notify = load_settings(tmp_path).notify
+    assert (notify.channels, notify.quiet_minutes, notify.morning_minute) == ({}, None, 480)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "where"),
+    [
+        ('quiet = "23-7"', "no time of day", "[notify] quiet"),
+        ('quiet = "late"', "no span of a day", "[notify] quiet"),
+        ('morning = "25:00"', "no time of day", "[notify] morning"),
+        ("coalesce_s = -1", "greater than or equal", "[notify] coalesce_s"),
+        ('[notify.channels.a]\nkind = "fax"', "is none of", "[notify.channels.a] kind"),
+        ('[notify.channels.a]\nkind = "wecom"\nurl = "x"', "unknown key", "url"),
+    ],
+)
+def test_what_is_wrong_about_notices_is_named(
+    tmp_path: Path, text: str, what: str, where: str
+) -> None:
+    """The key, and where it stands; an address does not belong into this file."""
+    error = refusal(tmp_path, f"[notify]\n{text}\n")
+    assert what in error.what
+    assert where in error.where

@@ -28,9 +28,10 @@ ARROWS: dict[str, set[str]] = {
     "providers": {"core", "errors"},
     "remote": set(),
     "report": {"core", "errors", "paths", "settings", "store"},
-    "daemon": {"core", "localcloud", "providers", "remote", "report", "store"}
+    "notify": {"core", "errors", "lang", "settings", "store"},
+    "daemon": {"core", "localcloud", "notify", "providers", "remote", "report", "store"}
     | {"errors", "paths", "settings"},
-    "cli": {"core", "daemon", "demo", "jobfile", "preflight", "report", "sim", "store"}
+    "cli": {"core", "daemon", "demo", "jobfile", "notify", "preflight", "report", "sim", "store"}
     | {"errors", "lang", "paths", "settings"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
     "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},

@@ -28,7 +28,7 @@ from trainer.template import QWEN_DEFAULT_SYSTEM
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 NOT_HIRED = 3
 """The exit code of an interview with fewer right answers than --pass_percent asks for."""
@@ -59,7 +59,7 @@ def run_chat(argv: list[str]) -> int:
     sampling = _sampling(options, interviewing=questions is not None)
     if questions is not None:
         return _interview(answerer, questions, system, sampling, options)
-    talk(answerer, sys.stdin, system, sampling, stream=options.stream_output)
+    talk(answerer, _lines(), system, sampling, stream=options.stream_output)
     return FINISHED
 
 
@@ -67,8 +67,6 @@ def talk(
     answerer: Answerer, lines: Iterable[str], system: str, sampling: Sampling, *, stream: bool
 ) -> None:
     """Answer each line until there is none; `clear` forgets what was said, `exit` ends."""
-    if sys.stdin.isatty():
-        warn("ask; `clear` forgets what was said, `exit` ends")
     turns: list[tuple[str, str]] = []
     for line in lines:
         question = line.strip()
@@ -78,7 +76,12 @@ def talk(
             turns.clear()
             warn("forgotten")
         elif question:
-            answer = answerer.answer(turns, question, system, sampling, _print if stream else None)
+            try:
+                told = _print if stream else None
+                answer = answerer.answer(turns, question, system, sampling, told)
+            except KeyboardInterrupt:  # ends this answer, not the conversation
+                warn("\nstopped")
+                continue
             say("" if stream else answer)
             turns.append((question, answer))
 
@@ -105,6 +108,19 @@ def _interview(
         say("\n".join(interview.as_table(tuned, base)))
     percent = 100 * interview.count_right(tuned) / len(tuned)
     return FINISHED if percent >= options.pass_percent else NOT_HIRED
+
+
+def _lines() -> Iterator[str]:
+    """What a person types or a pipe holds; Ctrl-C and Ctrl-D between questions end it."""
+    if not sys.stdin.isatty():
+        yield from sys.stdin
+        return
+    warn("ask; `clear` forgets what was said, `exit` ends, Ctrl-C stops an answer")
+    try:
+        while True:
+            yield input("> ")
+    except (EOFError, KeyboardInterrupt):
+        say("")
 
 
 def _print(piece: str) -> None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "costguard.manifest/1"
 HASH_BYTES = 2**22
+FOUR_BIT_SHARE = 0.27
+"""Of a bf16 weight's bytes: 4 bits of 16, and the constants of its blocks."""
 BESIDE = (
     "generation_config.json",
     "tokenizer.json",
@@ -98,12 +100,28 @@ def run_export(argv: list[str]) -> int:
         if options.export_type == "adapter":
             return _publish(partial, target, _copy_adapter(adapter, partial))
         prepare_process()
-        return _export_merged(_job(options, adapter), partial, target)
+        job = _job(options, adapter)
+        _require_room(job, target.parent)
+        return _export_merged(job, partial, target)
     except OSError as error:
         hint = "free the disk, or give an --export_dir that can be written"
         raise Refusal(SAVE_FAILED, f"{error.strerror}", where=str(target), hint=hint) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _require_room(job: Job, directory: Path) -> None:
+    """Refuse at once what would fail after many minutes of computing."""
+    sizes = {name: job.merge.base.places[name].size for name in job.merge.names()}
+    needed = sum(
+        size * FOUR_BIT_SHARE if job.four_bit and nf4.is_linear(name) else size
+        for name, size in sizes.items()
+    )
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        what = f"it needs {needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
+        hint = "free the disk, or give another --export_dir"
+        raise Refusal(SAVE_FAILED, what, where=str(directory), hint=hint)
 
 
 def _export_merged(job: Job, partial: Path, target: Path) -> int:

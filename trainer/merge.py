@@ -37,15 +37,15 @@ class Merge:
     """Whether training computed in fp32, as it does on a CPU; on a GPU it is bf16."""
 
     def trained(self, name: str) -> Any:
-        """The weight that training computed with, change included, in fp32."""
-        return self._changed(name, self._seen(name).float())
+        """The weight that training computed with; where the adapter changes it, in fp32."""
+        return self._changed(name, self._seen(name))
 
     def merged(self, name: str, basis: Basis) -> Any:
         """The weight of the merged model, in bf16."""
         import torch
 
         weight = self._seen(name) if basis == "dequantized" else nf4.read_weight(self.base, name)
-        return self._changed(name, weight.float()).to(torch.bfloat16)
+        return self._changed(name, weight).to(torch.bfloat16)
 
     def names(self) -> list[str]:
         """The weights of the merged model, in the order of the base's files."""
@@ -59,10 +59,11 @@ class Merge:
         return nf4.round_trip(weight, double=self.double)
 
     def _changed(self, name: str, weight: Any) -> Any:
-        if name in self.changes:
-            up, down = self.changes[name]
-            weight.addmm_(up, down)
-        return weight
+        """`weight` itself where nothing changes it: a copy of the embeddings is 2 GB in fp32."""
+        if name not in self.changes:
+            return weight
+        up, down = self.changes[name]
+        return weight.float().addmm_(up, down)
 
 
 def open_merge(model: Path, adapter: Adapter, *, quantised: bool) -> Merge:

@@ -80,10 +80,11 @@ def digits_of(text: str) -> str:
 
 def hidden(text: str) -> str:
     """`text` as a report may show it: its ends only."""
+    if len(text) < 3:
+        return text[:1] + "*"
     kept = 1 if len(text) < 8 else 3
-    return (
-        text[:kept] + "*" * min(4, max(1, len(text) - 2 * kept)) + text[-kept:][: len(text) - kept]
-    )
+    stars = "*" * min(4, len(text) - 2 * kept)
+    return text[:kept] + stars + text[-kept:]
 
 
 def valid_id_card(digits: str) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import json
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,20 @@ LOG = "agent.log"
 ANSWER_TIMEOUT_S = 5.0
 RETIRE_TIMEOUT_S = 10.0
 POLL_S = 0.05
+ISOLATED = ("-I", "-S", "-X", "utf8")
+# Started anew five times in a row at most; one that has lasted ten minutes begins a new row.
+GUARD = """
+import os, sys, time
+began, key = time.monotonic(), "COSTGUARD_AGENT_RESTARTS"
+_, status = os.waitpid(int(sys.argv[1]), 0)
+before = os.environ.get(key, "0") if time.monotonic() - began < 600 else "0"
+if os.WIFSIGNALED(status) and os.path.exists("agent.pyz") and before in "01234":
+    time.sleep(float(sys.argv[2]))
+    os.environ[key] = str(int(before) + 1)
+    agent = [sys.executable, "-I", "-S", "-X", "utf8", "agent.pyz", "start", "--dir=."]
+    os.execv(sys.executable, agent)
+"""
+INHERITED_MAX = 4096
 
 
 def take_lock() -> int | None:
@@ -62,12 +78,16 @@ def ask_agent(kind: str) -> dict[str, Any] | None:
     return None
 
 
-def detach(serve: Callable[[Callable[[dict[str, Any]], None]], None]) -> dict[str, Any]:
+def detach(
+    serve: Callable[[Callable[[dict[str, Any]], None]], None], restart_s: float
+) -> dict[str, Any]:
     """Runs `serve` in a process of its own, and returns the line it reports with.
 
     A new session and two forks: no terminal, no hang-up, no parent that would have to wait for
     it. Standard output goes to a file, because an SSH channel stays open for as long as
-    anybody holds its end.
+    anybody holds its end. Between the two stands a guardian, which starts the agent of this
+    directory anew if a signal ends it: some platforms' gateways kill what runs in the background,
+    and a daemon that sleeps would not see it.
     """
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -76,7 +96,10 @@ def detach(serve: Callable[[Callable[[dict[str, Any]], None]], None]) -> dict[st
         os.setsid()
         if os.fork() != 0:
             os._exit(0)
-        _become_daemon(serve, write_end)
+        agent = os.fork()
+        if agent == 0:
+            _become_daemon(serve, write_end)
+        _stand_guard(agent, restart_s)
     os.close(write_end)
     os.waitpid(child, 0)
     with os.fdopen(read_end, "rb") as report:
@@ -85,6 +108,22 @@ def detach(serve: Callable[[Callable[[dict[str, Any]], None]], None]) -> dict[st
         return {"error": "the agent ended before it could serve; see agent.log"}
     answer: dict[str, Any] = json.loads(line)
     return answer
+
+
+def _stand_guard(agent: int, restart_s: float) -> None:
+    """Becomes the guardian: a bare interpreter, which holds nothing but a wait.
+
+    What was open is closed, the directory's lock among it: that must go with the agent.
+    """
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)
+        os.closerange(3, INHERITED_MAX)
+        guard = [sys.executable, *ISOLATED, "-c", GUARD, str(agent), str(restart_s)]
+        os.execv(sys.executable, guard)  # noqa: S606  without a shell, as it should be
+    finally:
+        os._exit(1)
 
 
 def _become_daemon(
@@ -108,3 +147,10 @@ def _become_daemon(
         status = 0
     finally:
         os._exit(status)
+
+
+def give_memory_back() -> None:
+    """Returns what compiling our modules took: half of the agent's memory, where glibc is."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -8,6 +8,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
+from costguard.agent import llamafactory
 from costguard.agent.gpu import MIB, GpuSampler
 from costguard.agent.interpreters import find_python
 
@@ -32,6 +33,7 @@ def probe(needs: Sequence[str], env: Mapping[str, str], directory: Path) -> dict
         "python": None if shown is None else {"path": shown.path, "version": shown.version},
         "modules": {} if shown is None else dict(shown.modules),
         "needs": {"python": None if chosen is None else chosen.path, "missing": missing},
+        "llamafactory": llamafactory.find(None if shown is None else shown.path, env),
         "cpu_count": os.cpu_count(),
         "memory_mib": memory_mib(),
         "disk_free_mib": shutil.disk_usage(directory).free // MIB,

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from costguard.agent import VERSION, procfs
 from costguard.agent.alone import Alone
 from costguard.agent.artifacts import ArtifactWatcher, list_artifacts
 from costguard.agent.clock import Clock, SystemClock, boot_id
+from costguard.agent.daemonize import give_memory_back
 from costguard.agent.gpu import MIB, GpuSampler
 from costguard.agent.journal import Journal
 from costguard.agent.leases import Leases
@@ -31,8 +31,9 @@ from costguard.agent.tail import LogTail
 from costguard.agent.training import Training
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
+    from costguard.agent.launch import Launch
     from costguard.agent.spec import Spec
 
 JOURNAL = "journal.jsonl"
@@ -60,15 +61,6 @@ class WakeUp:
         with contextlib.suppress(BlockingIOError):
             while os.read(self._read, 4096):
                 pass
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How the training is started: its command line with the interpreter put in."""
-
-    argv: Sequence[str]
-    python: str | None
-    umask: int
 
 
 class Gauges:
@@ -133,7 +125,7 @@ class Service:
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serves until there is nothing left to do; calls `ready` once the socket listens."""
-        _give_memory_back()
+        give_memory_back()
         signal.signal(signal.SIGTERM, self._on_sigterm)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -195,6 +187,7 @@ class Service:
             "agent_version": VERSION,
             "run_id": self._spec.run_id,
             "pid": os.getpid(),
+            "guardian": os.getppid(),
             "boot_id": boot_id(),
             "python": platform.python_version(),
             "cpu_count": os.cpu_count(),
@@ -284,10 +277,3 @@ def _reap() -> bool:
         return False
     libc = ctypes.CDLL(None, use_errno=True)
     return bool(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-
-
-def _give_memory_back() -> None:
-    """Returns what compiling our modules took: half of the agent's memory, where glibc is."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -38,6 +38,7 @@ class Spec:
     needs: tuple[str, ...]
     save_grace_s: float
     first_lease_s: float
+    restart_s: float
     expects_adapter: bool
     engine: str
     progress_pattern: str | None
@@ -76,6 +77,7 @@ def parse_spec(raw: Any) -> Spec:
         needs=_module_names(raw),
         save_grace_s=_seconds(raw, "save_grace_s", 30.0, least=0.0),
         first_lease_s=_seconds(raw, "first_lease_s", 120.0, least=0.0),
+        restart_s=_seconds(raw, "restart_s", 5.0, least=0.0),
         engine=_text(raw, "engine", "trainer"),
         progress_pattern=_pattern(raw.get("progress_pattern")),
         expects_adapter=_yes_or_no(raw, "expects_adapter"),

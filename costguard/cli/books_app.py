@@ -1,4 +1,4 @@
-"""The commands about the books themselves: ledger, backup, restore, confirm-stopped."""
+"""The commands about the books, and about who is told what happens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ AsJson = Annotated[bool, typer.Option("--json", help=_("one JSON document on std
 _OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None}
 
 ledger = typer.Typer(help=_("the books"), **_OPTIONS)
+notify = typer.Typer(help=_("who is told what happens"), **_OPTIONS)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.add_typer(ledger, name="ledger")
+    app.add_typer(notify, name="notify")
     app.command("backup", help=_("copy the database, while the daemon runs"))(_backup)
     app.command("restore", help=_("put a backup in the database's place; no daemon may run"))(
         _restore
@@ -48,6 +50,19 @@ def _export(
     from costguard.cli import books
 
     return books.export_ledger(form, out)
+
+
+@notify.command("test", help=_("send a test message through each channel"))
+def _notify_test(
+    channel: Annotated[
+        str | None, typer.Argument(help=_("this channel alone"), metavar="CHANNEL")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli import notify_test
+
+    return notify_test.test_channels(channel, as_json=as_json)
 
 
 def _backup(

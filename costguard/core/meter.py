@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from costguard.core.lease import Interval
 from costguard.core.moment import Moment, elapsed_ms
+from costguard.core.power import Power
 from costguard.core.tariff import Tariff, price_micros, price_points_ms, running_micros
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def step(
         if unseen_ms <= assume_after_ms:
             return NOTHING
         return MeterStep(meter_to_ms=max(interval.metered_to_ms, reach_ms(interval, now)))
+    if shows_nothing(read):
+        # Treated as running, but it has shown nothing: what is known later may still correct it.
+        return MeterStep(meter_to_ms=max(interval.metered_to_ms, reach_ms(interval, read.begun)))
     if read.is_charging:
         seen_ms = max(interval.seen_to_ms, reach_ms(interval, read.begun))
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
@@ -86,18 +90,22 @@ def step(
     return MeterStep(close_at_ms=ended_ms)
 
 
-def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
-    """The platform's word on the end, in the time that the interval is metered in; None: unusable.
+def shows_nothing(read: PowerRead) -> bool:
+    """Whether the answer was that it is not known."""
+    return read.power is Power.UNKNOWN and read.charging is None
 
-    How long it says that rent has run is told on one clock, its own; when it says that rent ended
-    is as wrong as its clock and ours are apart. What began after we last looked is another one.
+
+def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
+    """The platform's word on the end, in the time that the interval is metered in, or None.
+
+    When it says that rent ended is as wrong as its clock and ours are apart; how long it says that
+    rent has run is told on one clock, but is too short if it was switched on anew between two
+    looks. Of the two the later counts.
     """
     since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
     if since_ms is None or until_ms is None:
         return until_ms
-    if since_ms > interval.seen_to_ms:
-        return None
-    return interval.rent_ms + until_ms - since_ms
+    return max(until_ms, interval.rent_ms + until_ms - since_ms)
 
 
 def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:

@@ -34,7 +34,15 @@ def fold(facts: TrainingFacts, message: Mapping[str, Any]) -> TrainingFacts:
 
 
 def _started(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:
-    return replace(facts, launched_at_ms=at_ms, phase="start", phase_since_ms=at_ms, signs=Signs())
+    return replace(
+        facts,
+        launched_at_ms=at_ms,
+        phase="start",
+        phase_since_ms=at_ms,
+        phase_inferred=False,
+        signs=Signs(),
+        adapter_at_ms=None,
+    )
 
 
 def _phase(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> TrainingFacts:

@@ -29,6 +29,8 @@ from costguard.daemon.head_check import check_head
 from costguard.daemon.loop import Loop
 from costguard.daemon.server import CommandServer, Handler
 from costguard.errors import EXIT_INTERNAL, CostguardError, UserError
+from costguard.notify.channels import Channels
+from costguard.notify.outbox import Outbox
 from costguard.providers import open_provider
 from costguard.remote.link import Link
 from costguard.remote.ssh import make_client_key
@@ -82,7 +84,9 @@ class Daemon:
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
         self.loop = Loop(self.context, executor)
         self.commands = Commands(self.context, self.loop.wake)
-        self.chores = Chores(self.context)
+        channels = Channels(lambda: self.settings)
+        outbox = Outbox(self.store, channels, lambda: self.settings.notify, self.context.zone)
+        self.chores = Chores(self.context, outbox)
         self.server = CommandServer(paths.socket_path(), self._handlers())
 
     def run(self) -> None:

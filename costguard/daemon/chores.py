@@ -20,19 +20,22 @@ from costguard.store.restored import clear_if_listed, is_restored, note_listed, 
 
 if TYPE_CHECKING:
     from costguard.daemon.context import Context
+    from costguard.notify.outbox import Outbox
     from costguard.providers.base import InstanceView
 
 log = logging.getLogger("costguard.chores")
 
 STRAY_WATCH_S = 600
+TELL_S = 5
 RECONCILE_S = 600
 
 
 class Chores:
     """APScheduler with our settings: UTC, no piling up, and nothing lost to a late start."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, outbox: Outbox | None = None) -> None:
         self._context = context
+        self._outbox = outbox
         self._scheduler = BackgroundScheduler(
             timezone=timezone.utc,
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -46,11 +49,17 @@ class Chores:
             self.watch_strays, "interval", seconds=STRAY_WATCH_S, next_run_time=now
         )
         self._scheduler.add_job(self.reconcile, "interval", seconds=RECONCILE_S)
+        if self._outbox is not None:
+            self._scheduler.add_job(self.tell, "interval", seconds=TELL_S)
         self._scheduler.start()
 
     def stop(self) -> None:
         """Stop without waiting for a chore that hangs on a platform."""
         self._scheduler.shutdown(wait=False)
+
+    def tell(self) -> int:
+        """Send what a person is to be told; how many messages were taken."""
+        return 0 if self._outbox is None else self._outbox.run(self._context.clock.now().utc_ms)
 
     def watch_strays(self) -> list[str]:
         """Put instances with our tag that no job drives under guard; return their ids."""

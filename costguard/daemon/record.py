@@ -224,8 +224,12 @@ def _meter_running(
     if rests:
         return
     row = open_interval(session, instance.id, "running")
+    if row is not None:
+        _anchor_in_this_boot(row, now)
     if row is not None and not same_terms(tariff_of(row), tariff_of(instance), row.metered_to_ms):
         row = _reprice(session, job, row, tariff_of(instance), now, zone)
+    if row is None and _says_nothing_new(session, instance, read):
+        read = None
     open_now = None if row is None else metered(row)
     step = meter.step(open_now, read, now, earliest_ms, assume_after_ms)
     if step.open_at_ms is not None and read is not None:
@@ -245,12 +249,32 @@ def _meter_running(
         _carry_free_time(instance, row, step.close_at_ms)
 
 
-def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
-    """Before when rent cannot have begun: our start call, or the last read or end that was off."""
-    last_end = select(PowerInterval.ended_ms).where(
+def _says_nothing_new(session: Session, instance: Instance, read: PowerRead | None) -> bool:
+    """Off when last seen, not started since, and told nothing: on only once it is seen on."""
+    if read is None or not meter.shows_nothing(read):
+        return False
+    ended_ms = _last_end_ms(session, instance)
+    return ended_ms is not None and ended_ms >= (instance.started_call_ms or 0)
+
+
+def _anchor_in_this_boot(row: PowerInterval, now: Moment) -> None:
+    """Count on from here by the clock of this boot, which no one can set back."""
+    if row.anchor_boot_id != now.boot_id:
+        row.anchor_utc_ms = meter.reach_ms(metered(row), now)
+        row.anchor_boot_ms, row.anchor_boot_id = now.boot_ms, now.boot_id
+
+
+def _last_end_ms(session: Session, instance: Instance) -> int | None:
+    """When the instance's latest power interval ended; None while it has not."""
+    ends = select(PowerInterval.ended_ms).where(
         PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
     )
-    ended = session.scalars(last_end.order_by(PowerInterval.id.desc()).limit(1)).first()
+    return session.scalars(ends.order_by(PowerInterval.id.desc()).limit(1)).first()
+
+
+def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
+    """Before when rent cannot have begun: our start call, or the last read or end that was off."""
+    ended = _last_end_ms(session, instance)
     reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
     latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(1)).first()
     seen_off = None
@@ -404,6 +428,7 @@ def _meter_disk(
         if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
             since = instance.started_call_ms or view.read.begun.utc_ms
         row = _open_disk(session, instance, since, view.read.begun)
+    _anchor_in_this_boot(row, now)
     to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
     owed = paused_micros(disk_tariff_of(row), to_ms - row.started_ms)
     row.seen_to_ms = to_ms

@@ -65,7 +65,11 @@ def open_account(
     """
     if name.startswith("ssh."):
         return open_provider(name, with_password(name, table, read_secret))
-    declaration = DECLARATIONS.get(name)
-    return open_provider(
-        name, table if declaration is None else declaration.gather(table, read_secret)
-    )
+    if name in DECLARATIONS:
+        return open_provider(name, DECLARATIONS[name].gather(table, read_secret))
+    found = dict(table)
+    file_name = str(found.pop("token_file", f"{name}.token"))
+    token = read_secret(file_name, f"COSTGUARD_{name}_TOKEN".upper())
+    if "token" not in found and token is not None:
+        found["token"] = token.get_secret_value()
+    return open_provider(name, found)

@@ -10,7 +10,7 @@ Nothing here was tried against a live account.
 - (d) Amounts are thousandths of a yuan. (s) `blocked_asset` is part of `assets` and not to spend.
 - (s) No stock is `InternalError`, told apart by its words (暂无库存) alone.
 - (s) A power-off that comes while the instance is starting is accepted and lost.
-- (d) Billed by the second, settled on the hour and at power-off, a tenth of a fen at least; paid
+- (d) Billed by the second, settled on the hour and at power-off, 0.01 yuan at least; paid
   disk expansion goes on costing while it is off.
 - (d) The price is told of instances that exist, not of what could be rented: what the console
   shows belongs into `prices_yuan_per_hour`.
@@ -27,6 +27,7 @@ clients that say they were run.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -80,6 +81,7 @@ API = "/api/v1/dev/instance/pro"
 PAGE = 100
 RELEASE_AFTER_DAYS = 15
 DAY_MS = 86_400_000
+LEAST_MICROS = 10_000  # (d) what is charged at least for a start
 STARTING_RETRY_S = 5.0
 WORK_DIR = "/root/autodl-tmp"  # (d) the data disk, kept while the instance is off
 
@@ -114,7 +116,7 @@ class AutoDl:
             settings, BASE_URL, (token,), {"Authorization": token.get_secret_value()}
         )
         self._cuda = int(str(settings.get("cuda_v_from", "118")))
-        self._prices = PriceBook("autodl", CARDS, settings)
+        self._prices = PriceBook("autodl", CARDS, settings, minimum_micros=LEAST_MICROS)
         self._known = Known()
         self._names: dict[str, str] = {}
         self.facts = ProviderFacts(
@@ -127,6 +129,7 @@ class AutoDl:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="password",
             tells_bill=False,
             tells_stock=False,
@@ -159,11 +162,11 @@ class AutoDl:
         if power is not Power.STOPPED:
             details = self._data("GET", f"{API}/snapshot", query={"instance_uuid": instance_id})
         if instance_id not in self._names or power is Power.STOPPED:
-            # Lists alone tell the name, and since when it is off.
-            for item in self._pages(f"{API}/list"):
-                with understood("autodl list"):
-                    if item["uuid"] == instance_id:
-                        return self._view(item, status, details, now)
+            # Lists alone tell the name, and since when it is off; the state is known without.
+            with contextlib.suppress(Unclear):
+                item = self._find(instance_id)
+                if item is not None:
+                    return self._view(item, status, details, now)
         with understood(f"autodl {instance_id}"):
             named = {"uuid": instance_id, "name": self._names.get(instance_id, "")}
             return self._view({**details, **named}, status, details, now)
@@ -265,6 +268,10 @@ class AutoDl:
         del instance_id, since_ms, until_ms
         return ()
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -299,6 +306,13 @@ class AutoDl:
             if page >= last or not items:
                 return
 
+    def _find(self, instance_id: str) -> Mapping[str, Any] | None:
+        for item in self._pages(f"{API}/list"):
+            with understood("autodl list"):
+                if item["uuid"] == instance_id:
+                    return item
+        return None
+
     def _listed(self, item: Mapping[str, Any], now: Moment) -> InstanceView:
         return self._view(item, str(item["status"]), {}, now)
 
@@ -320,7 +334,7 @@ class AutoDl:
             told = details.get("payg_price")
             tariff = self._known.tariff(
                 instance_id,
-                Tariff(price_micros_per_hour=milli_micros(told)) if told else None,
+                _tariff(told) if told else None,
                 lambda: self._prices.find(card, count)[1],
             )
             charge = str(item.get("charge_type") or "payg")
@@ -342,6 +356,11 @@ class AutoDl:
             unfit=None if charge == "payg" else f"it is charged as {charge}, not by use (payg)",
             release_at_ms=(off_ms or 0) + RELEASE_AFTER_DAYS * DAY_MS if is_off else None,
         )
+
+
+def _tariff(milli_yuan_per_hour: Any) -> Tariff:
+    price = milli_micros(milli_yuan_per_hour)
+    return Tariff(price_micros_per_hour=price, minimum_micros=LEAST_MICROS)
 
 
 def _judge(body: Mapping[str, Any], what: str) -> ProviderError | None:

@@ -4,8 +4,8 @@ How sure each fact is: (d) documented by the platform, (s) seen by users, (g) gu
 Nothing here was tried against a live account; the tests run against moto's server, which others
 wrote, with capacity, slow transitions and refusals put in front of it.
 
-- (d) By the second, 60 seconds at least for each start: rounded up to whole minutes here. Stopped,
-  the disks alone cost: `disk_usd_per_gb_month`, 0.08 for gp3 in us-east-1.
+- (d) By the second, 60 seconds at least for each start. Stopped, the disks alone cost:
+  `disk_usd_per_gb_month`, 0.08 for gp3 in us-east-1.
 - (d) `ClientToken` makes a create call harmless to repeat; ours is the tag, and it is not repeated.
 - (d) Powered off from inside, an instance is stopped, as long as its shutdown behaviour says so:
   we ask for "stop". Name the command in `in_guest_stop_command`; we call it proven by nobody.
@@ -28,7 +28,6 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
 from costguard.providers.base import (
     Absent,
     BillLine,
@@ -45,12 +44,13 @@ from costguard.providers.base import (
 )
 from costguard.providers.boto import BotoWire
 from costguard.providers.declared import (
+    DOLLARS,
     Credential,
     Declaration,
     Option,
+    dollar_option,
     guest_stop,
     ms_option,
-    rate_option,
 )
 from costguard.providers.shared import (
     PriceBook,
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from costguard.core.moment import Moment
+    from costguard.core.tariff import Tariff
 
 TAG = "costguard"
 DISK_GB = 100
@@ -100,15 +101,9 @@ class Aws:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
         self._region = str(settings.get("region", "us-east-1"))
-        self._rate = rate_option(settings, "aws")
-        self._prices = PriceBook(
-            "aws",
-            dict.fromkeys(MACHINES, ""),
-            settings,
-            60,
-            key="prices_usd_per_hour",
-            yuan_per_unit_micros=self._rate,
-        )
+        self._dollar = dollar_option(settings, "aws")
+        machines = dict.fromkeys(MACHINES, "")
+        self._prices = PriceBook("aws", machines, settings, key="prices_usd_per_hour")
         self._role: str | None = settings.get("scheduler_role_arn")
         self._wire = BotoWire(settings, self._region)
         self._disks: dict[str, int] = {}  # GB of what this process rented
@@ -120,14 +115,16 @@ class Aws:
             timer_min_lead_ms=None if self._role is None else 2 * MINUTE_MS,
             timer_lateness_ms=0 if self._role is None else MINUTE_MS,
             arms_timer_at_create=False,
+            timer_step_ms=MINUTE_MS,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             tells_balance=False,
             tells_bill=False,
             tells_stock=False,
             tells_prices=False,
             currency="USD",
-            yuan_per_unit_micros=self._rate,
+            yuan_per_unit_micros=self._dollar.yuan_micros,
             console_url=f"https://{self._region}.console.aws.amazon.com/ec2/home#Instances:",
         )
 
@@ -258,17 +255,17 @@ class Aws:
 
     def price(self, request: CreateRequest) -> Quote:
         """From the config's price list, disk counted; AWS tells of stock only by renting."""
-        name, tariff = self._prices.find(_machine(request), 1)
-        return Quote(name, self._with_disk(tariff, _disk_gb(request)), in_stock=True)
+        name, usd_micros = self._prices.price(_machine(request))
+        return Quote(name, self._tariff(usd_micros, _disk_gb(request)), in_stock=True)
 
     def offers(self, gpu_count: int = 1) -> Sequence[Offer]:
         """The machines with so many cards that the config has a price of."""
         found = []
-        for name, tariff in self._prices.all(1):
+        for name, usd_micros in self._prices.prices.items():
             gpu, count, memory = MACHINES.get(name, ("", gpu_count, None))
             if count == gpu_count:
-                whole = self._with_disk(tariff, DISK_GB)
-                found.append(Offer(name, count, whole, None, memory, self._region, gpu))
+                tariff = self._tariff(usd_micros, DISK_GB)
+                found.append(Offer(name, count, tariff, None, memory, self._region, gpu))
         return tuple(found)
 
     def images(self, words: str) -> Sequence[ImageInfo]:
@@ -291,6 +288,10 @@ class Aws:
         del instance_id, since_ms, until_ms
         return ()
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, service: str, name: str, what: str, **options: Any) -> Any:
@@ -310,14 +311,14 @@ class Aws:
             if not token:
                 return
 
-    def _with_disk(self, tariff: Tariff, disk_gb: int) -> Tariff:
-        """The tariff with the disk that costs in every state."""
+    def _tariff(self, usd_micros: int, disk_gb: int) -> Tariff:
+        """A machine, and the disk that costs in every state."""
         price = str(self._settings.get("disk_usd_per_gb_month", "0.08"))
-        disk = monthly_micros(price, disk_gb, self._rate)
-        return Tariff(
-            price_micros_per_hour=tariff.price_micros_per_hour + disk,
-            quantum_s=tariff.quantum_s,
-            paused_micros_per_hour=disk,
+        return self._dollar.tariff(
+            usd_micros + monthly_micros(price, disk_gb),
+            quantum_s=1,
+            minimum_s=60,
+            paused_micros_per_hour=monthly_micros(price, disk_gb, self._dollar.yuan_micros),
         )
 
     def _view(self, item: Mapping[str, Any], now: Moment) -> InstanceView:
@@ -325,7 +326,7 @@ class Aws:
         tags = {tag["Key"]: tag["Value"] for tag in item.get("Tags") or ()}
         power = POWER.get(status, Power.UNKNOWN)
         spot = item.get("InstanceLifecycle") == "spot"
-        _, tariff = self._prices.find(kind, 1)
+        _, usd_micros = self._prices.price(kind)
         address, launched = item.get("PublicIpAddress"), item.get("LaunchTime")
         user = str(self._settings.get("ssh_user", "ubuntu"))
         ssh = SshDetails(str(address), 22, user, (), f"/home/{user}")
@@ -336,7 +337,7 @@ class Aws:
             tag=str(tags.get(TAG, "")),
             gpu=kind,
             read=PowerRead(power=power, begun=now),
-            tariff=self._with_disk(tariff, disk_gb),
+            tariff=self._tariff(usd_micros, disk_gb),
             ssh=ssh if power is Power.RUNNING and address else None,
             created_ms=None if launched is None else int(launched.timestamp()) * 1_000,
             gpu_count=MACHINES.get(kind, ("", 1, 0))[1],
@@ -380,7 +381,7 @@ DECLARATION = Declaration(
         Credential("secret_access_key", "secret access key", "the same place; shown once"),
     ),
     options=(
-        Option("yuan_per_usd", "what one US dollar costs you", required=True),
+        *DOLLARS,
         Option("region", "the region", "us-east-1"),
         Option("prices_usd_per_hour", 'a machine\'s price: { "g5.xlarge" = 1.006 }', required=True),
         Option("disk_usd_per_gb_month", "what a GB of disk costs a month", "0.08"),

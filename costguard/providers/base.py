@@ -197,8 +197,10 @@ class ProviderFacts:
     arms_timer_at_create: bool
     in_guest_stop: tuple[str, ...] | None
     in_guest_stop_proven: bool
+    in_guest_stop_given: bool = False  # the user's own command, from the config
     client_key_source: KeySource = "daemon"
     timer_is_fixed: bool = False
+    timer_step_ms: int = 1_000  # to what a timer is kept; rounded down, never later than asked
     can_stop: bool = True
     can_create: bool = True
     can_resume: bool = True
@@ -287,4 +289,11 @@ class Account(Provider, Protocol):
 
     def bill_lines(self, instance_id: str, since_ms: int, until_ms: int) -> Sequence[BillLine]:
         """The lines of the bill for one instance; none where the platform gives none."""
+        ...
+
+    def platform_ms(self) -> int | None:
+        """The platform's own clock (UTC ms) as its last answer had it; None where none was told.
+
+        Stop timers are set by our clock and fire by theirs.
+        """
         ...

@@ -22,8 +22,8 @@ from costguard.providers.base import (
     Refused,
     Unclear,
 )
-from costguard.providers.declared import ms_option, secret_of
-from costguard.providers.wire import READ_TIMEOUT_MS, BackOff, forms_of, seconds_of
+from costguard.providers.declared import ms_option, proxies_of, secret_of
+from costguard.providers.wire import READ_TIMEOUT_MS, BackOff, forms_of, ms_of_date, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +71,7 @@ class BotoWire:
         self._keys = [secret_of(settings, key) for key in ("access_key_id", "secret_access_key")]
         self._back_off = BackOff(settings.get("clock", time.monotonic))
         self._clients: dict[str, Any] = {}
+        self.date_ms: int | None = None  # the server's clock at its last answer
 
     def __repr__(self) -> str:
         """Where it leads, and nothing of what it carries."""
@@ -106,6 +107,8 @@ class BotoWire:
             failed = Unclear(f"{what}: no answer ({type(error).__name__})")
         else:
             self._back_off.passed()
+            headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            self.date_ms = ms_of_date(str(headers.get("date", ""))) or self.date_ms
             return answer
         failed.args = tuple(self._redact(str(arg)) for arg in failed.args)
         raise failed  # outside: without the request in it
@@ -127,7 +130,10 @@ class BotoWire:
             read_s = ms_option(self._settings, "read_timeout_s", READ_TIMEOUT_MS) / 1_000
             key_id, key = self._keys
             config = Config(
-                connect_timeout=5, read_timeout=read_s, retries={"total_max_attempts": 1}
+                connect_timeout=5,
+                read_timeout=read_s,
+                retries={"total_max_attempts": 1},
+                proxies=proxies_of(self._settings),
             )
             with _SESSION_LOCK:  # making clients is not thread-safe
                 if not _SESSION:

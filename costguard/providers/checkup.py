@@ -28,6 +28,7 @@ START_WITHIN_MS = 20 * MINUTE_MS
 STOP_WITHIN_MS = 20 * MINUTE_MS
 TIMER_MARGIN_MS = 2 * MINUTE_MS
 TIMER_SLACK_MS = 1_000
+CLOCKS_APART_MS = 10_000  # of which one second is the date's own grain, and some the call's
 KEYS = {
     "daemon": "our key goes into the create call",
     "password": "the platform tells a password at each start",
@@ -81,7 +82,18 @@ def examine(account: Account, request: CreateRequest, now: Moment) -> list[Findi
         found.append(Finding("price", quote.in_stock, text))
     with _told(found, "balance"):
         found.append(_wallet(account.balance_micros(), price))
-    return [*found, *_known(account)]
+    return [*found, _clock(account.platform_ms(), now), *_known(account)]
+
+
+def _clock(platform_ms: int | None, now: Moment) -> Finding:
+    """Whether the two clocks agree: a timer is set by ours, and fires by theirs."""
+    if platform_ms is None:
+        return Finding("clock", None, "the platform does not tell its own")
+    apart_ms = abs(platform_ms - now.utc_ms)
+    text = f"the platform's and ours are {apart_ms // 1_000} s apart"
+    if apart_ms > CLOCKS_APART_MS:
+        text += ": set ours right (NTP), or stop timers fire at another time"
+    return Finding("clock", apart_ms <= CLOCKS_APART_MS, text)
 
 
 def _wallet(balance_micros: int | None, price: int | None) -> Finding:

@@ -15,7 +15,8 @@ Nothing here was tried against a live account.
   says that their meter stands still.
 - (d) Prices in yuan per card and hour; whether a pod (a ready-made application) adds its own is
   not said: what it costs is looked up for images alone.
-- (d) `charging_type` is a number without a key: 0 is taken for by-use (g), all else is unfit.
+- (d) `charging_type` is a number without a key, and create calls take none: what we rent is by
+  use. To adopt another, say in `by_use_charging_type` which number the console's hourly ones have.
 - Not said anywhere: the billing unit (the hour assumed, per start), what a stopped instance
   costs, whether a power-off from inside stops the meter, whether and when one is deleted.
 - (g) From stop to the meter's end 3 minutes, the timer's lateness 1 minute.
@@ -79,7 +80,6 @@ if TYPE_CHECKING:
 BASE_URL = "https://www.chenyu.cn/api/open/v2"
 PAGE = 50
 WORK_DIR = "/root"
-BY_USE = 0
 
 POWER = {
     1: Power.STARTING,
@@ -112,6 +112,8 @@ class Chenyu:
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"}
         self._wire = Wire.of(settings, BASE_URL, (token,), headers)
         self._quantum_s = quantum_option(settings, "hour")
+        own = settings.get("by_use_charging_type")
+        self._by_use = None if own is None else str(own)
         self._known = Known()
         self._tags: dict[str, str] = {}
         self._claims: dict[str, _Claim] = {}
@@ -125,6 +127,7 @@ class Chenyu:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="password",
             tells_bill=False,
             keeps_tags=False,
@@ -142,9 +145,9 @@ class Chenyu:
         found = {}
         for item in self._instances():
             with understood("chenyu list"):
-                view = self._view(item, now)
-            if view.tag.startswith(tag_prefix):
-                found[view.id] = view
+                if self._tag(item).startswith(tag_prefix):
+                    view = self._view(item, now)
+                    found[view.id] = view
         return tuple(found.values())
 
     def read(self, instance_id: str, now: Moment) -> InstanceView:
@@ -263,6 +266,10 @@ class Chenyu:
                 found.append(line)
         return tuple(found)
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -319,7 +326,7 @@ class Chenyu:
         instance_id, title = str(item["instance_uuid"]), str(item.get("title") or "")
         if instance_id in self._tags:
             return self._tags[instance_id]
-        for tag, claim in self._claims.items():
+        for tag, claim in list(self._claims.items()):
             if instance_id not in claim.before and item.get("gpu_uuid") == claim.gpu:
                 image = item.get("image_uuid")
                 if image in (None, "", claim.image):
@@ -329,25 +336,27 @@ class Chenyu:
     def _view(self, item: Mapping[str, Any], now: Moment) -> InstanceView:
         instance_id, status = str(item["instance_uuid"]), int(item["status"])
         power = POWER.get(status, Power.UNKNOWN)
-        by_use = item.get("charging_type") in (None, BY_USE)
-        if power is Power.STOPPED and not by_use:
+        charge = str(item.get("charging_type", ""))
+        by_use = None if self._by_use is None else charge == self._by_use
+        if power is Power.STOPPED and by_use is False:
             power = Power.OFF_BILLING
+        tag = self._tag(item)
         gpu, count = str(item["gpu_uuid"]), int(item["gpu_nums"])
         tariff = self._known.tariff(
             instance_id, self._told(item), lambda: self._quote(self._kind(gpu), count).tariff
         )
         return InstanceView(
             id=instance_id,
-            tag=self._tag(item),
+            tag=tag,
             gpu=str(item.get("gpu_name") or gpu),
             read=PowerRead(power=power, begun=now, timer_at_ms=_timer_ms(item)),
             tariff=tariff,
             ssh=_ssh(item) if power is Power.RUNNING else None,
             created_ms=ms_of_s(item.get("create_time")),
             gpu_count=count,
-            charge_type=str(item.get("charging_type", "")),
+            charge_type=charge,
             status=str(status),
-            unfit=None if by_use else "it is not charged by use: a stop would not stop the meter",
+            unfit=_unfit(charge, by_use=by_use, is_ours=tag != str(item.get("title") or "")),
         )
 
     def _told(self, item: Mapping[str, Any]) -> Tariff | None:
@@ -358,6 +367,17 @@ class Chenyu:
             return self._quote(self._kind(str(item["gpu_uuid"])), int(item["gpu_nums"])).tariff
         except ProviderError:
             return None  # a price list that fails must not hide the power state
+
+
+def _unfit(charge: str, *, by_use: bool | None, is_ours: bool) -> str | None:
+    if by_use is False:
+        return "it is not charged by use: a stop would not stop the meter"
+    if by_use is None and not is_ours:
+        return (
+            f"whether its charging_type {charge} is by use is not documented: if the console says "
+            f"so, set by_use_charging_type = {charge} under [providers.chenyu]"
+        )
+    return None
 
 
 def _judge(status: int, body: Mapping[str, Any], what: str) -> ProviderError | None:
@@ -406,6 +426,7 @@ DECLARATION = Declaration(
     title="晨羽智云",
     credentials=(Credential("token", "API Key", "chenyu.cn 控制台 > API管理 (shown once)"),),
     options=(
+        Option("by_use_charging_type", "which number hourly instances have: needed to adopt one"),
         Option("billing", "what a power interval is rounded up to: second, minute, hour", "hour"),
     ),
     open=Chenyu,

@@ -26,7 +26,6 @@ and its test vector.
 from __future__ import annotations
 
 import base64
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -38,18 +37,15 @@ from costguard.providers.base import (
     AccountRefused,
     AuthRefused,
     BillLine,
-    Busy,
     CreateRequest,
     ImageInfo,
     InstanceView,
-    NoCapacity,
     Offer,
     ProviderError,
     ProviderFacts,
     Quote,
     Refused,
     SshDetails,
-    Unclear,
 )
 from costguard.providers.declared import (
     Credential,
@@ -72,6 +68,7 @@ from costguard.providers.shared import (
     ssh_line,
     wish,
 )
+from costguard.providers.ucloud import judge, signature
 from costguard.providers.units import micros, months_between, ms_of_s, price_micros
 from costguard.providers.wire import PAGE_LIMIT, Wire, understood
 
@@ -84,8 +81,8 @@ BASE_URL = "https://api.compshare.cn"
 POSTPAY = "Postpay"
 PAGE = 100
 SYSTEM_DISK_GB = 60
+DISK_PRICES = ("SystemDisks", "Disks")
 TIMER_READS = 3  # the platform's own command line reads this often before it gives up
-LOCK_S = 60.0  # the lock may hold for 10 minutes; a stop must not wait so long to be tried again
 
 POWER = {
     "Initializing": Power.STARTING,
@@ -96,23 +93,6 @@ POWER = {
     "Stopping": Power.STOPPING,
     "Stopped": Power.STOPPED,
 }
-NO_CAPACITY = {226604, 8357}
-ACCOUNT = {
-    226601: "the account is in arrears: pay its open order in the console",
-    226602: "the instance has expired: renew it in the console, or let it go",
-    8429: "the instance has expired: renew it in the console, or let it go",
-    226606: "the account is not verified (实名认证): verify it in the console",
-    8095: "the account may have no more instances: release one, or ask for a higher level",
-}
-AUTH = {170, 171, 172, 173, 174}  # (g) from UCloud's common codes
-SERVICE_ERROR = 8433
-
-
-def signature(private_key: SecretStr, params: Mapping[str, str]) -> str:
-    """What proves a request: SHA-1 of sorted keys and values and the private key, in hex."""
-    text = "".join(f"{key}{params[key]}" for key in sorted(params))
-    text += private_key.get_secret_value()
-    return hashlib.sha1(text.encode()).hexdigest()  # noqa: S324  (the platform's choice)
 
 
 class Compshare:
@@ -137,6 +117,7 @@ class Compshare:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="password",
             tells_bill=False,
             console_url="https://console.compshare.cn/light-gpu/console/resources",
@@ -296,6 +277,10 @@ class Compshare:
                 ]
         return tuple(found)
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(
@@ -314,7 +299,7 @@ class Compshare:
         form["Signature"] = signature(self._private, form)
         what = f"compshare {action}"
         body = self._wire.call("POST", "/", form=form, what=what, urgent=urgent).body
-        error = _judge(body, what)
+        error = judge(body, what)
         if error is not None:
             raise self._wire.clean(error)
         return body
@@ -369,11 +354,12 @@ class Compshare:
         }
         body = self._call("GetCompShareInstancePrice", price, zoned=True)
         with understood("compshare price"):
-            details = [item for item in body["PriceDetails"] if item["ChargeType"] == POSTPAY]
-            parts = [price_micros(details[0].get(key) or 0) for key in ("SystemDisks", "Disks")]
-            running = [price_micros(details[0].get("CompShareImage") or 0)]
-            running.append(price_micros(details[0]["Instance"]))
-            tariff = self._tariff(sum(running), sum(parts))
+            found = _postpay(body["PriceDetails"])
+            if found.get("InstanceDiscountType"):  # a night's or a holiday's: it will end
+                found = _postpay(body["OriginalPriceDetails"])
+            disks_micros = sum(price_micros(found.get(key) or 0) for key in DISK_PRICES)
+            image_micros = price_micros(found.get("CompShareImage") or 0)
+            tariff = self._tariff(price_micros(found["Instance"]) + image_micros, disks_micros)
         quote = Quote(name, tariff, str(kind.get("Status")) == "Normal")
         spec = {
             "GpuType": name,
@@ -429,36 +415,15 @@ class Compshare:
         )
 
 
-def _judge(body: Mapping[str, Any], what: str) -> ProviderError | None:
-    code, message = body.get("RetCode"), str(body.get("Message") or "")
-    if not isinstance(code, int) or isinstance(code, bool):
-        return Unclear(f"{what}: no RetCode in the answer")
-    if code == 0:
-        return None
-    said = f"({code} {message})"
-    if "InstanceOperationInProgress" in message:
-        return Busy(f"{what}: another operation on this instance is under way {said}", LOCK_S)
-    if code in NO_CAPACITY:
-        return NoCapacity(f"{what}: sold out at the moment {said}")
-    if code in ACCOUNT:
-        return AccountRefused(f"{what}: {ACCOUNT[code]} {said}")
-    if code in AUTH:
-        return AuthRefused(
-            f"{what}: the keys are wrong, expired or not allowed this: "
-            f"make new ones at console.compshare.cn/uaccount/api_manage {said}"
-        )
-    if code == SERVICE_ERROR:
-        return Unclear(f"{what}: the platform itself failed {said}")
-    if "region" in message.lower() or "zone" in message.lower():
-        return Refused(f"{what}: check `region` and `zone` under [providers.compshare] {said}")
-    return Refused(f"{what}: refused {said}")
-
-
 def _unfit(charge: str) -> str:
     return (
         f"it is charged as {charge}: shutting it down would not stop the meter; "
         "only Postpay (按量) instances can be kept under a cap"
     )
+
+
+def _postpay(details: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(item for item in details if item["ChargeType"] == POSTPAY)
 
 
 def _disks(request: CreateRequest) -> list[dict[str, Any]]:

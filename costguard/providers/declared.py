@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from costguard.core.money import MICROS_PER_YUAN as MICROS
+from costguard.core.tariff import ForeignPrice, Tariff, foreign_tariff
 from costguard.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,9 +42,15 @@ class Option:
     required: bool = False
 
 
+# What the adapters of platforms abroad take.
+DOLLARS = (
+    Option("yuan_per_usd", "what one US dollar costs you", required=True),
+    Option("yuan_per_usd_date", "the day that this rate is of, for the books"),
+)
 # What every adapter over HTTP takes beside its own fields.
 COMMON = (
     Option("base_url", "another address of the same API"),
+    Option("proxy", "an HTTP proxy to go through, such as http://127.0.0.1:7890"),
     Option("poll_interval_s", "how often the power state is asked for"),
     Option("read_timeout_s", "how long one answer may take"),
     Option("stop_latency_s", "the longest you have seen from stop to the end of the meter"),
@@ -120,8 +128,24 @@ def ms_option(settings: Mapping[str, Any], key: str, default_ms: int) -> int:
     return int(value * 1_000)
 
 
-def rate_option(settings: Mapping[str, Any], platform: str) -> int:
-    """`yuan_per_usd` in micro-yuan. There is no default: a guessed rate would be a wrong cap."""
+@dataclass(frozen=True, slots=True)
+class Dollar:
+    """What a US dollar costs the user, in micro-yuan, and the day that they looked."""
+
+    yuan_micros: int
+    date: str
+
+    def tariff(self, usd_micros_per_hour: int, **terms: Any) -> Tariff:
+        """The tariff in yuan of a price in millionths of a dollar; the rate goes into the books."""
+        price = ForeignPrice("USD", usd_micros_per_hour, self.yuan_micros, MICROS, self.date)
+        return foreign_tariff(price, **terms)
+
+
+def dollar_option(settings: Mapping[str, Any], platform: str) -> Dollar:
+    """`yuan_per_usd`, of the day `yuan_per_usd_date`.
+
+    There is no default: a guessed rate would be a wrong cap.
+    """
     try:
         rate = Decimal(str(settings["yuan_per_usd"]))
     except (KeyError, InvalidOperation):
@@ -133,7 +157,25 @@ def rate_option(settings: Mapping[str, Any], platform: str) -> int:
             f"[providers.{platform}]",
             "for example yuan_per_usd = 7.3; take your card's rate, and round up",
         )
-    return int(rate * 1_000_000)
+    return Dollar(int(rate * MICROS), str(settings.get("yuan_per_usd_date", "undated")))
+
+
+def proxies_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """The proxy for both schemes; none unless the config names one: surroundings are not asked.
+
+    UserError where it holds a password: that is a secret, and the config is no place for one.
+    """
+    proxy = settings.get("proxy")
+    if proxy is None:
+        return {}
+    if "@" in str(proxy):
+        raise UserError(
+            "secret_in_config",
+            "a proxy with a password does not belong into this file",
+            "proxy",
+            "let a local proxy hold it, and name that: proxy = 'http://127.0.0.1:7890'",
+        )
+    return {"http": str(proxy), "https": str(proxy)}
 
 
 def guest_stop(settings: Mapping[str, Any]) -> tuple[str, ...] | None:

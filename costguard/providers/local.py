@@ -204,6 +204,10 @@ class LocalProvider:
             return ()
         return (BillLine(instance_id, since_ms, until_ms, total, "total so far"),)
 
+    def platform_ms(self) -> int | None:
+        """Not told: it is this machine's own clock."""
+        return None
+
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         """One HTTP call, mapped onto the exception tree; never repeated here.
 

@@ -28,7 +28,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
 from costguard.errors import UserError
 from costguard.providers.base import (
     Absent,
@@ -49,12 +48,13 @@ from costguard.providers.base import (
     Unclear,
 )
 from costguard.providers.declared import (
+    DOLLARS,
     Credential,
     Declaration,
     Option,
+    dollar_option,
     guest_stop,
     ms_option,
-    rate_option,
     secret_of,
 )
 from costguard.providers.shared import Known, accept, made_view, need_image, pick_card, wish
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from costguard.core.moment import Moment
+    from costguard.core.tariff import Tariff
 
 BASE_URL = "https://api.runpod.io"
 WORK_DIR = "/workspace"
@@ -105,7 +106,8 @@ class RunPod:
         token = secret_of(settings, "token")
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"}
         self._wire = Wire.of(settings, BASE_URL, (token,), headers)
-        self._rate = rate_option(settings, "runpod")
+        self._dollar = dollar_option(settings, "runpod")
+        self._rate = self._dollar.yuan_micros
         self._cloud = str(settings.get("cloud", "SECURE")).upper()
         if self._cloud not in ("SECURE", "COMMUNITY"):
             raise UserError(
@@ -125,6 +127,7 @@ class RunPod:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings) or ("sh", "-c", "runpodctl pod stop $RUNPOD_POD_ID"),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="account",
             timer_is_fixed=self._stop_after_ms is not None,
             currency="USD",
@@ -272,6 +275,10 @@ class RunPod:
                 for item in body["records"]
             )
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -361,9 +368,9 @@ class RunPod:
             return Quote(str(kind["id"]), tariff, kind.get("availability", "NONE") != "NONE")
 
     def _tariff(self, usd_per_hour: Any, disks: tuple[int, int]) -> Tariff:
-        running = monthly_micros(RUNNING_USD_PER_GB_MONTH, sum(disks), self._rate)
-        return Tariff(
-            price_micros_per_hour=price_micros(decimal(usd_per_hour), self._rate) + running,
+        running = monthly_micros(RUNNING_USD_PER_GB_MONTH, sum(disks))
+        return self._dollar.tariff(
+            price_micros(usd_per_hour) + running,
             quantum_s=1,
             paused_micros_per_hour=monthly_micros(STOPPED_USD_PER_GB_MONTH, disks[1], self._rate),
         )
@@ -460,7 +467,7 @@ DECLARATION = Declaration(
     title="RunPod",
     credentials=(Credential("token", "API key", "console.runpod.io > Settings > API Keys"),),
     options=(
-        Option("yuan_per_usd", "what one US dollar costs you", required=True),
+        *DOLLARS,
         Option("cloud", "SECURE or COMMUNITY", "SECURE"),
         Option("stop_after_hours", "a fixed deadline, set at create: it ends a healthy run too"),
     ),

@@ -6,11 +6,18 @@ import re
 import shlex
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from costguard.core.money import MICROS_PER_YUAN, yuan_screen
+from costguard.core.money import yuan_screen
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Tariff
 from costguard.errors import UserError
-from costguard.providers.base import CreateRequest, InstanceView, NoCapacity, Refused
+from costguard.providers.base import (
+    Absent,
+    CreateRequest,
+    InstanceView,
+    NoCapacity,
+    Provider,
+    Refused,
+)
 from costguard.providers.units import price_micros
 
 if TYPE_CHECKING:
@@ -161,6 +168,20 @@ def flat(value: Any, name: str = "") -> dict[str, str]:
     return found
 
 
+def adopted(account: Provider, instance_id: str, now: Moment) -> InstanceView:
+    """An instance that somebody made in the console, if it can be kept under a cap.
+
+    Refused, with why, where a stop would not stop its meter; Absent where it is not, or is gone.
+    """
+    view = account.read(instance_id, now)
+    name = account.facts.name
+    if view.read.power is Power.RELEASED:
+        raise Absent(f"{name}: {instance_id} has been given back")
+    if view.unfit is not None:
+        raise Refused(f"{name}: {instance_id} cannot be adopted: {view.unfit}")
+    return view
+
+
 def wish(gpu: str | None, count: int = 1) -> CreateRequest:
     """A request for so many cards and nothing else, to ask the price of."""
     return CreateRequest("", "", gpu, count, None, None, "", None, None)
@@ -198,14 +219,14 @@ class PriceBook:
         quantum_s: int = 1,
         *,
         key: str = "prices_yuan_per_hour",
-        yuan_per_unit_micros: int = MICROS_PER_YUAN,
+        minimum_micros: int = 0,
     ) -> None:
         self._platform, self._cards, self._quantum_s = platform, cards, quantum_s
-        self._key, rate = key, yuan_per_unit_micros
+        self._key, self._minimum_micros = key, minimum_micros
         told = settings.get(key) or {}
         try:
             self._micros = {
-                self._id(str(name)): price_micros(price, rate) for name, price in told.items()
+                self._id(str(name)): price_micros(price) for name, price in told.items()
             }
         except (AttributeError, ValueError):
             raise UserError(
@@ -222,6 +243,11 @@ class PriceBook:
 
     def find(self, wanted: str | None, count: int) -> tuple[str, Tariff]:
         """The platform's id of a card, and the tariff of so many."""
+        found, price = self.price(wanted)
+        return found, self._tariff(price, count)
+
+    def price(self, wanted: str | None) -> tuple[str, int]:
+        """The platform's id of a card, and its price in millionths, as the config has it."""
         ids = {*self._cards, *self._micros}
         wanted = None if wanted is None else self._id(wanted)
         found = pick_card(wanted, ids, lambda one: one, self._platform)
@@ -230,11 +256,20 @@ class PriceBook:
                 f"{self._platform}: it has no price list here, and {self._key} under "
                 f"[providers.{self._platform}] has no price of {found!r}: copy the console's"
             )
-        return found, self._tariff(self._micros[found], count)
+        return found, self._micros[found]
+
+    @property
+    def prices(self) -> Mapping[str, int]:
+        """Every price, by the platform's id."""
+        return self._micros
 
     def all(self, count: int) -> list[tuple[str, Tariff]]:
         """Every card that has a price."""
         return [(name, self._tariff(price, count)) for name, price in self._micros.items()]
 
     def _tariff(self, price: int, count: int) -> Tariff:
-        return Tariff(price_micros_per_hour=price * count, quantum_s=self._quantum_s)
+        return Tariff(
+            price_micros_per_hour=price * count,
+            quantum_s=self._quantum_s,
+            minimum_micros=self._minimum_micros,
+        )

@@ -19,9 +19,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 COMMAND_LIMIT_S = 10.0
 PORT_LIMIT_S = 5.0
 OUTPUT_MAX_BYTES = 4_096
+LOOK_S = 0.05  # how soon an end is noticed that closes no pipe
 POWER = {b"running": Power.RUNNING, b"stopped": Power.STOPPED}
 OUR_SECRETS = "COSTGUARD_"
 
@@ -87,6 +90,7 @@ class SshBox:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             client_key_source="user",
             can_stop=bool(settings.get("pause_command")),
             can_create=False,
@@ -187,6 +191,10 @@ class SshBox:
         del instance_id, since_ms, until_ms
         return ()
 
+    def platform_ms(self) -> int | None:
+        """Not told: there is no platform."""
+        return None
+
     # ------------------------------------------------------------------ the commands
 
     def _own(self, instance_id: str) -> None:
@@ -253,7 +261,10 @@ class SshBox:
         return f", at {self._console}" if self._console else ""
 
     def _run(self, command: str) -> tuple[int | None, bytes]:
-        """Exit code and output of a command run here; None if it had to be ended."""
+        """Exit code and output of a command run here; None if it had to be ended.
+
+        What it leaves running behind itself is its own affair; what it prints without end is not.
+        """
         environment = {k: v for k, v in os.environ.items() if not k.startswith(OUR_SECRETS)}
         with subprocess.Popen(
             ["/bin/sh", "-c", command],
@@ -263,14 +274,32 @@ class SshBox:
             env=environment,
             start_new_session=True,  # so that what it started can be ended with it
         ) as process:
-            try:
-                output, _ = process.communicate(timeout=self._limit_s)
-            except subprocess.TimeoutExpired:
+            assert process.stdout is not None
+            output = self._listen(process, process.stdout.fileno())
+            if output is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
                 return None, b""
-        return process.returncode, output[:OUTPUT_MAX_BYTES]
+            return process.wait(), output
+
+    def _listen(self, process: subprocess.Popen[bytes], pipe: int) -> bytes | None:
+        """What the command said by the time it ended; None if it did not end, or said too much."""
+        until_s, output = time.monotonic() + self._limit_s, b""
+        while (left_s := until_s - time.monotonic()) > 0:
+            ended = process.poll() is not None
+            if select.select([pipe], [], [], 0 if ended else min(left_s, LOOK_S))[0]:
+                chunk = os.read(pipe, OUTPUT_MAX_BYTES)
+                output += chunk
+                if len(output) > OUTPUT_MAX_BYTES:
+                    return None
+                if chunk:
+                    continue
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(left_s)
+                    return output
+            elif ended:
+                return output
+        return None
 
 
 def with_password(

@@ -6,6 +6,7 @@ Wire reads fractions as text, so that no price ever passes through a binary frac
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timezone
 from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from fractions import Fraction
@@ -13,6 +14,7 @@ from typing import Any
 
 from costguard.core.money import MICROS_PER_YUAN, YUAN_MAX
 
+_FRACTION = re.compile(r"\.(\d+)")
 HOURS_PER_MONTH = 730  # what platforms divide a month's disk price by, where they say
 
 
@@ -45,8 +47,8 @@ def price_micros(value: Any, yuan_per_unit_micros: int = MICROS_PER_YUAN) -> int
     return price
 
 
-def monthly_micros(price: Any, gigabytes: int, yuan_per_unit_micros: int) -> int:
-    """Micro-yuan an hour of a disk that is priced per GB and month, exactly, rounded up."""
+def monthly_micros(price: Any, gigabytes: int, yuan_per_unit_micros: int = MICROS_PER_YUAN) -> int:
+    """Millionths an hour of a disk that is priced per GB and month, exactly, rounded up."""
     exact = Fraction(decimal(price)) * gigabytes * yuan_per_unit_micros / HOURS_PER_MONTH
     return math.ceil(exact)
 
@@ -67,7 +69,9 @@ def ms_of_rfc3339(value: Any) -> int | None:
     """A written time as UTC ms; None for nothing. One without a zone is UTC."""
     if value is None or value == "":
         return None
-    at = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+    # Go writes nine digits of a second; datetime takes three or six.
+    text = _FRACTION.sub(lambda found: f".{found[1][:6]:0<6}", str(value).replace("Z", "+00:00"))
+    at = datetime.fromisoformat(text)
     at = at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
     return int(at.timestamp()) * 1_000 + at.microsecond // 1_000
 

@@ -33,7 +33,6 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
 from costguard.providers.base import (
     Absent,
     AccountRefused,
@@ -52,12 +51,13 @@ from costguard.providers.base import (
     Unclear,
 )
 from costguard.providers.declared import (
+    DOLLARS,
     Credential,
     Declaration,
     Option,
+    dollar_option,
     guest_stop,
     ms_option,
-    rate_option,
     secret_of,
 )
 from costguard.providers.shared import Known, accept, card, made_view, need_image, wish
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from costguard.core.moment import Moment
+    from costguard.core.tariff import Tariff
 
 BASE_URL = "https://console.vast.ai"
 WORK_DIR = "/workspace"
@@ -88,7 +89,8 @@ class Vast:
         token = secret_of(settings, "token")
         headers = {"Authorization": f"Bearer {token.get_secret_value()}"}
         self._wire = Wire.of(settings, BASE_URL, (token,), headers)
-        self._rate = rate_option(settings, "vast")
+        self._dollar = dollar_option(settings, "vast")
+        self._rate = self._dollar.yuan_micros
         self._known = Known()
         self._reliability = str(settings.get("min_reliability", "0.98"))
         self.facts = ProviderFacts(
@@ -102,6 +104,7 @@ class Vast:
             in_guest_stop=guest_stop(settings)
             or ("sh", "-c", "vastai stop instance $CONTAINER_ID --api-key $CONTAINER_API_KEY"),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             currency="USD",
             yuan_per_unit_micros=self._rate,
             console_url="https://cloud.vast.ai/instances/",
@@ -227,6 +230,10 @@ class Vast:
         """The charges of one instance, a line for each kind."""
         return self._charges(instance_id, since_ms // 1_000, until_ms // 1_000)
 
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
+
     # ------------------------------------------------------------------ the calls
 
     def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -327,8 +334,8 @@ class Vast:
         return tuple(found)
 
     def _tariff(self, item: Mapping[str, Any]) -> Tariff:
-        return Tariff(
-            price_micros_per_hour=price_micros(item["dph_total"], self._rate),
+        return self._dollar.tariff(
+            price_micros(item["dph_total"]),
             quantum_s=1,
             paused_micros_per_hour=price_micros(item.get("storage_total_cost") or 0, self._rate),
         )
@@ -421,7 +428,7 @@ DECLARATION = Declaration(
     title="Vast.ai",
     credentials=(Credential("token", "API key", "cloud.vast.ai > Keys > API Keys"),),
     options=(
-        Option("yuan_per_usd", "what one US dollar costs you", required=True),
+        *DOLLARS,
         Option("min_reliability", "the least reliable host to rent of", "0.98"),
     ),
     open=Vast,

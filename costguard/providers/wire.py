@@ -12,13 +12,14 @@ import contextlib
 import json
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 import requests
 
 from costguard.providers.base import Unclear
-from costguard.providers.declared import ms_option
+from costguard.providers.declared import ms_option, proxies_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -84,13 +85,16 @@ class Wire:
         secrets: Iterable[SecretStr] = (),
         read_timeout_s: float = READ_TIMEOUT_MS / 1_000,
         clock: Callable[[], float] = time.monotonic,
+        proxies: Mapping[str, str] | None = None,
     ) -> None:
+        self._proxies = dict(proxies or {})
         self._base_url = base_url.rstrip("/")
         self._headers = dict(headers or {})
         self._timeout = (CONNECT_TIMEOUT_S, read_timeout_s)
         self._clock = clock
         self._hidden = forms_of([secret.get_secret_value() for secret in secrets])
         self._back_off = BackOff(clock)
+        self.date_ms: int | None = None  # the server's clock at its last answer
 
     @classmethod
     def of(
@@ -107,6 +111,7 @@ class Wire:
             secrets=secrets,
             read_timeout_s=ms_option(settings, "read_timeout_s", READ_TIMEOUT_MS) / 1_000,
             clock=settings.get("clock", time.monotonic),
+            proxies=proxies_of(settings),
         )
 
     def __repr__(self) -> str:
@@ -137,6 +142,7 @@ class Wire:
         try:
             with requests.Session() as session:
                 session.trust_env = False  # no proxy and no .netrc that nobody here chose
+                session.proxies.update(self._proxies)
                 with session.request(
                     method,
                     self._base_url + path,
@@ -185,6 +191,7 @@ class Wire:
         heard: tuple[str, ...],
     ) -> Answer:
         retry_after_s = seconds_of(headers.get("Retry-After", ""))
+        self.date_ms = ms_of_date(headers.get("Date", "")) or self.date_ms
         if status == requests.codes.too_many_requests:
             raise self._back_off.refused(name, retry_after_s)
         said = content.decode("utf-8", "replace").lower()
@@ -223,6 +230,14 @@ def seconds_of(text: str) -> float | None:
         return max(float(text), 0.0)
     except ValueError:
         return None  # our own back-off serves
+
+
+def ms_of_date(text: str) -> int | None:
+    """UTC ms of an HTTP date; None for what is none."""
+    try:
+        return int(parsedate_to_datetime(text).timestamp()) * 1_000
+    except ValueError:
+        return None
 
 
 def forms_of(values: Iterable[str]) -> tuple[str, ...]:

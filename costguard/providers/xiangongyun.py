@@ -122,6 +122,7 @@ class Xiangongyun:
             arms_timer_at_create=False,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,
+            in_guest_stop_given="in_guest_stop_command" in settings,
             tells_bill=False,
             tells_stock=False,
             tells_prices=False,
@@ -245,6 +246,10 @@ class Xiangongyun:
         """None: the API tells no bills."""
         del instance_id, since_ms, until_ms
         return ()
+
+    def platform_ms(self) -> int | None:
+        """The platform's clock, as its last answer had it."""
+        return self._wire.date_ms
 
     # ------------------------------------------------------------------ the calls
 

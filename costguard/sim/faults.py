@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
 MS_PER_HOUR = 3_600_000
@@ -58,7 +59,9 @@ KIND_SHARE = {"calm": 0.0, "mild": 0.25, "brutal": 0.55}
 class Faults:
     """The troubles of one seed. Heals once, for good."""
 
-    def __init__(self, rng: Random, *, calm: bool = False) -> None:
+    def __init__(
+        self, rng: Random, *, calm: bool = False, focus: Mapping[str, float] | None = None
+    ) -> None:
         self._rng = rng
         self.counts: Counter[str] = Counter()
         self.healed = False
@@ -73,6 +76,9 @@ class Faults:
         if self.is_beyond:
             for kind, (low, high) in BEYOND.items():
                 self.rates[kind] = rng.uniform(low, high)
+        if focus:
+            self.mood = "mild" if self.mood == "calm" else self.mood
+            self.rates.update(focus)
 
     def hits(self, kind: str) -> bool:
         """Whether this trouble comes now, at this call or to this thing."""

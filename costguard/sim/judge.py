@@ -41,6 +41,16 @@ EXCUSES_BLIND = (
     "timer_never",
     "stop_ignored",
 )
+# Troubles after which the books may be a little above the meter: never below it.
+BLURS = (
+    "clock_jump",
+    "stale_read",
+    "stale_beyond",
+    "unknown_power",
+    "price_change",
+    "new_boot",
+    "wrong_bill",
+)
 
 
 @dataclass(frozen=True)
@@ -218,9 +228,21 @@ class Judge:
         track.limit_micros = max(track.limit_micros, job.cap_micros)
         if job.committed_micros > job.cap_micros:
             self.violate("I1", job.name, f"{job.committed_micros} > {job.cap_micros}")
+        if track.order is not None and "clock_jump" not in self.world.faults.counts:
+            self._check_hold(job, track.order)
         month = self.world.scenario.caps.month_micros
         if month is not None and sum(each.committed_micros for each in everything) > month:
             self.violate("I1", "month", f"more than {month} is promised")
+
+    def _check_hold(self, job: JobBooks, order: Order) -> None:
+        """F: keeping the disk as long as was asked for is held back, or has been charged."""
+        now_ms, disk = self.world.clock.true_ms, self.world.scenario.prices.disk
+        needed = order.spec.instance.keep_for_ms * disk // HOUR_MS
+        charged = sum(machine.disk_micros(now_ms) for machine in self.own_machines(job))
+        slack = disk * MS_PER_S // HOUR_MS + 2 * len(job.machines) + 2
+        if job.hold_micros + charged < needed - slack:
+            what = f"{job.hold_micros} held and {charged} charged of {needed} for the disk"
+            self.violate("I1", job.name, what)
 
     def on_settle(self, job: JobBooks) -> None:
         """I4: a reservation is settled only once the meter has stopped."""
@@ -264,7 +286,7 @@ class Judge:
         for job in jobs:
             if job.id not in self._quiet:
                 self._check_cap(job)
-                if job.overrun_micros and self.world.faults.mood == "calm":
+                if job.overrun_micros and self._is_covered_always():
                     what = f"{job.overrun_micros} micro-yuan that nothing had reserved"
                     self.violate("I2", job.name, what)
                 self._check_reason(job)
@@ -272,6 +294,10 @@ class Judge:
             if recorded:
                 self._check_books(jobs)
             self._reads.clear()
+
+    def _is_covered_always(self) -> bool:
+        """Whether nothing can run or be booked beyond what is reserved: no faults, no guessing."""
+        return self.world.faults.mood == "calm" and self.world.scenario.tells_charges
 
     def stir(self) -> None:
         """Something has happened to a machine."""
@@ -439,15 +465,7 @@ class Judge:
 
     def _books_are_exact(self) -> bool:
         counts = self.world.faults.counts
-        blurs = (
-            "clock_jump",
-            "stale_read",
-            "stale_beyond",
-            "price_change",
-            "new_boot",
-            "wrong_bill",
-        )
-        return self.world.scenario.tells_charges and not any(kind in counts for kind in blurs)
+        return self.world.scenario.tells_charges and not any(kind in counts for kind in BLURS)
 
     def _check_exact(self, machine: Machine) -> None:
         """I3: every metered second charged exactly once."""

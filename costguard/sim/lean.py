@@ -109,6 +109,10 @@ class LeanHost:
         for job in self.jobs.values():
             close_link(job.memory)
 
+    def unwatch(self) -> None:
+        """Nobody looks at each entry any more, for measuring what a pass costs by itself."""
+        self.books_kept.on_entry = lambda entry: self.changed()
+
     def close(self) -> None:
         """The end of the world."""
 
@@ -362,26 +366,33 @@ class LeanHost:
         self.changed()
         self.world.point("after a commit")
 
-    def _meter(self, job: LeanJob, now: Moment) -> None:
-        view = job.memory.fresh
-        bounds = [
-            at_ms
-            for at_ms in (
-                None if job.started_call is None else job.started_call.utc_ms,
-                job.ended_ms,
-                job.seen_off_ms,
-            )
-            if at_ms is not None
-        ]
-        read = job.memory.gone
+    def _earliest_ms(self, job: LeanJob) -> int | None:
+        """Before when rent cannot have begun: our start call, the last end, the last off read."""
+        called_ms = None if job.started_call is None else job.started_call.utc_ms
+        bounds = [at for at in (called_ms, job.ended_ms, job.seen_off_ms) if at is not None]
+        return max(bounds, default=None)
+
+    def _shown(self, job: LeanJob, now: Moment) -> PowerRead | None:
+        """What this pass's answer says of the power, the open interval brought up to its terms."""
+        view, read = job.memory.fresh, job.memory.gone
         if view is not None:
             read, job.power, job.tariff = view.read, view.read.power, view.tariff
-            off = not read.power.may_charge
-            job.seen_off_ms = read.begun.utc_ms if off else None
+            job.seen_off_ms = None if read.power.may_charge else read.begun.utc_ms
+        if job.interval is not None and job.interval.anchor.boot_id != now.boot_id:
+            job.interval = replace(job.interval, anchor=_anchor(job.interval.anchor, now))
         if job.interval is not None and job.tariff is not None:
             job.interval = self._repriced(job, job.interval, job.tariff, now)
+        if job.interval is None and read is not None and meter.shows_nothing(read):
+            called_ms = 0 if job.started_call is None else job.started_call.utc_ms
+            if job.ended_ms is not None and job.ended_ms >= called_ms:
+                return None  # off when last seen, and not started since
+        return read
+
+    def _meter(self, job: LeanJob, now: Moment) -> None:
+        view, earliest_ms = job.memory.fresh, self._earliest_ms(job)
+        read = self._shown(job, now)
         assume_ms = self.facts.poll_interval_ms * ASSUME_AFTER_POLLS
-        step = meter.step(job.interval, read, now, max(bounds, default=None), assume_ms)
+        step = meter.step(job.interval, read, now, earliest_ms, assume_ms)
         if step.open_at_ms is not None and read is not None and job.tariff is not None:
             self.books_kept.parts += 1
             job.interval = meter.Metered(
@@ -445,12 +456,19 @@ class LeanHost:
         if created_ms > begun.utc_ms and job.started_call is not None:
             created_ms = job.started_call.utc_ms  # its clock and ours disagree
         since_ms, anchor, posted = job.disk or (created_ms, begun, 0)
+        if anchor.boot_id != begun.boot_id:
+            anchor = _anchor(anchor, begun)
         to_ms = anchor.utc_ms + elapsed_ms(anchor, begun)
         owed = paused_micros(job.tariff, to_ms - since_ms)
         if owed > posted:
             self.books_kept.charge(job.purse, owed - posted, 0, disk=True)
             job.posted_by_machine += owed - posted
         job.disk = (since_ms, anchor, max(owed, posted))
+
+
+def _anchor(old: Moment, now: Moment) -> Moment:
+    """Count on by the clock of this boot, which no one can set back."""
+    return replace(now, utc_ms=old.utc_ms + elapsed_ms(old, now))
 
 
 def _armed_end(end: Moment, armed_ms: int) -> Moment:

@@ -128,6 +128,15 @@ class World:
         for number in range(self.scenario.strangers):
             self.cloud.make(f"costguard-other-{number + 1}-1", None, 0, twin=False)
 
+    def unwatch(self) -> None:
+        """Nobody judges any more, for measuring what the daemon costs by itself."""
+        provider = self.provider
+        provider.on_call = lambda route, target, timer_ms: None
+        provider.on_done = lambda route: None
+        provider.on_made = provider.on_listed = lambda machines: None
+        provider.on_read = lambda machine, at_ms: None
+        self.line.on_lease = lambda machine, message: None
+
     # ------------------------------------------------------------------ what others ask
 
     def trace(self, what: str) -> None:
@@ -318,8 +327,9 @@ class World:
 
     def _boot(self) -> None:
         self._down_until_ms = None
-        self._well_since_ms = self.clock.true_ms
-        self._chores_due_ms = self.clock.true_ms
+        now_ms = self.clock.true_ms
+        self._well_since_ms = max(now_ms, self._asleep_until_ms, self._broken_until_ms)
+        self._chores_due_ms = now_ms
         self.trace("booted")
         self.host.boot()
 
@@ -334,7 +344,7 @@ class World:
             self._change_price()
         if faults.comes("suspend", passed_ms):
             self._asleep_until_ms = now_ms + 8 * HOUR_MS
-            self._well_since_ms = self._asleep_until_ms
+            self._well_since_ms = max(self._well_since_ms, self._asleep_until_ms)
             self.trace("suspended")
         if faults.comes("clock_jump", passed_ms):
             back = self.clock.wall_error_ms
@@ -345,7 +355,7 @@ class World:
             if faults.comes(kind, passed_ms):
                 minutes = 120 if kind == "disk_full" else 3
                 self._broken_until_ms = now_ms + faults.between(1, minutes) * MINUTE_MS
-                self._well_since_ms = self._broken_until_ms
+                self._well_since_ms = max(self._well_since_ms, self._broken_until_ms)
                 self.host.break_store(kind)
                 self.trace(kind)
         if self._broken_until_ms and now_ms >= self._broken_until_ms:

@@ -305,3 +305,31 @@ class Artifact(Base):
     seen_ms: Mapped[int]
     pulled_ms: Mapped[int | None]
     path: Mapped[str | None]
+
+
+class Notice(Base):
+    """Something that a person is to be told, wherever they are. The same key is told once."""
+
+    __tablename__ = "notices"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    at_ms: Mapped[int]
+    job_id: Mapped[int | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str]
+    data_json: Mapped[str]
+
+
+class Delivery(Base):
+    """One notice on its way to one channel; `sent` only once the channel itself has said so."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("(state = 'sent') = (sent_ms IS NOT NULL)", name="ck_deliveries_sent"),
+    )
+    notice_id: Mapped[int] = mapped_column(ForeignKey("notices.id"), primary_key=True)
+    channel: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str] = mapped_column(default="waiting", index=True)  # waiting, sent, given_up
+    attempts: Mapped[int] = mapped_column(default=0)
+    next_ms: Mapped[int]
+    sent_ms: Mapped[int | None]
+    error: Mapped[str | None]  # why the last attempt failed; never an address, never a secret

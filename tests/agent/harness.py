@@ -66,6 +66,13 @@ def lives(pid: int) -> bool:
     return procfs.alive(procfs.find_process(pid))
 
 
+def is_guardian(pid: int) -> bool:
+    """Whether this is still the guardian that it was: a number may belong to another by now."""
+    with contextlib.suppress(OSError):
+        return b"agent.pyz" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 def touch(path: Path) -> list[str]:
     """A power-off that powers nothing off: it adds one line to a file."""
     return [sys.executable, "-c", "import sys; open(sys.argv[1], 'a').write('off\\n')", str(path)]
@@ -153,6 +160,7 @@ class Job:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.pids: set[int] = set()
+        self.guardians: set[int] = set()
         self.readers: list[Reader] = []
         directory.mkdir(parents=True, exist_ok=True)
         self.agent_path = directory / "agent.pyz"
@@ -190,6 +198,8 @@ class Job:
         answer: dict[str, Any] = json.loads(done.stdout)
         if "pid" in answer:
             self.pids.add(answer["pid"])
+        if "guardian" in answer:
+            self.guardians.add(answer["guardian"])
         return answer
 
     def attach(self, after: int = 0) -> Reader:
@@ -212,6 +222,8 @@ class Job:
 
     def end(self) -> None:
         """Ends the agent and its training, and shows that nothing is left."""
+        for guardian in filter(is_guardian, self.guardians):
+            os.kill(guardian, signal.SIGKILL)
         for reader in self.readers:
             for started in reader.of("started"):
                 self.pids.add(started["pid"])

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.agent.harness import Job
+
 HOUR_S = 3600.0
 BUSY: dict[str, Any] = {
     "window_s": 5,
@@ -293,3 +295,26 @@ def test_a_lease_is_restored_with_its_permission() -> None:
     leases = Leases.restored(record)
     assert (leases.alone, leases.valid_ms, leases.in_force(4_999)) == (True, 900, True)
     assert Leases.restored({"id": "L1", "ends_boot_ms": 5_000}).alone is False
+
+
+def test_alone_in_a_real_agent(job: Job, tmp_path: Path) -> None:
+    """Over the socket and the real clocks: the reader is gone, the training fails, power-off."""
+    off = tmp_path / "off"
+    job.order(
+        {"steps": 3, "exit": 3, "adapter": False},
+        in_guest_stop=touch(off),
+        expects_adapter=True,
+        guards={"silent_after_ms": 300},
+    )
+    job.start()
+    reader = job.attach()
+    heartbeat = reader.wait_for("heartbeat")
+    lease = {"t": "lease", "id": "L1", "heartbeat": heartbeat["n"], "valid_ms": 600_000}
+    reader.send({**lease, "alone": True})
+    reader.wait_for("started")
+    reader.close()
+    wait_until(off.exists, "the power-off")
+    later = job.attach()
+    assert later.wait_for("verdict")["evidence"]["exit_code"] == 3
+    assert later.wait_for("lease", state="granted")["alone"] is True
+    assert later.wait_for("in_guest_stop")["attempt"] == 1

@@ -13,11 +13,14 @@ from costguard.agent.gpu import GpuSampler, NvmlAbsentError
 from costguard.core.snapshot import TrainingFacts
 from costguard.core.training import fold
 from costguard.remote.bundle import build_agent
+from tests.agent.harness import wait_until
 from tests.agent.nvml import Looker, build, compiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.agent.harness import Job
 
 FIGURES = (
     *("util_mean", "util_max", "power_w", "temp_c", "mem_used_mib", "clock_sm_mhz"),
@@ -304,3 +307,20 @@ def test_hidden_processes_are_unknown_never_none(
 def test_versions_are_readable() -> None:
     """NVML packs the CUDA version into one number."""
     assert gpu.cuda_version(12040) == "12.4"
+
+
+def test_the_cards_in_a_real_agent(job: Job, library: Path, tmp_path: Path) -> None:
+    """From the bundle, through the library, into the journal; and a loss on the way."""
+    script = tmp_path / "script"
+    script.write_text("count 2\n0.util 42\n")
+    job.order({"steps": 10_000})
+    job.start(env={**os.environ, "LD_LIBRARY_PATH": str(library), "NVML_SCRIPT": str(script)})
+    reader = job.attach()
+    reader.lease()
+    hello = reader.wait_for("hello")
+    assert (hello["nvml"]["state"], hello["nvml"]["cards"]) == ("ok", 2)
+    window = reader.wait_for("gpu", nvml={"state": "ok", "detail": ""})
+    assert [card["util_max"] for card in window["cards"]] == [42, 97]
+    script.write_text("count 2\n1.nvmlDeviceGetUtilizationRates 15\n")
+    wait_until(lambda: reader.of("gpu")[-1]["nvml"]["state"] == "lost", "the loss in the journal")
+    assert reader.of("gpu")[-1]["cards"][1]["util_max"] is None

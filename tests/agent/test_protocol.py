@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.agent.harness import inside, lives, wait_until
+from tests.agent.harness import inside, is_guardian, lives, wait_until
 
 if TYPE_CHECKING:
     from tests.agent.harness import Job
@@ -94,6 +96,8 @@ def test_the_newest_reader_wins(job: Job) -> None:
     first.wait_for("heartbeat")
     second = job.attach()
     second.wait_for("heartbeat")
+    with contextlib.suppress(OSError):  # it may be closed already
+        first.send({"t": "stop", "id": "S1", "save": False})
     first.wait_for("replaced")
     wait_until(lambda: first.closed, "the end of the first")
     second.lease()
@@ -372,3 +376,44 @@ def test_a_journal_whose_disk_is_full_is_told_and_made_good(job: Job) -> None:
     numbers = [json.loads(line)["seq"] for line in lines]
     assert numbers == list(range(1, len(numbers) + 1))
     assert [one["seq"] for one in reader.journal()] == numbers[: len(reader.journal())]
+
+
+def test_an_agent_that_is_killed_is_started_anew_by_its_guardian(job: Job) -> None:
+    """Nobody else is there: the training is adopted, its lease is known, nothing is told twice."""
+    job.order({"steps": 10_000}, restart_s=0.1)
+    first = job.start()
+    reader = job.attach()
+    reader.lease(600_000)
+    reader.wait_for("progress", step=3)
+    os.kill(first["pid"], 9)
+    wait_until(lambda: reader.closed, "the end of the agent")
+    found: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        found[:] = [job.start()]
+        return bool(found[0].get("already"))
+
+    wait_until(lambda: b'"resumed":true' in (job.directory / "journal.jsonl").read_bytes(), "it")
+    wait_until(look, "the second agent")
+    assert found[0]["pid"] != first["pid"]
+    again = job.attach()
+    told = again.wait_for("heartbeat", training="running")
+    assert told["lease_id"] == "L1"
+    job.guardians.add(again.of("hello")[-1]["guardian"])
+    numbers = [one["seq"] for one in again.journal()]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(again.of("started")) == 1
+
+
+def test_a_guardian_goes_with_an_agent_that_has_ended_by_itself(job: Job) -> None:
+    """Terminated, retired or through: nothing is started anew."""
+    job.order({"steps": 10_000}, restart_s=0.0)
+    started = job.start()
+    reader = job.attach()
+    reader.lease()
+    reader.wait_for("progress", step=3)
+    os.kill(started["pid"], signal.SIGTERM)
+    reader.wait_for("exit", code=75)
+    wait_until(lambda: not is_guardian(started["guardian"]), "the guardian's end")
+    assert not lives(started["pid"])
+    assert (job.directory / "journal.jsonl").read_bytes().count(b'"t":"hello"') == 1

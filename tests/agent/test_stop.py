@@ -70,7 +70,7 @@ def test_without_save_the_group_is_killed_at_once(job: Job) -> None:
 def test_what_the_training_leaves_running_is_ended(job: Job) -> None:
     """A child in its group, and one that fled into a session of its own."""
     reader = job.begin({"fork": True, "steps": 10, "hold_s": 30})
-    reader.wait_for("progress", step=3)
+    reader.wait_for("progress", step=10)  # else the stop would be saved for, with another code
     children = [int(pid) for pid in (job.directory / "output/children").read_text().split()]
     job.pids.update(children)
     wait_until(

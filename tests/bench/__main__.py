@@ -10,8 +10,10 @@ from tests.bench import (
     agent_cost,
     big_ledger,
     daemon_memory,
+    event_latency,
     forecast_error,
     pull_speed,
+    sim_speed,
     status_cost,
     stop_latency,
 )
@@ -21,9 +23,11 @@ BENCHES = (
     status_cost,
     daemon_memory,
     agent_cost,
+    event_latency,
     pull_speed,
     forecast_error,
     big_ledger,
+    sim_speed,
 )
 
 

@@ -55,9 +55,11 @@ def _measure(job: Job) -> None:
     text = ", ".join(f"{name} {value:.1f}" for name, value in memory.items())
     waits = event_latencies_s(reader, first)
     cuts = quantiles(waits, n=100, method="inclusive")
+    guardian = reader.of("hello")[-1]["guardian"]
+    beside = ", ".join(f"{name} {value:.1f}" for name, value in memory_mib(guardian).items())
     print(
         f"agent ({where}, {elapsed_s:.0f} s at {STEPS_PER_S} steps a second):"
-        f" {share * 100:.2f} % of a core; MiB: {text}"
+        f" {share * 100:.2f} % of a core; MiB: {text}; its guardian's {beside}"
     )
     print(f"telemetry: {sent / elapsed_s * 3600 / 1e6:.2f} MB an hour")
     print(

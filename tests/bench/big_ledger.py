@@ -16,10 +16,11 @@ from costguard.core.spec import InstanceWish, JobSpec, Run
 from costguard.report.documents import read_answer
 from costguard.store import ledger
 from costguard.store.database import Store, read_only_session
-from costguard.store.head import GENESIS
+from costguard.store.head import GENESIS, head_of
 from costguard.store.ledger import Caps
 from costguard.store.migrate import upgrade
 from costguard.store.models import Job, LedgerEntry
+from costguard.store.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,6 +53,10 @@ def measure(entries: int = ENTRIES) -> None:
         for do in ("report", "status"):
             shown = _median_s(lambda do=do: _ask(database, do, now_ms))  # type: ignore[misc]
             print(f"{do} over {entries:,} entries: median {shown:.3f} s of {RUNS} (aim: 0.5 s)")
+        began = time.perf_counter()
+        with read_only_session(database) as session:
+            findings = len(verify(session, head_of(session)).findings)
+        print(f"ledger verify: {time.perf_counter() - began:.0f} s, {findings} findings")
         shown = _median_s(lambda: _room(database))
         print(f"what a grant has to look up: median {1000 * shown:.1f} ms of {RUNS}")
 

@@ -82,6 +82,27 @@ def test_silence_is_waited_out_and_then_charged_as_running() -> None:
     assert step(OPEN, None, at(20_000), None, 5_000).meter_to_ms == 20_000
 
 
+def test_the_end_of_rent_is_reckoned_by_its_length_where_clocks_disagree() -> None:
+    """The platform's clock may be minutes behind ours: it ran for 10 s from 1000 on."""
+    behind = off(19_000, charged_since_ms=-4_000, charged_until_ms=6_000)
+    assert step(OPEN, behind, at(19_000), None, 1).close_at_ms == 11_000
+
+
+def test_the_end_of_rent_that_began_anew_between_two_looks_is_the_later() -> None:
+    """Its length is that of the last part alone, so when it ended is what counts."""
+    anew = off(19_000, charged_since_ms=4_000, charged_until_ms=7_000)
+    assert step(OPEN, anew, at(19_000), None, 1).close_at_ms == 7_000
+
+
+def test_an_answer_of_unknown_is_charged_and_has_shown_nothing() -> None:
+    """When the platform says later that rent had ended before, that is believed."""
+    read = PowerRead(Power.UNKNOWN, at(9_000))
+    assert step(OPEN, read, at(9_000), None, 1) == MeterStep(meter_to_ms=9_000)
+    charged = replace(OPEN, metered_to_ms=9_000)
+    told = off(12_000, charged_since_ms=1_000, charged_until_ms=7_000)
+    assert step(charged, told, at(12_000), None, 1).close_at_ms == 7_000
+
+
 def test_rent_ends_when_the_platform_says_within_what_we_saw() -> None:
     """Between the last read on and the first read off."""
     assert step(OPEN, off(9_000, charged_until_ms=7_000), at(9_000), None, 1).close_at_ms == 7_000

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from costguard.core.guards import judge_training
+from costguard.core.guards import judge_alone, judge_training
 from costguard.core.snapshot import Exit, TrainingFacts, Verdict
 from costguard.core.spec import GuardLimits
 from costguard.core.training import STEPS_KEPT, WINDOWS_KEPT, fold
@@ -86,6 +86,41 @@ def test_a_card_that_does_not_say_is_unknown(given: dict[str, object]) -> None:
     assert (window.gpu_percent_max, window.gpu_absent) == (None, False)
 
 
+def test_each_window_says_by_what_the_job_lived() -> None:
+    """Output, bytes moved, processor and card, each by itself; retries of a download are none."""
+    lives = {"log_kib": 1, "io_kib": 64, "cpu_cores": 0.11, "processes": 1}
+    dead = {"log_kib": 0, "io_kib": 63, "cpu_cores": 0.1, "processes": 1}
+    signs = facts_of(gpu(job=lives, cards=[{"util_max": 5}])).signs
+    assert (signs.log_ms, signs.bytes_ms, signs.cpu_ms, signs.gpu_ms) == (9_000,) * 4
+    signs = facts_of(gpu(job=dead, cards=[{"util_max": 4}])).signs
+    assert (signs.log_ms, signs.bytes_ms, signs.cpu_ms, signs.gpu_ms) == (None,) * 4
+
+
+def test_what_cannot_be_seen_counts_as_life() -> None:
+    """Silence must be seen to be silence; a machine without a card has no load on it."""
+    signs = facts_of(gpu(job={}, nvml={"state": "error"}, cards=[])).signs
+    assert (signs.log_ms, signs.bytes_ms, signs.cpu_ms, signs.gpu_ms) == (9_000,) * 4
+    assert facts_of(gpu(job={}, nvml={"state": "absent"}, cards=[])).signs.gpu_ms is None
+
+
+def test_progress_and_status_are_signs_of_their_own() -> None:
+    """Also a line without a loss, and a phase that is told again."""
+    facts = facts_of({"t": "progress", "boot_ms": 7, "step": 3, "total_steps": 9})
+    assert (facts.signs.progress_ms, facts.total_steps, facts.steps) == (7, 9, ())
+    again = {"t": "phase", "phase": "download"}
+    facts = facts_of({**again, "boot_ms": 1}, {**again, "boot_ms": 5})
+    assert (facts.phase_since_ms, facts.signs.status_ms) == (1, 5)
+
+
+def test_a_new_start_forgets_what_the_run_before_showed() -> None:
+    """Its signs and its result are not this run's."""
+    adapter = {"t": "checkpoint", "boot_ms": 3, "kind": "adapter", "complete": True}
+    before = facts_of({"t": "progress", "boot_ms": 2, "step": 3}, adapter)
+    assert (before.adapter_at_ms, before.signs.progress_ms) == (3, 2)
+    after = fold(before, {"t": "started", "boot_ms": 9})
+    assert (after.adapter_at_ms, after.signs.progress_ms) == (None, None)
+
+
 @pytest.mark.parametrize("job", [None, {}, [], {"processes": "3", "cpu_cores": None}])
 def test_processes_that_cannot_be_seen_are_unknown(job: object) -> None:
     """Not none of them, and not 0 % CPU."""
@@ -147,10 +182,11 @@ JUNK = st.sampled_from(
 )
 NAMES = (
     "boot_ms", "phase", "step", "loss", "cards", "nvml", "job", "window_s", "code", "signal",
-    "artifact", "log_tail",
+    "artifact", "log_tail", "kind", "complete", "total_steps", "nonfinite", "inferred",
+    "artifact_pending",
 )  # fmt: skip
 KINDS: st.SearchStrategy[object] = st.sampled_from(
-    ["started", "phase", "progress", "gpu", "exit", "junk", None, []]
+    ["started", "phase", "progress", "gpu", "checkpoint", "exit", "junk", None, []]
 )
 MESSAGES = st.fixed_dictionaries(
     {"t": KINDS},
@@ -164,7 +200,7 @@ MESSAGES = st.fixed_dictionaries(
 def test_no_message_makes_the_fold_or_the_guards_fail(messages: list[dict[str, Any]]) -> None:
     """The journal comes from a rented machine: it must never take the guard of the money down."""
     facts = facts_of(*messages)
-    verdict = judge_training(facts, GuardLimits(), expects_adapter=True)
+    verdict = judge_alone(facts, GuardLimits(max_ms=1), expects_adapter=True)
     if verdict is not None:
         json.dumps(verdict.evidence)
         assert verdict.text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costguard.providers.aws import Aws
+from costguard.providers.local import LocalProvider
 from tests.providers.rigs import NOW, RIGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from costguard.providers.base import InstanceView
     from tests.providers.rigs import Rig
@@ -40,6 +43,29 @@ def call(rig: Rig, route: str, instance_id: str = "") -> object:
         "balance": account.balance_micros,
     }
     return calls[route]()
+
+
+@contextlib.contextmanager
+def hasty(rig: Rig, kind: str) -> Iterator[None]:
+    """For a fault of kind `slow`, an adapter that soon gives up waiting."""
+    account: Any = rig.account
+    if kind != "slow":
+        yield
+        return
+    if isinstance(account, Aws):
+        wire = account._wire
+        before = wire._settings
+        wire._settings = {**before, "read_timeout_s": "0.4"}
+        wire._clients.clear()
+        yield
+        wire._settings = before
+        wire._clients.clear()
+        return
+    holder = account if isinstance(account, LocalProvider) else account._wire
+    usual = holder._timeout
+    holder._timeout = (5.0, 0.2)
+    yield
+    holder._timeout = usual
 
 
 def chain_of(error: BaseException) -> str:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NOW = Moment(NOW_S * 1_000, 5_000, "boot")
 TAG = "costguard-0123456789ab-1-1"
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIG9uZXBsYW50ZWRrZXlmb3J0ZXN0c29ubHkx costguard"
-READ_TIMEOUT_S = "0.15"
+READ_TIMEOUT_S = "20"  # a loaded machine is no fault; `hasty` is for the tests of time-outs
 
 
 class HandClock:
@@ -66,6 +66,8 @@ class Rig:
     account: Account
     price_micros: int = 15_500_000  # of one card for one hour, running, disks included
     quantum_s: int = 1
+    minimum_s: int = 0
+    minimum_micros: int = 0
     paused_micros: int = 0
     disk_micros: int = 0  # what of the price is for disks, which two cards do not double
     image: str = "image-1"
@@ -140,14 +142,14 @@ def autodl(**settings: Any) -> Rig:
     cloud = FakeAutoDl()
     prices = {"RTX 3090 48G": "15.5", "h800": 9}
     account = AutoDl({**common(cloud), "prices_yuan_per_hour": prices, **settings})
-    return Rig("autodl", cloud, account, gpu="RTX 3090 48G")
+    return Rig("autodl", cloud, account, gpu="RTX 3090 48G", minimum_micros=10_000)
 
 
 def chenyu(**settings: Any) -> Rig:
     """晨羽智云; its names are taken here, unlike on the platform, so that lists can be tested."""
     cloud = FakeChenyu()
     cloud.foreign_titles = False
-    account = Chenyu({**common(cloud), **settings})
+    account = Chenyu({**common(cloud), "by_use_charging_type": 0, **settings})
     return Rig("chenyu", cloud, account, quantum_s=3_600)
 
 
@@ -175,9 +177,9 @@ def runpod(**settings: Any) -> Rig:
         "runpod",
         cloud,
         account,
-        price_micros=14_680_000,  # (2 + 0.10 * 80 / 730) * 7.3
+        price_micros=14_680_001,  # (2 + 0.10 * 80 / 730) * 7.3, in whole millionths of a dollar
         paused_micros=100_000,  # 0.20 * 50 / 730 * 7.3
-        disk_micros=80_000,
+        disk_micros=80_001,
         image="runpod/pytorch",
     )
 
@@ -204,7 +206,7 @@ def aws(**settings: Any) -> Rig:
     account = Aws(
         {
             "base_url": cloud.url,
-            "read_timeout_s": "2",  # moto is slower than our own fakes
+            "read_timeout_s": READ_TIMEOUT_S,
             "clock": CLOCK,
             "access_key_id": SecretStr(key_id),
             "secret_access_key": SecretStr(key),
@@ -218,8 +220,8 @@ def aws(**settings: Any) -> Rig:
         "aws",
         cloud,
         account,
-        price_micros=14_680_000,  # (2 + 0.08 * 100 / 730) * 7.3
-        quantum_s=60,
+        price_micros=14_680_001,  # (2 + 0.08 * 100 / 730) * 7.3, in whole millionths of a dollar
+        minimum_s=60,
         paused_micros=80_000,
         image=cloud.image,
         gpu="g5.xlarge",

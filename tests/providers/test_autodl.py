@@ -119,6 +119,17 @@ def test_the_day_of_its_release_is_told_while_it_is_off(rig: Rig) -> None:
     assert rig.account.facts.release_after_off_days == 15
 
 
+def test_a_list_that_fails_does_not_hide_that_it_is_off(rig: Rig) -> None:
+    """The state is told by a call of its own; the list only adds since when."""
+    view = rent(rig)
+    rig.account.stop(view.id)
+    rig.cloud.settle()
+    rig.cloud.fail("list", "500")
+    off = rig.account.read(view.id, NOW)
+    assert (off.read.power, off.tag, off.tariff) == (Power.STOPPED, TAG, view.tariff)
+    assert off.release_at_ms is None
+
+
 def test_a_timer_of_the_console_is_seen_in_lists(rig: Rig) -> None:
     """Only a person can set it."""
     rig.cloud.add(TAG, "running", timer_s=NOW.utc_ms // 1_000 + 3_600)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.core.power import Power
-from costguard.core.tariff import Tariff
 from costguard.errors import UserError
 from costguard.providers.aws import Aws
 from costguard.providers.base import Busy, Refused, Unclear
@@ -64,9 +63,11 @@ def test_without_a_role_there_is_no_timer() -> None:
 def test_disks_of_what_we_rented_are_priced_as_they_are(rig: Rig) -> None:
     """Of what was adopted, as the config says."""
     view = rent(rig, data_disk_gb=200)
-    assert view.tariff == Tariff(14_760_000, 60, 160_000)
+    assert view.tariff.price_micros_per_hour == 14_760_002
+    assert view.tariff.paused_micros_per_hour == 160_000
     adopted = rig.account.read(rig.cloud.add("theirs").id, NOW)
-    assert adopted.tariff == Tariff(14_680_000, 60, 80_000)
+    assert adopted.tariff.price_micros_per_hour == 14_680_001
+    assert adopted.tariff.paused_micros_per_hour == 80_000
 
 
 def test_a_call_in_the_wrong_state_is_busy(rig: Rig) -> None:

@@ -18,7 +18,7 @@ class Night:
 
     def __init__(self, rig: Rig) -> None:
         self.rig, self.now, self.slept = rig, NOW, 0.0
-        self.timers = True
+        self.timers, self.late_s = True, 0
 
     def clock(self) -> Moment:
         """Now."""
@@ -35,7 +35,11 @@ class Night:
             due_s = machine.timer_s
             if due_s is not None and due_s > 10**11:
                 due_s //= 1_000  # the embedded platform keeps milliseconds
-            if self.timers and due_s is not None and due_s * 1_000 <= self.now.utc_ms:
+            if (
+                self.timers
+                and due_s is not None
+                and ((due_s + self.late_s) * 1_000 <= self.now.utc_ms)
+            ):
                 cloud.switch_off(machine)
 
 
@@ -53,6 +57,7 @@ def test_what_is_free_to_ask_is_asked_and_nothing_is_changed(rig: Rig) -> None:
     assert "an hour" in found["price"].text
     assert (found["balance"].is_fine is None) is not rig.account.facts.tells_balance
     assert found["host key"].is_fine is None
+    assert found["clock"].is_fine is (None if rig.name == "local" else True)
     changing = {"create", "start", "stop", "release", "timer"}
     assert not changing & set(rig.cloud.counts)
 
@@ -66,6 +71,15 @@ def test_a_no_is_a_finding_and_the_rest_is_asked_all_the_same(rig: Rig) -> None:
     assert "token is wrong or expired" in found["token"].text
     assert found["balance"].is_fine is False
     assert "15 days" in found["release clock"].text
+
+
+@pytest.mark.parametrize("rig", ["compshare", "aws"], indirect=True)
+def test_a_clock_that_is_off_is_found(rig: Rig) -> None:
+    """A stop timer set by it would fire an hour late."""
+    rig.cloud.clock_off_s = -3_600
+    clock = by_name(examine(rig.account, rig.request(), NOW))["clock"]
+    assert clock.is_fine is False
+    assert "3600 s apart" in clock.text
 
 
 @pytest.mark.parametrize("rig", ["chenyu"], indirect=True)
@@ -109,6 +123,19 @@ def test_a_timer_that_does_not_fire_is_found_and_the_instance_given_back(rig: Ri
     assert not shown.is_fine
     assert by_name(shown.findings)["timer fires"].is_fine is False
     assert by_name(shown.findings)["given back"].is_fine
+    assert rig.cloud.only().power == "gone"
+
+
+@pytest.mark.parametrize("rig", ["compshare"], indirect=True)
+@pytest.mark.parametrize(("late_s", "is_fine"), [(30, True), (900, False)])
+def test_how_late_a_timer_fires_is_measured(rig: Rig, late_s: int, is_fine: bool) -> None:
+    """Against what the adapter says of it, which a lease pays for."""
+    night = Night(rig)
+    night.late_s = late_s
+    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
+    assert shown.timer_late_ms is not None
+    assert late_s * 1_000 <= shown.timer_late_ms < (late_s + 60) * 1_000
+    assert by_name(shown.findings)["timer lateness"].is_fine is is_fine
     assert rig.cloud.only().power == "gone"
 
 

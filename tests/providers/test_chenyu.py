@@ -6,8 +6,9 @@ import pytest
 
 from costguard.core.power import Power
 from costguard.providers.base import Unclear
+from costguard.providers.chenyu import Chenyu
 from tests.providers.asking import rent
-from tests.providers.rigs import NOW, TAG, chenyu
+from tests.providers.rigs import NOW, TAG, chenyu, common
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,10 +100,21 @@ def test_a_list_that_minds_no_page_is_unclear_or_read_once(rig: Rig) -> None:
 
 
 def test_what_is_not_charged_by_use_is_unfit(rig: Rig) -> None:
-    """A number without a key, but for 0."""
+    """A number without a key: which one is by use, the config says."""
     view = rig.account.read(rig.cloud.add(TAG, charge="month").id, NOW)
     assert view.unfit is not None
     assert view.read.power is Power.OFF_BILLING
+
+
+def test_where_nobody_says_what_is_by_use_only_our_own_are_fit(nameless: Rig) -> None:
+    """What we rent is; of another it is said how to find out. Its power state is as it is told."""
+    plain = Chenyu(common(nameless.cloud))
+    ours = plain.create(nameless.request(), NOW)
+    assert ours.unfit is None
+    theirs = plain.read(nameless.cloud.add("theirs").id, NOW)
+    assert theirs.unfit is not None
+    assert "by_use_charging_type = 0" in theirs.unfit
+    assert theirs.read.power is Power.STOPPED
 
 
 def test_a_card_is_found_by_id_and_by_name(rig: Rig) -> None:

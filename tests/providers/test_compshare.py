@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from costguard.core.power import Power
 from costguard.providers.base import Busy, Refused, Unclear
-from costguard.providers.compshare import signature
+from costguard.providers.ucloud import signature
 from tests.providers.asking import rent
 from tests.providers.rigs import NOW, TAG, compshare
 
@@ -128,6 +128,12 @@ def test_a_type_that_is_sold_out_is_not_even_asked_for(rig: Rig) -> None:
     with pytest.raises(Refused, match="sold out"):
         rig.account.create(rig.request(), NOW)
     assert rig.cloud.counts["create"] == 0
+
+
+def test_a_nights_discount_is_not_counted_on(rig: Rig) -> None:
+    """It ends in the morning; the lease may not."""
+    rig.cloud.habits.add("night")
+    assert rig.account.quote("3090").tariff.price_micros_per_hour == rig.price_micros
 
 
 def test_the_balance_is_told_or_not_told(rig: Rig) -> None:

@@ -7,9 +7,9 @@ import contextlib
 import pytest
 
 from costguard.core.power import Power
-from costguard.core.tariff import Tariff
 from costguard.providers.base import Absent, NoCapacity, Refused, Unclear
-from tests.providers.asking import call, every, rent
+from costguard.providers.shared import adopted
+from tests.providers.asking import call, every, hasty, rent
 from tests.providers.rigs import NOW, TAG, Rig
 
 # ------------------------------------------------------------------------------------ the life
@@ -55,17 +55,17 @@ def test_an_instance_lives(rig: Rig) -> None:
 @every
 def test_money_is_in_the_right_unit(rig: Rig) -> None:
     """The quote, the rented instance and the same one switched off have one and the same tariff."""
-    right = Tariff(
-        price_micros_per_hour=rig.price_micros,
-        quantum_s=rig.quantum_s,
-        paused_micros_per_hour=rig.paused_micros,
-    )
-    assert rig.account.price(rig.request()).tariff == right
     view = rent(rig)
-    assert view.tariff == right
     rig.account.stop(view.id)
     rig.cloud.settle()
-    assert rig.account.read(view.id, NOW).tariff == right
+    off = rig.account.read(view.id, NOW)
+    for tariff in (rig.account.price(rig.request()).tariff, view.tariff, off.tariff):
+        assert tariff.price_micros_per_hour == rig.price_micros
+        assert tariff.paused_micros_per_hour == rig.paused_micros
+        assert (tariff.quantum_s, tariff.by_clock) == (rig.quantum_s, False)
+        assert (tariff.minimum_s, tariff.minimum_micros) == (rig.minimum_s, rig.minimum_micros)
+        abroad = rig.account.facts.currency != "CNY"
+        assert (tariff.foreign is not None) is abroad, "the rate belongs into the books"
 
 
 @every
@@ -181,7 +181,7 @@ def test_a_create_without_an_answer_is_unclear_and_made_once(
 ) -> None:
     """With the effect or without: a list of our tag tells."""
     rig.cloud.fail("create", kind, after=after, times=1)
-    with pytest.raises(Unclear):
+    with hasty(rig, kind), pytest.raises(Unclear):
         rig.account.create(rig.request(), NOW)
     assert rig.cloud.counts["create"] == 1
     assert len(rig.account.list_tagged(TAG, NOW)) == after
@@ -208,7 +208,7 @@ def test_a_stop_without_an_answer_is_unclear_and_made_once(
     """Whether it took effect is read."""
     view = rent(rig)
     rig.cloud.fail("stop", kind, after=after, times=1)
-    with pytest.raises(Unclear):
+    with hasty(rig, kind), pytest.raises(Unclear):
         rig.account.stop(view.id)
     assert rig.cloud.counts["stop"] == 1
     rig.cloud.settle()
@@ -231,3 +231,34 @@ def test_no_capacity_at_a_start_is_no_capacity(rig: Rig) -> None:
             rig.account.start(view.id)
         assert not rig.account.read(view.id, NOW).waits_for_capacity
     assert rig.cloud.counts["create"] == 1
+
+
+# ------------------------------------------------------------------------------------ adopting
+
+
+@every
+def test_what_was_made_in_the_console_is_adopted_by_its_id(rig: Rig) -> None:
+    """On or off; what is not there is not."""
+    machine = rig.cloud.add("by-hand", "running", asked=rig.extra)
+    view = adopted(rig.account, machine.id, NOW)
+    assert (view.id, view.read.power) == (machine.id, Power.RUNNING)
+    assert view.tariff.price_micros_per_hour == rig.price_micros
+    with pytest.raises(Absent):
+        adopted(rig.account, rig.cloud.new_id(999), NOW)
+
+
+@pytest.mark.parametrize("rig", ["compshare", "autodl", "chenyu"], indirect=True)
+def test_what_a_stop_would_not_stop_is_not_adopted(rig: Rig) -> None:
+    """It is said why."""
+    machine = rig.cloud.add("by-hand", "running", charge="Month")
+    with pytest.raises(Refused, match="cannot be adopted: it is"):
+        adopted(rig.account, machine.id, NOW)
+
+
+@pytest.mark.parametrize("rig", ["aws"], indirect=True)
+def test_what_was_given_back_is_not_adopted(rig: Rig) -> None:
+    """AWS still tells of it for an hour."""
+    view = rent(rig)
+    rig.account.release(view.id)
+    with pytest.raises(Absent, match="given back"):
+        adopted(rig.account, view.id, NOW)

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from costguard.errors import UserError
 from costguard.providers import DECLARATIONS, open_account
-from costguard.providers.declared import ms_option, secret_of
+from costguard.providers.declared import ms_option, proxies_of, secret_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,9 +88,21 @@ def test_the_password_of_a_machine_with_ssh_is_read_from_its_file() -> None:
 
 
 def test_the_embedded_default_needs_none_of_it() -> None:
-    """Its address and token come from the platform itself."""
+    """Its address and token come from the platform itself; elsewhere, its token from a file."""
     table = {"base_url": "http://127.0.0.1:9", "token": "t"}
     assert open_account("local", table, reader()).facts.name == "local"
+    del table["token"]
+    account: Any = open_account("local", table, reader(**{"local.token": "planted"}))
+    assert account._session.headers["Authorization"] == "Bearer planted"
+
+
+def test_a_proxy_is_the_configs_and_holds_no_password() -> None:
+    """Platforms abroad may need one; the surroundings' is not asked."""
+    assert proxies_of({}) == {}
+    assert proxies_of({"proxy": "http://127.0.0.1:7890"})["https"] == "http://127.0.0.1:7890"
+    with pytest.raises(UserError, match="password") as refused:
+        proxies_of({"proxy": "http://me:planted@127.0.0.1:7890"})
+    assert "planted" not in str(refused.value)
 
 
 def test_seconds_become_milliseconds_or_a_mistake_in_the_config() -> None:

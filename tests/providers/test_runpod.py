@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from costguard.core.power import Power
+from costguard.core.tariff import ForeignPrice
 from costguard.errors import UserError
 from costguard.providers.base import Busy, NoCapacity, Refused, Unclear
 from costguard.providers.runpod import RunPod
@@ -156,7 +157,10 @@ def test_a_fixed_deadline_is_set_at_create_and_called_fixed(rig: Rig) -> None:
 
 
 def test_dollars_become_yuan_at_the_configs_rate_rounded_up(rig: Rig) -> None:
-    """The rate is in the facts, for the books; without one nothing is opened."""
+    """The rate is in each tariff, with its day, for the books; without one nothing is opened."""
+    dated = RunPod({"token": "t", "yuan_per_usd": "7.3", "yuan_per_usd_date": "2026-11-20"})
+    tariff = dated._tariff("2", (30, 50))
+    assert tariff.foreign == ForeignPrice("USD", 2_010_959, 7_300_000, 1_000_000, "2026-11-20")
     assert rig.account.facts.currency == "USD"
     assert rig.account.facts.yuan_per_unit_micros == 7_300_000
     assert rig.account.balance_micros() == 91_250_000

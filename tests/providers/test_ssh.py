@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,21 @@ def _state(pid: int) -> str:
             return stat.read().rpartition(")")[2].split()[0]
     except OSError:
         return "Z"
+
+
+def test_a_command_that_leaves_something_running_has_ended(tmp_path: Path) -> None:
+    """A console's tool may start a helper that holds the pipe open."""
+    pid_file = tmp_path / "pid"
+    command = f"sleep 600 & echo $! > {pid_file}; echo stopped"
+    try:
+        assert power_of(power_state_command=command, command_limit_s=600) is Power.STOPPED
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+
+def test_a_command_that_prints_without_end_is_ended() -> None:
+    """Memory is not its to fill: not the time ends it here."""
+    assert power_of(power_state_command="yes stopped", command_limit_s=600) is Power.UNKNOWN
 
 
 def test_without_a_command_an_ssh_port_that_answers_is_running() -> None:

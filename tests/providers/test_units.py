@@ -54,7 +54,8 @@ def test_times_are_read_as_platforms_write_them() -> None:
     assert [ms_of_s(nothing) for nothing in (0, None, "")] == [None, None, None]
     assert ms_of_rfc3339("2026-11-04T00:00:00Z") == NOV_4_MS
     assert ms_of_rfc3339("2026-11-04T08:00:00+08:00") == NOV_4_MS
-    assert ms_of_rfc3339("2026-11-04T00:00:00.250") == NOV_4_MS + 250
+    assert ms_of_rfc3339("2026-11-04T00:00:00.25") == NOV_4_MS + 250
+    assert ms_of_rfc3339("2026-11-04T08:00:00.123456789+08:00") == NOV_4_MS + 123
     assert ms_of_rfc3339(None) is None
     with pytest.raises(ValueError):
         ms_of_rfc3339("tonight")

@@ -147,6 +147,14 @@ def test_no_proxy_of_the_surroundings_is_used(echo: Echo, monkeypatch: pytest.Mo
     assert to(echo).call("GET", "/").status == 200
 
 
+def test_a_proxy_of_the_config_is_gone_through(echo: Echo) -> None:
+    """It is asked for the whole address."""
+    own = Wire("http://platform.example", proxies={"http": echo.url}, clock=HandClock())
+    assert own.call("GET", "/x").status == 200
+    assert echo.calls[0].path == "/x"
+    assert echo.calls[0].headers["Host"] == "platform.example"
+
+
 def test_two_threads_may_call_at_once(echo: Echo) -> None:
     """Passes of two jobs on one account: neither waits for the other."""
     own = to(echo)

@@ -21,20 +21,31 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     made.close()
 
 
+def start_openssh(home: Path) -> OpenSsh:
+    """OpenSSH's sshd, running; skips the test where there is none, or it cannot run."""
+    if sshd_path() is None:
+        pytest.skip("OpenSSH's sshd is not installed")
+    made = OpenSsh(home)
+    if reason := made.why_not():
+        made.close()
+        pytest.skip(f"sshd cannot run here: {reason}")
+    made.start()
+    return made
+
+
+@pytest.fixture
+def openssh(tmp_path: Path) -> Iterator[OpenSsh]:
+    """An instance behind the server that real instances have."""
+    made = start_openssh(tmp_path / "instance" / "home")
+    yield made
+    made.close()
+
+
 @pytest.fixture(params=["paramiko", "openssh"])
 def any_machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine | OpenSsh]:
     """An instance behind each of the two servers; OpenSSH's where it is installed."""
     home = tmp_path / "instance" / "home"
-    if request.param == "paramiko":
-        made: Machine | OpenSsh = Machine(home)
-    else:
-        if sshd_path() is None:
-            pytest.skip("OpenSSH's sshd is not installed")
-        made = OpenSsh(home)
-        if reason := made.why_not():
-            made.close()
-            pytest.skip(f"sshd cannot run here: {reason}")
-        made.start()
+    made = Machine(home) if request.param == "paramiko" else start_openssh(home)
     yield made
     made.close()
 

@@ -83,6 +83,12 @@ class OpenSsh:
         }
         return SshTarget(**{**usual, **other})
 
+    def change_host_key(self) -> None:
+        """Another machine answers at the same address from now on."""
+        (self.home.parent / "host_key").unlink()
+        make_client_key(self.home.parent / "host_key")
+        self.cut()
+
     def cut(self) -> None:
         """Ends the server and every connection, and starts it anew, as an update does."""
         self.stop()

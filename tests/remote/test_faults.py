@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costguard.remote.link import LinkOptions
-from tests.agent.harness import wait_until
+from tests.agent.harness import lives, wait_until
 from tests.remote.ssh_server import new_host_key, public_line
 from tests.remote.world import QUICK, World, absolute
 
@@ -121,6 +121,25 @@ def test_a_changed_host_key_ends_it(machine: Machine, world: World) -> None:
     assert daemon.link.join(0.3) is False  # only the thread for downloads still waits
     assert machine.connections == 1
     assert machine.commands == []
+
+
+def test_a_host_key_that_changes_under_a_running_job_is_quarantined(
+    world: World, openssh: OpenSsh
+) -> None:
+    """No order and no download goes there any more; the training, and the API's guard, go on."""
+    plan = world.plan(openssh.target(), absolute(openssh), {"hold_s": 30, "checkpoint_at": [3]})
+    daemon = world.run(plan)
+    saved = daemon.wait_for("checkpoint")
+    daemon.wait_for("progress", step=5)
+    pid = daemon.of("started")[0]["pid"]
+    openssh.change_host_key()
+    assert daemon.wait_for("link", state="refused")["code"] == "host_key_changed"
+    assert daemon.link.send({"t": "stop", "id": "S1", "save": True, "grace_s": 5}) is False
+    daemon.link.pull("checkpoint-3", saved["files"])
+    pulled = daemon.wait_for("pulled")
+    assert (pulled["ok"], pulled["code"]) == (False, "host_key_changed")
+    assert not list(plan.pull_to.rglob("*.safetensors"))
+    assert lives(pid)
 
 
 def test_another_daemon_takes_over_once(machine: Machine, world: World) -> None:

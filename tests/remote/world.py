@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.remote.link import Link, LinkOptions, LinkPlan, Upload
-from tests.agent.harness import TOY, lives, wait_until
+from tests.agent.harness import TOY, is_guardian, lives, wait_until
 
 if TYPE_CHECKING:
     from costguard.remote.ssh import SshTarget
@@ -126,6 +126,8 @@ class World:
                 for record in map(json.loads, journal.read_bytes().splitlines()):
                     if record["t"] in {"hello", "started"}:
                         pids.add(record["pid"])
+                    if is_guardian(record.get("guardian", 0)):
+                        os.kill(record["guardian"], signal.SIGKILL)
         for pid in filter(lives, pids):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(map(lives, pids)), "the end of the agents")

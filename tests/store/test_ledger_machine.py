@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -13,14 +14,17 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
 
-from costguard.store import ledger
+from costguard.store import backup, ledger
 from costguard.store.database import Store
+from costguard.store.head import HeadState, head_path, read_head
 from costguard.store.ledger import Caps, DoesNotFit, Place
 from costguard.store.models import Job, LeaseRow, LedgerEntry, PowerInterval
+from costguard.store.verify import verify
 from tests.store.rows import YUAN, add_interval, add_job, add_lease
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ AMOUNT = st.integers(0, 60)
 class Model:
     """One job's books as a child would keep them, in yuan."""
 
+    cap: int = JOB_CAP
     posted: int = 0
     held: int = 0
     hold: int = 0
@@ -50,18 +55,25 @@ class Model:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Reserve, charge, correct and settle in any order, three jobs under three kinds of cap."""
+    """Reserve, charge, correct, settle, restart, back up and restore, in any order.
+
+    Three jobs under three kinds of cap, held against a model that adds in its head.
+    """
 
     template: Path
+    backup: tuple[Path, dict[str, Model], dict[tuple[str, str], int]] | None = None
+    now = backed_up = 0
 
     @initialize()
     def open(self) -> None:
         """An empty database and three jobs with an interval of each kind."""
         self.folder = Path(tempfile.mkdtemp(prefix="costguard-ledger-"))
-        path = self.folder / "costguard.db"
-        path.write_bytes(self.template.read_bytes())
-        self.store = Store(path)
-        self.now = 0
+        self.path = self.folder / "costguard.db"
+        self.path.write_bytes(self.template.read_bytes())
+        self.store = Store(self.path)
+        assert self.store.check_head() is HeadState.MISSING
+        self.lagging = head_path(self.path).read_text()
+        self.now = self.backed_up = 0
         self.models = {name: Model() for name in NAMES}
         self.ids: dict[tuple[str, str], int] = {}
         with self.store.write() as session:
@@ -165,6 +177,59 @@ class LedgerMachine(RuleBasedStateMachine):
         model.leased, model.held = False, 0
         model.entries += 1
 
+    @rule(name=WHO, yuan=st.integers(0, 140))
+    def set_cap(self, name: str, yuan: int) -> None:
+        """Up or down, below what is spent too: nothing is granted then, facts are still booked."""
+        with self.store.write() as session:
+            self._job(session, name).cap_micros = yuan * YUAN
+        self.models[name].cap = yuan
+
+    @rule(name=WHO, more=AMOUNT)
+    def fail_in_the_midst(self, name: str, more: int) -> None:
+        """What a transaction wrote before it failed was never there."""
+        model = self.models[name]
+        with pytest.raises(ZeroDivisionError), self.store.write() as session:
+            interval = session.get_one(PowerInterval, self.ids[name, "running"])
+            owed, job = (model.running + more) * YUAN, self._job(session, name)
+            place = Place(0, "train")
+            ledger.charge(session, job, interval, None, owed, self.now, place, 1, "2026-11")
+            raise ZeroDivisionError
+
+    @rule(is_lagging=st.booleans())
+    def restart(self, is_lagging: bool) -> None:
+        """A new daemon finds the books as they were; a head that lags is in order."""
+        head = head_path(self.path)
+        self.store.close()
+        if is_lagging:
+            head.write_text(self.lagging)
+        else:
+            self.lagging = head.read_text()
+        self.store = Store(self.path)
+        assert self.store.check_head().is_sound
+
+    @precondition(lambda self: self.now >= self.backed_up + 4)
+    @rule()
+    def back_up(self) -> None:
+        """A copy of now, of which only the last is kept."""
+        target = self.folder / f"backup-{self.now}-{len(list(self.folder.iterdir()))}.db"
+        assert backup.back_up(self.path, target, self.now).findings == ()
+        self.backup = (target, copy.deepcopy(self.models), dict(self.ids))
+        self.backed_up = self.now
+
+    @precondition(lambda self: self.backup is not None)
+    @rule()
+    def restore(self) -> None:
+        """The books and the model as they were then; they go on from there."""
+        assert self.backup is not None
+        target, models, ids = self.backup
+        self.store.close()
+        self.now += 1
+        backup.restore(self.path, target, self.now)
+        self.models, self.ids = copy.deepcopy(models), dict(ids)
+        self.store = Store(self.path)
+        assert self.store.check_head() is HeadState.SAME
+        self.lagging = head_path(self.path).read_text()
+
     # -------------------------------------------------------------------------- what must hold
 
     @invariant()
@@ -172,15 +237,18 @@ class LedgerMachine(RuleBasedStateMachine):
         """Posted, pending and held of every scope, to the micro-yuan."""
         if not hasattr(self, "store"):
             return
+        kept = read_head(head_path(self.path))
         with self.store.read() as session:
+            assert verify(session, kept).findings == ()
+            pending = ledger.pending_by_job(session)
             for name, model in self.models.items():
+                assert pending.get(self.ids[name, "job"], 0) == model.held * YUAN
                 found = ledger.accounts(session, self._job(session, name), CAPS, ("2026-11",))
                 own = found[0]
                 assert own.posted_micros == model.posted * YUAN
                 assert own.pending_micros == model.held * YUAN
                 assert own.hold_micros == model.hold * YUAN
                 assert found[-1].committed_micros == self._committed(NAMES) * YUAN
-            assert ledger.broken_links(session) == []
             entries = session.query(LedgerEntry).count()
             assert entries == sum(model.entries for model in self.models.values())
 
@@ -188,7 +256,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _room(self, name: str) -> int:
         peers = [each for each in NAMES if PROJECTS[each] == "p"]
-        room = [JOB_CAP - self._committed([name]), MONTH_CAP - self._committed(NAMES)]
+        room = [self.models[name].cap - self._committed([name]), MONTH_CAP - self._committed(NAMES)]
         if name in peers:
             room.append(PROJECT_CAP - self._committed(peers))
         return min(room)
@@ -219,10 +287,11 @@ def test_the_ledger_behaves_like_a_very_simple_one(
 ) -> None:
     """In whatever order it is called, every call with the invariants checked around it."""
     monkeypatch.setattr(LedgerMachine, "template", empty_database, raising=False)
+    monkeypatch.setattr(backup, "upgrade", lambda _: None)  # all of these are of the newest schema
     run_state_machine_as_test(
         LedgerMachine,
         settings=settings(
-            max_examples=500 if os.environ.get("COSTGUARD_TEST_FULL") else 20,
+            max_examples=500 if os.environ.get("COSTGUARD_TEST_FULL") else 10,
             stateful_step_count=25,
         ),
     )

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
 from alembic import command
 from alembic.config import Config
 
@@ -104,3 +105,19 @@ def test_an_entry_added_after_the_upgrade_joins_its_sum(tmp_path: Path) -> None:
         plain.execute(ENTRY, (2, *row[1:-2], "c", "c"))
         sums = "SELECT entries, amount_micros FROM ledger_sums"
         assert plain.execute(sums).fetchall() == [(2, 20)]
+
+
+def test_an_outbox_joins_a_home_that_has_jobs_already(tmp_path: Path) -> None:
+    """Its rows stay, and a notice can belong to one of them."""
+    path = tmp_path / "costguard.db"
+    upgrade_to(path, "20261124c")
+    with closing(sqlite3.connect(path)) as plain, plain:
+        add_job(plain)
+    upgrade(path)
+    with closing(sqlite3.connect(path)) as plain, plain:
+        plain.execute("PRAGMA foreign_keys = ON")
+        plain.execute("INSERT INTO notices VALUES (1, 'k', 0, 1, 'started', '{}')")
+        plain.execute("INSERT INTO deliveries VALUES (1, 'phone', 'waiting', 0, 0, NULL, NULL)")
+        assert plain.execute("SELECT name FROM jobs").fetchall() == [("x",)]
+        with pytest.raises(sqlite3.IntegrityError, match="sent"):
+            plain.execute("UPDATE deliveries SET state = 'sent'")

@@ -90,6 +90,43 @@ def test_what_was_said_is_remembered_until_cleared(
     ]
 
 
+def test_ctrl_c_ends_an_answer_not_the_conversation(
+    ask: Callable[..., tuple[int, str, str]], parrot: Parrot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer that was broken off is not remembered; the next question is answered."""
+    answer = parrot.answer
+
+    def interrupted(turns: Any, question: str, *rest: Any) -> str:
+        if question == "一":
+            raise KeyboardInterrupt
+        return answer(turns, question, *rest)
+
+    monkeypatch.setattr(parrot, "answer", interrupted)
+    code, out, err = ask("一\n二\n")
+    assert (code, out) == (FINISHED, "答二\n")
+    assert "stopped" in err
+    assert parrot.asked[0][0] == []
+
+
+class Terminal(io.StringIO):
+    """A stdin that a person sits at."""
+
+    def isatty(self) -> bool:
+        """It is one."""
+        return True
+
+
+def test_a_person_at_a_terminal_is_asked_until_they_leave(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a prompt and a word on how to leave; Ctrl-D leaves."""
+    monkeypatch.setattr("sys.stdin", Terminal("一\n"))
+    assert list(chat._lines()) == ["一"]
+    captured = capsys.readouterr()
+    assert captured.out.startswith("> ")
+    assert "`exit` ends" in captured.err
+
+
 def test_without_a_stream_the_answer_comes_whole(
     ask: Callable[..., tuple[int, str, str]], parrot: Parrot
 ) -> None:

@@ -36,6 +36,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No setting of the machine that the tests run on, and a cache of their own."""
     for name in ("HF_ENDPOINT", "MODELSCOPE_DOMAIN", "USE_MODELSCOPE_HUB"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setenv("COSTGUARD_MODELS", str(tmp_path / "models"))
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import shutil
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -203,6 +206,36 @@ def test_shards_are_loaded_by_transformers(
     assert AutoModelForCausalLM.from_pretrained(target).num_parameters() > 0
 
 
+def test_weights_pass_through_one_at_a_time(
+    run: Callable[..., tuple[int, Path, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the model is written no more than one of its tensors is held, whatever its size."""
+    from trainer.tensorfile import TensorFiles
+
+    alive: set[int] = set()
+    most: list[int] = []
+    read, write = TensorFiles.read, export._write_weights
+
+    def counted(self: TensorFiles, name: str) -> Any:
+        tensor = read(self, name)
+        alive.add(id(tensor))
+        weakref.finalize(tensor, alive.discard, id(tensor))
+        most.append(len(alive))
+        return tensor
+
+    def watched(*arguments: Any) -> None:
+        alive.clear()
+        with monkeypatch.context() as patched:
+            patched.setattr(TensorFiles, "read", counted)
+            write(*arguments)
+
+    monkeypatch.setattr(export, "_write_weights", watched)
+    code, _target, _said = run("--merge_base", "dequantized")
+    assert code == FINISHED
+    assert len(most) > 10
+    assert max(most) <= 2  # the one that was just read, and the last one until its name is taken
+
+
 def test_without_a_data_set_standard_questions_are_compared_and_said_so(
     tiny_model: Path, trained: dict[int | None, Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -213,6 +246,28 @@ def test_without_a_data_set_standard_questions_are_compared_and_said_so(
     assert main(words) == FINISHED
     assert "not on held-out samples of yours" in capsys.readouterr().err
     assert json.loads((tmp_path / "final" / "manifest.json").read_bytes())["kl"]["written"]
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    run: Callable[..., tuple[int, Path, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told before the computing where it can be known, exit 76 either way."""
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("trainer.export.ShardWriter.add", full)
+        code, target, said = run("--merge_base", "dequantized")
+    assert code == SAVE_FAILED
+    assert "No space left" in said
+    assert list(target.parent.iterdir()) == []
+    usage = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr("trainer.export.shutil.disk_usage", lambda _path: usage)
+    code, target, said = run()
+    assert code == SAVE_FAILED
+    assert "computing" not in said
+    assert list(target.parent.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ def test_check_digits_are_those_of_the_standards() -> None:
 def test_a_report_shows_the_ends_alone() -> None:
     """Enough to find the piece in the file, not enough to use it."""
     assert hidden("13812345678") == "138****678"
-    assert hidden("张伟") == "张*伟"
+    assert hidden("李小明") == "李*明"
+    assert hidden("张伟") == "张*"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -81,7 +83,7 @@ def test_after_kill_minus_nine_it_ends_as_if_nothing_had_been(
     fields = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(config).items()
-        if name != "row_format"  # the default, which has no literal
+        if name not in {"row_format", "run"}  # the defaults, which have no literals
     }
     program = KILLED.format(fields=fields)
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
@@ -106,3 +108,30 @@ def test_a_wrong_flag_exits_2_and_starts_nothing(
     assert done.returncode == USAGE
     assert done.stderr == "unknown flag --max_step\n  did you mean --max_steps?\n"
     assert not config.output_dir.exists()
+
+
+@pytest.mark.torch
+def test_a_stop_while_it_downloads_is_answered_at_once(few_rows: Path, tmp_path: Path) -> None:
+    """SIGTERM while a hub does not answer: exit 75 within 5 s, as in every other phase."""
+    silent = socket.create_server(("127.0.0.1", 0))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "train", "--model_name_or_path", "qwen/x",
+         "--model_source", "huggingface", "--dataset", str(few_rows),
+         "--output_dir", str(tmp_path / "out")],
+        cwd=ROOT,
+        env={**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+             "COSTGUARD_MODELS": str(tmp_path), "no_proxy": "127.0.0.1"},
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        silent.settimeout(60)
+        connection, _address = silent.accept()
+        child.send_signal(signal.SIGTERM)
+        asked_s = time.monotonic()
+        assert child.wait(timeout=30) == SAVED_ON_REQUEST
+        assert time.monotonic() - asked_s < 5
+        connection.close()
+    finally:
+        child.kill()
+        child.wait()
+        silent.close()

@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costguard.agent import daemonize
+from costguard.agent import daemonize, llamafactory
 from costguard.agent.answers import answer, refuse
 from costguard.agent.interpreters import find_python
-from costguard.agent.service import Launch, Service
+from costguard.agent.launch import Launch
+from costguard.agent.service import Service
 from costguard.agent.spec import PYTHON, SPEC_NAME, Spec, load_spec
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run(_arguments: argparse.Namespace) -> int:
     launch = _launch(spec, umask)
     if isinstance(launch, str):
         return refuse("missing_modules", launch)
-    told = daemonize.detach(lambda report: _serve(spec, launch, report))
+    told = daemonize.detach(lambda report: _serve(spec, launch, report), spec.restart_s)
     if "error" in told:
         return refuse("agent_failed", told["error"])
     return answer(told)
@@ -48,13 +49,21 @@ def run(_arguments: argparse.Namespace) -> int:
 
 def _launch(spec: Spec, umask: int) -> Launch | str:
     """How to start the training, or the sentence that says what is missing."""
-    if PYTHON not in spec.argv:
+    if PYTHON not in spec.argv and llamafactory.MARK not in spec.argv:
         return Launch(spec.argv, None, umask)
     env = {**os.environ, **spec.env}
     chosen, missing = find_python(spec.needs, env, Path())
     if chosen is None:
         return f"no Python here can import: {', '.join(missing) or 'anything (none runs)'}"
-    argv = [chosen.path if part == PYTHON else part for part in spec.argv]
+    found = {PYTHON: [chosen.path]}
+    if llamafactory.MARK in spec.argv:
+        command = llamafactory.find(chosen.path, env)
+        if command is None:
+            return (
+                "no LLaMA-Factory here: neither llamafactory-cli nor a checkout with src/train.py"
+            )
+        found[llamafactory.MARK] = command
+    argv = [word for part in spec.argv for word in found.get(part, [part])]
     return Launch(argv, chosen.path, umask)
 
 
@@ -65,4 +74,5 @@ def _serve(spec: Spec, launch: Launch, report: Any) -> None:
         report({"error": f"{type(error).__name__}: {error}"})
         raise
     told = {"t": "start", "already": False, "pid": os.getpid(), "run_id": spec.run_id}
+    told["guardian"] = os.getppid()
     service.run(lambda: report({**told, "python": launch.python}))

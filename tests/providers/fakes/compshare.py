@@ -196,11 +196,17 @@ class FakeCompshare(FakePlatform):
     def _price(self, form: dict[str, str]) -> Any:
         price = float(self.price) * int(form["Gpu"])
         kinds = {"Month": 3000.0, "Dynamic": 9.9, "Postpay": price}
-        details = [
+        details: list[dict[str, Any]] = [
             {"ChargeType": charge, "Instance": yuan, "SystemDisks": 0, "Disks": 0.02}
             for charge, yuan in kinds.items()
         ]
-        return {"PriceDetails": details}
+        if "night" in self.habits:
+            night = [
+                {**item, "Instance": item["Instance"] / 2, "InstanceDiscountType": 1}
+                for item in details
+            ]
+            return {"PriceDetails": night, "OriginalPriceDetails": details}
+        return {"PriceDetails": details, "OriginalPriceDetails": []}
 
     def _projects(self, form: dict[str, str]) -> Any:
         del form

@@ -10,6 +10,7 @@ import json
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
@@ -102,6 +103,7 @@ class FakePlatform:
         self.faults: list[Fault] = []
         self.habits: set[str] = set()  # how it misbehaves beside plain faults, in words
         self.now_s = NOW_S
+        self.clock_off_s = 0  # how far its clock is ahead of ours
         self.price = "15.5"
         self.trouble: str | None = None  # one of AUTH_TROUBLES
         self._released = threading.Event()
@@ -250,6 +252,12 @@ class _Handler(BaseHTTPRequestHandler):
             return  # the caller has given up waiting: that is what some tests are about
 
     do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815  (http.server's names)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The platform's own time, not this machine's."""
+        del timestamp
+        platform: FakePlatform = cast("Any", self.server).platform
+        return formatdate(platform.now_s + platform.clock_off_s, usegmt=True)
 
     def log_message(self, *_: object) -> None:
         """Quiet."""

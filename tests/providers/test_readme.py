@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from costguard.providers import DECLARATIONS, open_provider
+from costguard.providers.base import ProviderFacts, Quote
+from costguard.providers.shared import wish
+
+README = Path(__file__).resolve().parents[2] / "costguard" / "providers" / "README.md"
+SETTINGS: dict[str, Any] = {
+    "token": "t",
+    "public_key": "p",
+    "private_key": "p",
+    "access_key_id": "a",
+    "secret_access_key": "s",
+    "yuan_per_usd": 7,
+    "prices_yuan_per_hour": {"h800": 9, "NVIDIA GeForce RTX 4090": 2},
+    "prices_usd_per_hour": {"g5.xlarge": 1},
+}
+
+
+def word(is_so: bool, yes: str = "yes", no: str = "no") -> str:
+    """One cell."""
+    return yes if is_so else no
+
+
+def row(facts: ProviderFacts) -> str:
+    """The line of the table that these facts make."""
+    days = facts.release_after_off_days
+    timer = {"lease": "moved and read back", "fixed": "at create", "none": "none"}
+    inside = "not proven" if facts.in_guest_stop else "yours alone"
+    cells = [
+        facts.name,
+        timer[facts.timer_kind],
+        inside,
+        word(facts.tells_prices, "price list", "copied into the config"),
+        word(facts.tells_stock),
+        word(facts.tells_balance),
+        word(facts.tells_bill, "per instance"),
+        facts.currency,
+        facts.client_key_source,
+        word(facts.keeps_tags),
+        "not said" if days is None else f"{days} days",
+        f"{facts.stop_latency_ms // 1_000} s",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+def test_the_table_of_platforms_says_what_the_facts_say(name: str) -> None:
+    """It is what a person decides by."""
+    assert row(open_provider(name, SETTINGS).facts) in README.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", DECLARATIONS)
+def test_every_field_of_a_platform_is_told_of(name: str) -> None:
+    """With the place where its secrets are made."""
+    text = README.read_text(encoding="utf-8")
+    for option in DECLARATIONS[name].options:
+        assert f"`{option.key}`" in text, option.key
+    for credential in DECLARATIONS[name].credentials:
+        assert credential.made_at.partition(" (")[0] in text, credential.made_at
+
+
+@pytest.mark.parametrize("name", ["autodl", "xiangongyun", "aws"])
+def test_prices_that_are_copied_into_the_config_are_quoted(name: str) -> None:
+    """Without a call to the platform."""
+    gpu = {"autodl": "h800", "xiangongyun": "RTX 4090", "aws": "g5.xlarge"}[name]
+    quote = open_provider(name, SETTINGS).price(wish(gpu))
+    assert isinstance(quote, Quote)
+    assert quote.tariff.price_micros_per_hour >= 2_000_000

@@ -1,0 +1,176 @@
+"""Planted faults: each breaks one rule of costguard's own code, as a plausible mistake would."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from costguard.core import decide as core_decide, guards, lease, meter
+from costguard.core.power import Power, PowerRead
+from costguard.core.stalls import stalled
+from costguard.daemon import act, record, rent
+from costguard.daemon.load import newest_instance
+from costguard.providers.base import Refused
+from costguard.sim import lean, lean_act
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pytest
+
+    from costguard.core.snapshot import Snapshot
+
+OFFER = tuple(inspect.signature(lease.offer_lease).parameters)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A planted fault: how it is planted, on which tier, and within how many seeds it is caught."""
+
+    plant: Callable[[pytest.MonkeyPatch], None]
+    invariants: frozenset[str]
+    seeds: int = 10
+    first_seed: int = 0
+    tier: int = 1
+    days: float = 3.0
+    focus: Mapping[str, float] | None = None  # troubles that this fault needs to come to light
+
+
+def believe_the_stop_call(patch: pytest.MonkeyPatch) -> None:
+    """Settle, and show "stopped", as soon as the stop call was accepted."""
+    proven = core_decide.proven_stopped
+
+    def believed(snap: Snapshot) -> bool:
+        return proven(snap) or (snap.instance is not None and snap.instance.stop_accepted)
+
+    for module in (core_decide, lean_act, act):
+        patch.setattr(module, "proven_stopped", believed)
+
+
+def forget_latency(patch: pytest.MonkeyPatch) -> None:
+    """Reserve up to the lease's end, not up to the end plus L."""
+    offer = lease.offer_lease
+
+    def short(*args: Any, **options: Any) -> Any:
+        named = dict(zip(OFFER, args, strict=False), **options)
+        return offer(**{**named, "latency_ms": 0})
+
+    patch.setattr(core_decide, "offer_lease", short)
+
+
+def charge_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """Elapsed time is what the wall clock says, whoever has set it."""
+    patch.setattr(meter, "elapsed_ms", lambda since, now: max(now.utc_ms - since.utc_ms, 0))
+
+
+def retry_a_create(patch: pytest.MonkeyPatch) -> None:
+    """An unclear create call is taken to have failed, and made again."""
+
+    def again(actor: Any) -> None:
+        with actor.context.store.read() as session:
+            row = newest_instance(session, actor.job_id)
+        assert row is not None
+        rent._give_up(actor, row.tag, Refused("it failed"), again_ms=1)
+
+    patch.setattr(act, "resolve_create", again)
+
+
+def take_unknown_for_stopped(patch: pytest.MonkeyPatch) -> None:
+    """An answer of "unknown" counts as off."""
+    off = (Power.STOPPED, Power.RELEASED, Power.UNKNOWN)
+    patch.setattr(Power, "may_charge", property(lambda self: self not in off))
+
+
+def take_off_for_free(patch: pytest.MonkeyPatch) -> None:
+    """What is off counts as stopped, though the platform says that it goes on charging."""
+    off = (Power.STOPPED, Power.RELEASED, Power.OFF_BILLING)
+    patch.setattr(Power, "may_charge", property(lambda self: self not in off))
+    patch.setattr(PowerRead, "is_charging", property(lambda self: self.power not in off))
+
+
+def renew_before_the_timer_is_read_back(patch: pytest.MonkeyPatch) -> None:
+    """The agent is granted what is reserved, whatever the platform's timer reads back."""
+    for module in (rent, act, lean_act):
+        patch.setattr(module, "is_armed", lambda back_ms, wanted_ms: True)
+
+
+def count_a_reservation_twice(patch: pytest.MonkeyPatch) -> None:
+    """What a lease has used up still counts as held, so that renewals reserve too little."""
+    offer = lease.offer_lease
+
+    def generous(tariff: Any, interval: Any, held: Any, *rest: Any, **options: Any) -> Any:
+        if held is not None and interval is not None:
+            held = replace(held, reserved_micros=held.reserved_micros + interval.posted_micros)
+        return offer(tariff, interval, held, *rest, **options)
+
+    patch.setattr(core_decide, "offer_lease", generous)
+
+
+def ignore_a_price_rise(patch: pytest.MonkeyPatch) -> None:
+    """An interval is charged at the price that it began with."""
+    for module in (record, lean):
+        patch.setattr(module, "same_terms", lambda *_: True)
+
+
+def forget_the_disk(patch: pytest.MonkeyPatch) -> None:
+    """Nothing of the cap is held for keeping the disk."""
+    for module in (act, lean_act):
+        patch.setattr(module, "hold_micros", lambda *_: 0)
+
+
+def stall_in_every_phase(patch: pytest.MonkeyPatch) -> None:
+    """A download or an evaluation has the patience of a training step."""
+
+    def hasty(facts: Any, limits: Any) -> Any:
+        return stalled(replace(facts, phase="train", steps=()), limits)
+
+    planted = tuple(hasty if guard is stalled else guard for guard in guards.GUARDS)
+    patch.setattr(guards, "GUARDS", planted)
+
+
+def give_up_stopping(patch: pytest.MonkeyPatch) -> None:
+    """Three stop calls have to be enough."""
+    switching_off = core_decide._switching_off
+
+    def tired(snap: Snapshot, now: Any) -> Any:
+        tries = 0 if snap.instance is None else snap.instance.stop_calls
+        return () if tries >= 3 else switching_off(snap, now)
+
+    patch.setattr(core_decide, "_switching_off", tired)
+
+
+MUTANTS: dict[str, Mutant] = {
+    "settles on the stop call's 200": Mutant(believe_the_stop_call, frozenset({"I4"})),
+    "forgets L": Mutant(forget_latency, frozenset({"cap", "I2"})),
+    "charges from the local clock": Mutant(
+        charge_by_the_wall_clock, frozenset({"I3"}), focus={"clock_jump": 0.5}
+    ),
+    "retries a create": Mutant(
+        retry_a_create,
+        frozenset({"one_instance"}),
+        seeds=3,
+        first_seed=2,
+        tier=2,
+        days=0.2,
+        focus={"timeout_after": 0.5},
+    ),
+    "treats unknown as stopped": Mutant(
+        take_unknown_for_stopped, frozenset({"I4"}), focus={"unknown_power": 0.5}
+    ),
+    "treats off as free": Mutant(take_off_for_free, frozenset({"I4"})),
+    "renews before the timer is read back": Mutant(
+        renew_before_the_timer_is_read_back, frozenset({"I2"})
+    ),
+    "counts a consumed reservation twice": Mutant(
+        count_a_reservation_twice, frozenset({"I2", "cap"})
+    ),
+    "ignores a price rise": Mutant(
+        ignore_a_price_rise, frozenset({"I3"}), focus={"price_change": 0.5}
+    ),
+    "forgets the disk": Mutant(forget_the_disk, frozenset({"I1"})),
+    "stalls in every phase": Mutant(stall_in_every_phase, frozenset({"wrong_pause"})),
+    "gives up stopping": Mutant(
+        give_up_stopping, frozenset({"liveness"}), focus={"stop_ignored": 0.8}
+    ),
+}
