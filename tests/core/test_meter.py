@@ -345,20 +345,3 @@ def test_the_lease_counts_what_the_parts_before_have_cost() -> None:
     """The quanta are those of the whole interval, and so is what is posted."""
     part = replace(OPEN, started_ms=3_000, origin_ms=1_000, posted_micros=2)
     assert lease_interval(part, at(5_000)) == Interval(1, 1_000, 4)
-
-
-# --------------------------------------------------------------------------- two clocks
-
-
-def test_how_long_rent_ran_is_told_on_the_platforms_clock_alone() -> None:
-    """Its clock is 400 ms ahead: the length is right, the time of day is not."""
-    told = off(9_000, charged_since_ms=1_400, charged_until_ms=7_400)
-    assert step(OPEN, told, at(9_000), None, 1).close_at_ms == 7_000
-
-
-def test_rent_that_began_after_our_last_look_is_another_interval() -> None:
-    """Its end says nothing of this one."""
-    told = off(9_000, charged_since_ms=6_000, charged_until_ms=7_000)
-    assert step(OPEN, told, at(9_000), None, 1).close_at_ms == 9_000
-    since = off(9_000, charged_since_ms=5_000, charged_until_ms=9_500)
-    assert step(OPEN, since, at(9_000), None, 1).close_at_ms == 5_500

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from tests.mutants.plant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-LONGEST_CPU_S = 60  # a mutant that never ends is found, too; a busy machine is no fault of it
+# About twice what the tests of a module take. A mutant that never ends is found, too; counted on
+# the processor, because a busy machine is no fault of it.
+LONGEST_CPU_S = 12
 # Hypothesis is loaded before pytest could rewrite it, once for all: that is no fault.
 LOADED = "ignore::pytest.PytestAssertRewriteWarning"
 PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-W", LOADED)
