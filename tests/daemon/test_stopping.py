@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from costguard.core.decide import STOP_RETRY_MS
+from costguard.core.power import Power, PowerRead
 from costguard.providers.base import Unclear
 from costguard.store.models import PowerInterval
 from tests.daemon.world import FINAL, YUAN, spec_of
 
 if TYPE_CHECKING:
-    from costguard.providers.base import ProviderError
+    from costguard.core.moment import Moment
+    from costguard.providers.base import InstanceView, ProviderError
     from tests.daemon.fake_cloud import Machine
     from tests.daemon.world import World
 
@@ -258,3 +261,20 @@ def test_a_daemon_that_gave_way_is_not_needed_for_the_proof_of_cost(world: World
     world.until_final()
     assert world.instances[0].bill_micros == world.cloud.machine_micros(world.cloud.machines[0])
     assert world.job().cap_micros == 5 * YUAN
+
+
+def test_an_answer_of_unknown_about_what_was_proven_off_costs_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows nothing; should it be on, it is charged from the last read that was off."""
+    pause(world)
+    world.until_final()
+    posted, read = world.posted(), world.cloud.read
+
+    def unknown(instance_id: str, now: Moment) -> InstanceView:
+        return replace(read(instance_id, now), read=PowerRead(Power.UNKNOWN, now))
+
+    monkeypatch.setattr(world.cloud, "read", unknown)
+    world.run(130)
+    assert world.posted() == posted
+    world.assert_books()
