@@ -200,6 +200,27 @@ def test_the_clock_is_the_platforms() -> None:
     assert running_micros(tariff, HOUR_MS // 4, HOUR_MS // 2 + 1) == 30 * YUAN
 
 
+def test_a_clock_that_is_off_by_quarters_of_an_hour_counts_forward() -> None:
+    """In Kathmandu, 5:45 ahead, an hour begins a quarter past by UTC."""
+    tariff = Tariff(15 * YUAN, 3_600, by_clock=True, zone="Asia/Kathmandu")
+    quarter_ms = MIDNIGHT_MS + HOUR_MS // 4
+    assert running_micros(tariff, MIDNIGHT_MS, quarter_ms) == 15 * YUAN
+    assert running_micros(tariff, MIDNIGHT_MS, quarter_ms + 1) == 30 * YUAN
+
+
+def test_without_a_minimum_what_costs_nothing_is_nothing() -> None:
+    """Two free seconds, and then a price of zero; nor is a disk that was kept for no time paid."""
+    tariff = Tariff(3_600, 1, 3_600, free_s=2, changes=(PriceChange(2_000, 0),))
+    assert running_micros(tariff, 0, 3_000) == 0
+    assert paused_micros(tariff, 0) == 0
+
+
+def test_a_price_alone_is_the_plainest_rule() -> None:
+    """Per second, from the start, nothing for the disk, in Shanghai."""
+    plain = Tariff(5, 1, 0, False, 0, 0, 0, 1, "Asia/Shanghai", (), (), None)
+    assert Tariff(5) == plain
+
+
 def test_a_start_costs_at_least_its_minimum() -> None:
     """One minute of AWS, or one fen."""
     minute = Tariff(3_600, minimum_s=60)
