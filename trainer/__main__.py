@@ -1,4 +1,4 @@
-"""`python -m trainer COMMAND`: judge data, mask them, train, talk to the result, export it."""
+"""`python -m trainer COMMAND`: judge data, mask them, plan, train, ask the result, export it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ COMMANDS = {
     "mask": ("trainer.mask", "run_mask"),
     "make-model": ("trainer.make_model", "run_make_model"),
     "train": ("trainer.flags", "run_train"),
+    "plan": ("trainer.probe", "run_plan"),
+    "bench": ("trainer.bench.run", "run_bench"),
     "chat": ("trainer.chat", "run_chat"),
     "export": ("trainer.export", "run_export"),
 }
@@ -24,10 +26,12 @@ python -m trainer COMMAND
   check FILE [--json] [--cutoff_len N]   judge a data set; needs no torch
   mask FILE --out FILE                   replace personal data; needs no torch
   make-model --out DIR --data FILE       make a small Qwen2 model and tokenizer, offline
+  plan  --model_name_or_path M --dataset D --output_dir O [...]   measure how to run it on this card
   train --model_name_or_path M --dataset D --output_dir O [...]   a QLoRA run
   train RECIPE.yaml                      the same, from a recipe of LLaMA-Factory
   chat --model_name_or_path M --adapter_name_or_path A [--interview FILE]   ask the result
   export --model_name_or_path M --adapter_name_or_path A --export_dir D   merge it, bf16 or NF4
+  bench [--work W] [--json]              this trainer and its peers, side by side on one card
 
 COMMAND --help names its options."""
 

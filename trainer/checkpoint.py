@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trainer.disk import Disk
-from trainer.publish import DamagedError, publish_directory, read_directory, sweep
+from trainer.publish import DamagedError, publish_directory, read_directory, set_aside, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ class Checkpoints:
     def __init__(self, output_dir: Path, *, keep: int, disk: Disk | None = None) -> None:
         self.output_dir = output_dir
         self.keep = max(keep, KEPT_AT_LEAST)
+        self.best_step: int | None = None
+        """Of the checkpoint with the best held-out loss: it is never removed."""
         self.disk = disk or Disk()
         self.damaged: dict[Path, str] = {}
 
@@ -95,6 +97,10 @@ class Checkpoints:
                 found.append((int(match[1]), path))
         return sorted(found)
 
+    def put_aside(self) -> list[Path]:
+        """Rename all checkpoints out of the way, for a run that begins anew; the new paths."""
+        return [set_aside(self.disk, path) for _step, path in self.steps()]
+
     def sweep(self) -> None:
         """Remove what interrupted saves left behind."""
         sweep(self.disk, self.output_dir)
@@ -112,5 +118,7 @@ class Checkpoints:
         whole = [
             path for step, path in self.steps() if step <= newest_step and path not in self.damaged
         ]
+        best = self.output_dir / f"checkpoint-{self.best_step}"
         for path in whole[: -self.keep]:
-            self.disk.remove_tree(path)
+            if path != best:
+                self.disk.remove_tree(path)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainer.download import Wanted
 from trainer.formats.shapes import AUTO, RowFormat
+from trainer.options import RunOptions
 from trainer.template import QWEN_DEFAULT_SYSTEM
 
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class Config:
     resume: str = "auto"
     threads: int = 0
     """0: as many as there are cores, 2 at most."""
+    run: RunOptions = field(default_factory=RunOptions)
+    """How it runs, when it judges and stops early."""
     notices: tuple[str, ...] = ()
     """What the command line asked for and gets in another way, or not at all."""
 
@@ -84,6 +87,7 @@ class Config:
         return {
             **{name: getattr(self, name) for name in names},
             "row_format": asdict(self.row_format),
+            "init_adapter": None if self.run.init_adapter is None else str(self.run.init_adapter),
         }
 
     def wanted_model(self) -> Wanted:

@@ -13,6 +13,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from trainer import options as run_options
 from trainer.config import Config
 from trainer.data import CONTROL_TOKENS, find
 from trainer.download import Wanted
@@ -118,6 +119,7 @@ def _parse(argv: Sequence[str]) -> Config:
         lora_alpha=options.lora_alpha or 2 * options.lora_rank,
         optim=optim,
         gradient_checkpointing=False if options.disable_gradient_checkpointing else None,
+        run=run_options.from_flags(options),
         notices=(*passed_over, *changed),
         **{name: getattr(options, name) for name in _SAME_NAMES},
     )
@@ -149,6 +151,7 @@ def _parser() -> Parser:
     saves.add_argument("--save_total_limit", type=at_least(1), default=3)
     saves.add_argument("--resume", default="auto", choices=("auto", "never"))
     add_switch(saves, "--strict", "refuse what would run otherwise than its flag says")
+    run_options.add_flags(parser)
     passed_over = parser.add_argument_group("passed over, with a notice")
     for name in PASSED_OVER:
         passed_over.add_argument(f"--{name}", nargs="?", const="true")

@@ -8,15 +8,19 @@ and half as many activations again on a 7B model, for no better loss (TRL #4335,
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import resource
+import sys
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import prequantised
+from trainer import attention, prequantised
 from trainer.exits import USAGE, Refusal
+from trainer.plan import Card
 
 if TYPE_CHECKING:
     from trainer.config import Config
@@ -63,14 +67,59 @@ def choose_device() -> tuple[Any, Any]:
             f"{capability[0]}.{capability[1]}, bf16 needs 8.0",
             hint="rent an Ampere card or newer (RTX 3090, A10, 4090): fp16 gives NaN on Qwen2.5",
         )
-    return torch.device("cuda"), torch.bfloat16
+    return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
+
+
+def card_name(device: Any) -> str:
+    """The card's name and memory, or `cpu`: whether a plan made for one holds for another."""
+    if device.type != "cuda":
+        return str(device.type)
+    import torch
+
+    facts = torch.cuda.get_device_properties(device)
+    return f"{facts.name} {facts.total_memory // 2**20} MiB"
+
+
+def driver_version() -> str:
+    """The NVIDIA driver's version, or nothing."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return ""
+    return first
+
+
+def measure_card(device: Any) -> Card:
+    """The card as plans see it: its memory that is free for us, and its rate, measured."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device)
+    usable = min(free + torch.cuda.memory_reserved(device), int(total * share))
+    size = 4096
+    left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    begin.record()
+    for _ in range(10):
+        left @ right
+    end.record()
+    end.synchronize()
+    flop_per_s = 10 * 2 * size**3 / (begin.elapsed_time(end) / 1000)
+    del left, right
+    torch.cuda.empty_cache()
+    return Card(card_name(device), usable, flop_per_s, attention.best_for(device))
 
 
 def autocast(device: Any) -> AbstractContextManager[Any]:
     """bf16 autocast on a GPU, where fp32 LoRA weights would otherwise pull all to fp32."""
     import torch
 
-    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+    if device.type != "cuda":
+        return nullcontext()
+    # Each weight is cast once a pass anyway, and a cache must not outlive a captured program.
+    return torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
 
 
 def load_tokenizer(config: Config) -> Any:
@@ -95,8 +144,9 @@ def load_model(config: Config, device: Any, dtype: Any) -> Any:
 
     transformers_logging.disable_progress_bar()
     copy = prequantised.find(config, dtype, identity(config))
+    quantization = None if copy else _quantization(config, dtype)
     # Given as None, it would hide the one in the files of a model that is quantised already.
-    how = {} if copy else {"quantization_config": _quantization(config, dtype)}
+    how = {} if quantization is None else {"quantization_config": quantization}
     try:
         base = AutoModelForCausalLM.from_pretrained(
             copy or config.model_name_or_path,
@@ -111,10 +161,6 @@ def load_model(config: Config, device: Any, dtype: Any) -> Any:
     base.config.use_cache = False
     if device.type == "cpu":
         forbid_repacking(base)
-    checkpointing = config.gradient_checkpointing
-    if checkpointing if checkpointing is not None else device.type == "cuda":
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        base.enable_input_require_grads()
     torch.manual_seed(config.seed)
     lora = LoraConfig(
         r=config.lora_rank,
@@ -152,6 +198,24 @@ def assert_no_repacking(model: Any) -> int:
     return len(layers)
 
 
+def peak_memory_gib(device: Any) -> float:
+    """The most memory so far: of the card as torch reserved it, or of this process on a CPU."""
+    if device.type == "cuda":
+        import torch
+
+        reserved: int = torch.cuda.max_memory_reserved(device)
+        return reserved / 2**30
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the card had no memory left for what was asked of it."""
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
 def trainable(model: Any) -> list[Any]:
     """The parameters that are trained, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -171,8 +235,14 @@ def identity(config: Config) -> str:
     return digest.hexdigest()
 
 
+def is_quantised(config: Config) -> bool:
+    """Whether the model's own files are in 4 bits already."""
+    path = Path(config.model_name_or_path) / "config.json"
+    return path.is_file() and "quantization_config" in json.loads(path.read_bytes())
+
+
 def _quantization(config: Config, dtype: Any) -> Any:
-    if config.quantization_bit is None:
+    if config.quantization_bit is None or is_quantised(config):
         return None
     from transformers import BitsAndBytesConfig
 

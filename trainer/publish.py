@@ -61,12 +61,19 @@ def publish_directory(
         if target.exists():
             if not displace:
                 raise FileExistsError(f"{target} is there already")
-            disk.rename(target, _free_name(target))
+            set_aside(disk, target)
         disk.rename(partial, target)
     except OSError:
         disk.remove_tree(partial)
         raise
     disk.sync_directory(target.parent)
+
+
+def set_aside(disk: Disk, target: Path) -> Path:
+    """Give the directory `target` a free name beside it, which is returned."""
+    free = _free_name(target)
+    disk.rename(target, free)
+    return free
 
 
 def sweep(disk: Disk, parent: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import math
 import os
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer import model as models, state
-from trainer.checkpoint import Checkpoint, Checkpoints
+from trainer import model as models, plan as plans, state
+from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
+from trainer.control import Control
 from trainer.data import Sample, held_out, read_dataset, require_good
 from trainer.download import locate
 from trainer.exits import DATA, USAGE, Refusal
+from trainer.packing import GRAIN_TOKENS, plan_packing
+from trainer.passes import Passes
+from trainer.picture import TensorBoard
+from trainer.planning import choose_plan
 from trainer.progress import Pace, Status, TrainerLog, say, warn
-from trainer.sampler import choose, steps_per_epoch
+from trainer.publish import DamagedError, read_directory
+from trainer.sampler import choose, step_samples, steps_per_epoch
 from trainer.template import Encoded, encode, require_chatml
 
 if TYPE_CHECKING:
@@ -41,6 +48,8 @@ class Session:
     log: TrainerLog
     checkpoints: Checkpoints
     samples: Sequence[Encoded]
+    judged_by: Sequence[Encoded]
+    """The held-out samples."""
     total_steps: int
     semantics: dict[str, Any]
     execution: dict[str, Any]
@@ -48,8 +57,81 @@ class Session:
     pad_id: int
     model: Any
     optimizer: Any
+    passes: Passes
     progress: state.Progress
+    control: Control
+    board: TensorBoard
     pace: Pace = field(default_factory=Pace)
+
+    def samples_of(self, step: int) -> list[Encoded]:
+        """The samples of optimizer step `step`, counted from 0."""
+        config = self.config
+        count = len(self.samples)
+        indices = step_samples(step, count, config.samples_per_step, config.seed)
+        return [self.samples[index] for index in indices]
+
+    def held_out_batches(self) -> list[Sequence[Encoded]]:
+        """The held-out samples, as many at a time as a step has."""
+        size = self.config.samples_per_step
+        return [self.judged_by[i : i + size] for i in range(0, len(self.judged_by), size)]
+
+    def arrange(self, plan: plans.Plan) -> None:
+        """Run as `plan` says from now on, or as the first more frugal plan that the card can hold.
+
+        Every shape that the run will meet is met here. Random numbers are as before. Raises
+        Refusal if no plan is frugal enough.
+        """
+        if plan.compiled or plan.captured:
+            self.status.update(phase="compile")
+        before = state.random_state()
+        while not self.arranged(plan):
+            plan = self._more_frugal(plan)
+        state.set_random_state(before)
+        self.execution["plan"] = plan.as_json()
+        lengths = ", ".join(str(shape.tokens) for shape in self.passes.packing.shapes)
+        say(f"plan: {plan.text()}; packs of {lengths} tokens")
+
+    def retreat(self) -> None:
+        """Run with less memory than until now; as `arrange`."""
+        self.arrange(self._more_frugal(self.passes.plan))
+
+    def arranged(self, plan: plans.Plan) -> bool:
+        """Whether the card has the memory for `plan`; then it is what runs from now on."""
+        # All steps, also those behind a checkpoint: the padding must not change on a resume.
+        steps = map(self.samples_of, range(self.total_steps))
+        packing = plan_packing(
+            itertools.chain(steps, self.held_out_batches()),
+            plan.pack_tokens,
+            self.pad_id,
+            shapes_at_most=plans.SHAPES_AT_MOST,
+        )
+        try:
+            self.passes.arrange(plan, packing)
+        except Exception as error:
+            if not models.is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _more_frugal(self, plan: plans.Plan) -> plans.Plan:
+        self.passes.forget()
+        frugal = plan.frugal(self.longest())
+        place = f"step {self.progress.step + 1}"
+        if frugal is None:
+            raise Refusal(
+                USAGE,
+                "out of memory with the smallest passes and every layer computed again",
+                where=place,
+                hint="use --cutoff_len 512, --quantization_bit 4 or a smaller --lora_rank, "
+                "or rent a card with more memory",
+            )
+        warn(f"out of memory at {place}; from here: {frugal.text()}")
+        return frugal
+
+    def longest(self) -> int:
+        """The most tokens of any sample, rounded up as packs are."""
+        most = max(len(e.token_ids) for e in itertools.chain(self.samples, self.judged_by))
+        return -(-most // GRAIN_TOKENS) * GRAIN_TOKENS
 
 
 @contextlib.contextmanager
@@ -73,75 +155,156 @@ def claim(output_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def prepare(config: Config, stop: StopRequests, status: Status) -> Session:
-    """Everything up to the first step. What costs least and fails most often comes first."""
+@dataclass(frozen=True)
+class Material:
+    """What there is to learn and to judge by, in tokens."""
+
+    samples: Sequence[Encoded]
+    judged_by: Sequence[Encoded]
+    pad_id: int
+    sha256: str
+    """Of the data set it comes from."""
+
+
+def prepare(
+    config: Config, stop: StopRequests, status: Status, *, arranged: bool = True
+) -> Session:
+    """Everything up to the first step. What costs least and fails most often comes first.
+
+    With `arranged` false all but the plan: whoever asks for that arranges one.
+    """
+    _refuse_several_processes()
     dataset = read_dataset(config.dataset, config.row_format)
     require_good(dataset, config.max_bad_percent)
     for line, first in dataset.duplicates[:SHOWN_LINES]:
         warn(f"{dataset.path} line {line}: the same as line {first}; it is trained all the same")
-    kept, _judged = held_out(dataset.samples, config.val_size, config.seed)
-    chosen = choose(len(kept), config.max_samples, config.seed)
-    rows = [kept[index] for index in chosen]
+    kept, judged = held_out(dataset.samples, config.val_size, config.seed)
+    rows = [kept[index] for index in choose(len(kept), config.max_samples, config.seed)]
 
     config = _fetched(config, status)
     models.prepare_environment(config)
+    tokenizer = models.load_tokenizer(config)
+    status.update(phase="tokenise")
+    require_chatml(tokenizer)
+    material = Material(
+        _within_cutoff(rows, encode(rows, tokenizer, config.default_system), config),
+        _within_cutoff(judged, encode(judged, tokenizer, config.default_system), config),
+        tokenizer.pad_token_id,
+        hashlib.sha256(config.dataset.read_bytes()).hexdigest(),
+    )
+    status.update(phase="load")
+    return assemble(config, stop, status, material, arranged=arranged)
+
+
+def assemble(
+    config: Config,
+    stop: StopRequests,
+    status: Status,
+    material: Material,
+    *,
+    arranged: bool = True,
+) -> Session:
+    """The session of a run over `material`, with the model loaded and the plan arranged."""
     import torch
 
     threads = models.thread_count(config)
     torch.set_num_threads(threads)
     device, dtype = models.choose_device()
-
-    tokenizer = models.load_tokenizer(config)
-    status.update(phase="tokenise")
-    require_chatml(tokenizer)
-    samples = _within_cutoff(rows, encode(rows, tokenizer, config.default_system), config)
-    total_steps = _total_steps(config, len(samples))
+    total_steps = _total_steps(config, len(material.samples))
     semantics = {
         **config.semantics(),
-        "dataset_sha256": hashlib.sha256(config.dataset.read_bytes()).hexdigest(),
+        "dataset_sha256": material.sha256,
         "model": models.identity(config),
-        "samples": len(samples),
+        "samples": len(material.samples),
         "total_steps": total_steps,
         "compute_dtype": str(dtype),
     }
-    execution = {"device": device.type, "threads": threads, **_versions()}
-
-    status.update(phase="load", total_steps=total_steps)
+    execution = {"device": models.card_name(device), "threads": threads, **_versions()}
+    status.update(total_steps=total_steps)
     checkpoints = Checkpoints(config.output_dir, keep=config.save_total_limit)
     checkpoint = _checkpoint_to_resume(config, checkpoints)
     if checkpoint:
         state.require_same_semantics(checkpoint.files, semantics)
         status.update(step=checkpoint.step, last_checkpoint=checkpoint.as_json())
     model = models.load_model(config, device, dtype)
-    nf4_layers = models.assert_no_repacking(model) if device.type == "cpu" else None
     optimizer = _make_optimizer(config, model, device)
-    progress = state.Progress()
-    if checkpoint:
-        progress = state.unpack(checkpoint.files, model, optimizer)
-        _say_resumed(checkpoint, execution)
-    weights = sum(parameter.numel() for parameter in models.trainable(model))
-    say(
-        f"{len(samples)} samples, {config.samples_per_step} a step, {total_steps} steps; "
-        f"{weights} LoRA weights"
-        + (f" on {nf4_layers} NF4 layers" if nf4_layers else "")
-        + f"; {device.type}, {str(dtype).removeprefix('torch.')}, {threads} threads"
-    )
-    return Session(
+    session = Session(
         config=config,
         stop=stop,
         status=status,
         log=TrainerLog(config.output_dir),
         checkpoints=checkpoints,
-        samples=samples,
+        samples=material.samples,
+        judged_by=material.judged_by,
         total_steps=total_steps,
         semantics=semantics,
         execution=execution,
         device=device,
-        pad_id=tokenizer.pad_token_id,
+        pad_id=material.pad_id,
         model=model,
         optimizer=optimizer,
-        progress=progress,
+        passes=Passes(model, device, random=config.lora_dropout > 0),
+        progress=_progress(config, checkpoint, model, optimizer),
+        control=Control(config.output_dir),
+        board=TensorBoard(config.output_dir, wanted=config.run.tensorboard),
     )
+    _say_what(session, dtype)
+    if session.progress.watch.best_eval_loss is not None:
+        checkpoints.best_step = session.progress.watch.best_eval_step
+    if arranged and session.progress.step < total_steps:
+        session.arrange(choose_plan(session, checkpoint))
+    if checkpoint:
+        changes = state.execution_changes(checkpoint.files, session.execution)
+        if changes:
+            warn("not bit for bit as without the break: " + "; ".join(changes))
+    return session
+
+
+def _progress(
+    config: Config, checkpoint: Checkpoint | None, model: Any, optimizer: Any
+) -> state.Progress:
+    """Where the run stands: model and optimizer are put there."""
+    if checkpoint:
+        say(f"going on from {checkpoint.path.name}")
+        return state.unpack(checkpoint.files, model, optimizer)
+    if config.run.init_adapter:
+        state.load_adapter(_read_adapter(config.run.init_adapter), model)
+        say(f"beginning with the adapter {config.run.init_adapter}")
+    return state.Progress()
+
+
+def _say_what(session: Session, dtype: Any) -> None:
+    device, config = session.device, session.config
+    nf4_layers = models.assert_no_repacking(session.model) if device.type == "cpu" else None
+    weights = sum(parameter.numel() for parameter in models.trainable(session.model))
+    say(
+        f"{len(session.samples)} samples, {config.samples_per_step} a step, "
+        f"{session.total_steps} steps; {weights} LoRA weights"
+        + (f" on {nf4_layers} NF4 layers" if nf4_layers else "")
+        + f"; {device.type}, {str(dtype).removeprefix('torch.')}, "
+        f"{session.execution['threads']} threads"
+    )
+
+
+def _refuse_several_processes() -> None:
+    """One card trains: under torchrun the others would be paid for nothing."""
+    world = int(os.environ.get("WORLD_SIZE", "1") or "1")
+    if world > 1:
+        raise Refusal(
+            USAGE,
+            f"torchrun started {world} processes, but one card trains: {world - 1} would idle",
+            hint="rent one card, and start python -m trainer train without torchrun",
+        )
+
+
+def _read_adapter(directory: Path) -> dict[str, bytes]:
+    """The files of a finished run's `adapter/`, every byte checked; raises Refusal."""
+    try:
+        files, _manifest = read_directory(directory)
+    except DamagedError as error:
+        hint = "give the adapter/ of a finished run"
+        raise Refusal(USAGE, str(error), where=str(directory), hint=hint) from error
+    return {name: files[name] for name in ADAPTER_FILES}
 
 
 def _fetched(config: Config, status: Status) -> Config:
@@ -160,6 +323,9 @@ def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoin
     If all are damaged, Refusal: to begin anew is to pay again, and a person must want that.
     """
     checkpoints.sweep()
+    if config.run.begin == "base":
+        for path in checkpoints.put_aside():
+            warn(f"--from base: what was there is now {path.name}")
     present = checkpoints.steps()
     hint = "give another --output_dir, or move the checkpoints away"
     if config.resume == "never" and present:
@@ -172,13 +338,6 @@ def _checkpoint_to_resume(config: Config, checkpoints: Checkpoints) -> Checkpoin
         what = "no checkpoint there is whole, so there is nothing to go on from"
         raise Refusal(USAGE, what, where=str(config.output_dir), hint=hint)
     return checkpoint
-
-
-def _say_resumed(checkpoint: Checkpoint, execution: dict[str, Any]) -> None:
-    say(f"going on from {checkpoint.path.name}")
-    changes = state.execution_changes(checkpoint.files, execution)
-    if changes:
-        warn("not bit for bit as without the break: " + "; ".join(changes))
 
 
 def _within_cutoff(

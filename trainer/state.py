@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trainer.exits import USAGE, Refusal
+from trainer.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ class Progress:
     loss_sum: float = 0.0
     """Of the step losses since the last logged line, so that a resume logs the same numbers."""
     loss_steps: int = 0
+    watch: Watch = field(default_factory=Watch)
 
 
 def pack(
@@ -39,7 +41,7 @@ def pack(
         ADAPTER_WEIGHTS: _pack_weights(model),
         ADAPTER_CONFIG: _pack_adapter_config(model),
         OPTIMIZER: _save(optimizer.state_dict()),
-        RANDOM: _save(_random_state()),
+        RANDOM: _save(random_state()),
         PROGRESS: json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode(),
     }
 
@@ -54,8 +56,29 @@ def unpack(files: Mapping[str, bytes], model: Any, optimizer: Any) -> Progress:
     if outcome.unexpected_keys:
         raise AssertionError(f"the adapter has weights without a place: {outcome.unexpected_keys}")
     optimizer.load_state_dict(_load(files[OPTIMIZER]))
-    _set_random_state(_load(files[RANDOM]))
-    return Progress(**json.loads(files[PROGRESS])["progress"])
+    set_random_state(_load(files[RANDOM]))
+    progress = json.loads(files[PROGRESS])["progress"]
+    return Progress(**{**progress, "watch": Watch(**progress["watch"])})
+
+
+def load_adapter(files: Mapping[str, bytes], model: Any) -> None:
+    """Put an adapter's weights into `model`, all of them; raises Refusal if they are of another."""
+    import safetensors.torch
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    weights = safetensors.torch.load(files[ADAPTER_WEIGHTS])
+    present = get_peft_model_state_dict(model)
+    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if shapes != {name: tuple(tensor.shape) for name, tensor in present.items()}:
+        hint = "its --lora_rank, --lora_target and base model must be this run's"
+        raise Refusal(USAGE, "that adapter does not fit", where="--init_adapter", hint=hint)
+    set_peft_model_state_dict(model, weights)
+
+
+def execution_of(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The execution fingerprint of a checkpoint: how it was computed, not what."""
+    execution: dict[str, Any] = json.loads(files[PROGRESS])["execution"]
+    return execution
 
 
 def require_same_semantics(files: Mapping[str, bytes], semantics: Mapping[str, Any]) -> None:
@@ -69,7 +92,7 @@ def require_same_semantics(files: Mapping[str, bytes], semantics: Mapping[str, A
             USAGE,
             "the checkpoints there belong to another run: " + "; ".join(changed),
             where="--output_dir",
-            hint="put that back to go on, or give another --output_dir to begin anew",
+            hint="put that back to go on; give another --output_dir or --from base to begin anew",
         )
 
 
@@ -106,7 +129,7 @@ def _pack_adapter_config(model: Any) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
     """The generators of torch, for dropout: the loop draws from no other."""
     import torch
 
@@ -114,7 +137,8 @@ def _random_state() -> dict[str, Any]:
     return {"cpu": torch.get_rng_state(), "cuda": gpus}
 
 
-def _set_random_state(state: Mapping[str, Any]) -> None:
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put the generators back to what `random_state` gave."""
     import torch
 
     torch.set_rng_state(state["cpu"])

@@ -7,23 +7,30 @@ from __future__ import annotations
 
 import functools
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from trainer import model as models, state
-from trainer.exits import CRASHED, DIVERGED, FINISHED, SAVE_FAILED, SAVED_ON_REQUEST, Refusal
-from trainer.loss import pad_batch, supervised_loss_sum
+from trainer.exits import (
+    CRASHED,
+    DIVERGED,
+    FINISHED,
+    SAVE_FAILED,
+    SAVED_ON_REQUEST,
+    Refusal,
+)
+from trainer.packing import supervised_in, tokens_in
+from trainer.picture import draw
 from trainer.progress import Pace, Status, clock_text, say, warn
-from trainer.sampler import step_samples, steps_per_epoch
+from trainer.sampler import steps_per_epoch
 from trainer.schedule import learning_rate
 from trainer.session import Session, claim, prepare
 from trainer.stop import FINAL_SAVE_GRACE_S, StopRequests
 
 if TYPE_CHECKING:
     from trainer.config import Config
+    from trainer.template import Encoded
 
 AfterStep = Callable[[int], None]
 
@@ -81,60 +88,132 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
             rate = _rate(session)
             loss, tokens = _optimizer_step(session, rate)
             if not math.isfinite(loss):
-                _log_line(session, loss, rate, progress.step + 1)
-                warn(f"step {progress.step + 1}: the loss or its gradient is not a finite number")
-                session.status.update(detail="the loss or its gradient is not a finite number")
-                return DIVERGED
+                return _diverged(
+                    session, loss, rate, "the loss or its gradient is no finite number"
+                )
             progress.step += 1
             session.pace.step_done(tokens)
             _account(session, loss, rate)
+            if progress.watch.step(loss, config.run.diverged_factor):
+                return _diverged(session, loss, rate, "the loss has run away from its lowest")
             if after_step:
                 after_step(progress.step)
-            last = progress.step == session.total_steps
+            better = _judge(session) if _is_time_to_judge(session) else False
+            early = _reason_to_end(session)
+            last = progress.step == session.total_steps or early is not None
             requested = session.stop.requested
             by_time = 0 < config.save_interval_s <= time.monotonic() - last_save_s
-            if last or requested or by_time or progress.step % config.save_steps == 0:
+            if last or requested or by_time or better or progress.step % config.save_steps == 0:
                 saved = _save(session)
                 last_save_s = time.monotonic()
                 if (last or requested) and not saved:
                     return SAVE_FAILED
                 if requested and not last:
                     return SAVED_ON_REQUEST
+            if early:
+                session.status.update(stopped_early=early, detail=f"ended early: {early}")
+                say(f"ended early at step {progress.step}: {early}")
+                break
     return FINISHED
 
 
 def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
-    """(loss, tokens read) of one optimizer step; a loss that is not finite changes no weight.
-
-    loss = sum over the supervised tokens of all micro-batches / their number, so that it does not
-    depend on how the step's samples are cut into micro-batches.
-    """
+    """(loss, tokens read) of one optimizer step; a loss that is not finite changes no weight."""
     import torch
 
-    config = session.config
-    indices = step_samples(
-        session.progress.step, len(session.samples), config.samples_per_step, config.seed
-    )
-    samples = [session.samples[index] for index in indices]
-    supervised = sum(sample.supervised() for sample in samples)
-    size = config.per_device_train_batch_size
-    loss = 0.0
-    for start in range(0, len(samples), size):
-        batch = pad_batch(samples[start : start + size], session.pad_id, session.device)
-        with models.autocast(session.device):
-            part = supervised_loss_sum(session.model, batch) / supervised
-        part.backward()
-        loss += part.item()
+    step = session.progress.step
+    samples = session.samples_of(step)
+    loss_ahead = _gradients(session, samples)
     parameters = models.trainable(session.model)
-    gradient_norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-    if math.isfinite(loss) and not math.isfinite(gradient_norm.item()):
+    norm_ahead = torch.nn.utils.clip_grad_norm_(parameters, session.config.max_grad_norm)
+    if step + 1 < session.total_steps:  # while the card is at work
+        session.passes.prefetch(session.samples_of(step + 1))
+    loss = float(loss_ahead.item())
+    if math.isfinite(loss) and not math.isfinite(norm_ahead.item()):
         loss = math.nan
     if math.isfinite(loss):
         for group in session.optimizer.param_groups:
             group["lr"] = rate
         session.optimizer.step()
-    session.optimizer.zero_grad(set_to_none=True)
-    return loss, sum(len(sample.token_ids) for sample in samples)
+    session.passes.zero_gradients()
+    return loss, tokens_in(samples)
+
+
+def _gradients(session: Session, samples: list[Encoded]) -> Any:
+    """The step's mean loss, its gradients added up; on another plan if memory runs out.
+
+    Then all is put back as the step found it (gradients, random numbers; the place in the data is
+    the step's number), and it is done again with less at a time.
+    """
+    before = state.random_state() if session.passes.random else None
+    while True:
+        try:
+            return session.passes.gradients(samples)
+        except Exception as error:
+            if not models.is_out_of_memory(error):
+                raise
+        _retreat(session)
+        if before is not None:
+            state.set_random_state(before)
+
+
+def _retreat(session: Session) -> None:
+    """Go on with less memory; Refusal, with all saved, where there is no less."""
+    try:
+        session.retreat()
+    except Refusal:
+        _save(session)
+        raise
+    _tell(session, phase="train")
+
+
+def _is_time_to_judge(session: Session) -> bool:
+    """Whether the held-out samples are due: every `eval_steps`, or at each epoch's end."""
+    step = session.progress.step
+    epoch = steps_per_epoch(len(session.samples), session.config.samples_per_step)
+    every = session.config.run.eval_steps or epoch
+    return bool(session.judged_by) and (step % every == 0 or step == session.total_steps)
+
+
+def _judge(session: Session) -> bool:
+    """Whether the loss on the held-out samples is the best so far; told in log and status."""
+    session.status.update(phase="evaluate")
+    batches = session.held_out_batches()
+    total = sum(session.passes.loss_sum(batch) for batch in batches)
+    loss = total / supervised_in(session.judged_by)
+    progress = session.progress
+    better = progress.watch.judged(loss, progress.step, session.config.run.min_improvement_percent)
+    if better:
+        session.checkpoints.best_step = progress.step
+        best = {"step": progress.step, "eval_loss": loss}
+        session.status.update(best_checkpoint=best)
+    session.log.append({"current_steps": progress.step, "total_steps": session.total_steps,
+                        "eval_loss": loss, "phase": "evaluate"})  # fmt: skip
+    say(f"step {progress.step}/{session.total_steps}  held-out loss {loss:.4f}")
+    session.board.add(progress.step, eval_loss=loss)
+    _tell(session, phase="train", eval_loss=loss)
+    return better
+
+
+def _reason_to_end(session: Session) -> str | None:
+    """Why the run ends here although steps are left, or None."""
+    progress = session.progress
+    budget = session.control.stop_at_step()
+    if progress.step == session.total_steps:
+        return None
+    if budget is not None and progress.step >= budget:
+        return "step_budget"
+    return "plateau" if progress.watch.plateau(session.config.run.patience) else None
+
+
+def _diverged(session: Session, loss: float, rate: float, why: str) -> int:
+    """DIVERGED, told in log and status; the last checkpoint is from before."""
+    step = session.progress.step + (0 if math.isfinite(loss) else 1)
+    if not math.isfinite(loss):
+        _log_line(session, loss, rate, step)
+    warn(f"step {step}: {why}")
+    session.status.update(detail=why)
+    return DIVERGED
 
 
 def _account(session: Session, loss: float, rate: float) -> None:
@@ -166,9 +245,10 @@ def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
             "throughput": None if tokens_per_s is None else round(tokens_per_s, 2),
             "phase": session.status.phase,
             "session_tokens_per_s": None if tokens_per_s is None else round(tokens_per_s, 2),
-            "peak_memory_gib": round(_peak_memory_gib(session.device), 3),
+            "peak_memory_gib": round(models.peak_memory_gib(session.device), 3),
         }
     )
+    session.board.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
     say(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
 
 
@@ -199,13 +279,24 @@ def _finish(session: Session) -> int:
     with session.stop.deferred(FINAL_SAVE_GRACE_S):
         session.status.update(phase="save")
         try:
-            path = session.checkpoints.save_adapter(session.total_steps, session.semantics)
+            best = _best_step(session)
+            path = session.checkpoints.save_adapter(best, session.semantics)
         except OSError as error:
             warn(f"the adapter could not be saved: {error}: free the disk and run the same again")
             session.status.update(detail=f"the adapter could not be saved: {error}")
             return SAVE_FAILED
+    if session.config.run.plot:
+        draw(session.config.output_dir)
     say(f"done: {path}")
     return FINISHED
+
+
+def _best_step(session: Session) -> int:
+    """The step whose adapter is the result: the last, or after a plateau the best one judged."""
+    progress = session.progress
+    if progress.watch.plateau(session.config.run.patience):
+        return progress.watch.best_eval_step
+    return progress.step
 
 
 def _rate(session: Session) -> float:
@@ -216,14 +307,3 @@ def _rate(session: Session) -> float:
         warmup_steps=session.config.warmup(session.total_steps),
         total_steps=session.total_steps,
     )
-
-
-def _peak_memory_gib(device: Any) -> float:
-    """The most memory so far: of the card as torch reserved it, or of this process on a CPU."""
-    if device.type == "cuda":
-        import torch
-
-        reserved: int = torch.cuda.max_memory_reserved()
-        return reserved / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trainer import train as training
+from trainer import passes, session
 from trainer.__main__ import main
 from trainer.disk import Disk
 from trainer.exits import (
@@ -171,18 +171,25 @@ def test_the_loss_is_that_of_the_whole_step(
 def test_the_loss_is_the_plain_one_of_transformers(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first step's loss equals transformers' own on the same padded batch, masked."""
+    """The first step's loss equals transformers' own, of each sample alone, without packing."""
+    import torch
+
     theirs: list[float] = []
 
-    def compare(model: Any, batch: dict[str, Any]) -> Any:
-        mask = (batch["input_ids"] != 0).long()  # no text holds the token that pads
-        assert 0 < mask.sum() < mask.numel()
-        theirs.append(model(**batch, attention_mask=mask).loss.item())
-        return supervised_loss_sum(model, batch)
+    class Compared(passes.Passes):
+        def gradients(self, samples: Any) -> Any:
+            if not theirs:
+                total = 0.0
+                for sample in samples:
+                    ids, labels = torch.tensor([sample.token_ids]), torch.tensor([sample.labels])
+                    total += self.model(input_ids=ids, labels=labels).loss.item() * (
+                        sample.supervised()
+                    )
+                theirs.append(total / sum(sample.supervised() for sample in samples))
+            return super().gradients(samples)
 
-    monkeypatch.setattr(training, "supervised_loss_sum", compare)
-    config = make_config(max_steps=1, per_device_train_batch_size=4, gradient_accumulation_steps=1)
-    assert run(config) == FINISHED
+    monkeypatch.setattr(session, "Passes", Compared)
+    assert run(make_config(max_steps=1)) == FINISHED
     assert losses(tmp_path / "output")[1] == pytest.approx(theirs[0], rel=1e-5)
 
 
@@ -342,7 +349,7 @@ def test_a_loss_that_is_no_number_ends_the_run(
         calls[0] += 1
         return compute(model, batch) * (float("nan") if calls[0] > 8 else 1.0)
 
-    monkeypatch.setattr(training, "supervised_loss_sum", poisoned)
+    monkeypatch.setattr(passes, "supervised_loss_sum", poisoned)
     assert run(make_config(save_steps=2)) == DIVERGED
     lines = logged(tmp_path / "output")
     assert [line["current_steps"] for line in lines] == [1, 2, 3, 4, 5]
@@ -454,7 +461,7 @@ def test_the_base_is_nf4_frozen_and_never_repacked(
         model.train()
         return compute(model, batch)
 
-    monkeypatch.setattr(training, "supervised_loss_sum", with_evaluation)
+    monkeypatch.setattr(passes, "supervised_loss_sum", with_evaluation)
     assert run(make_config(max_steps=3)) == FINISHED
     model = seen[-1]
     layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
@@ -485,6 +492,6 @@ def test_an_evaluation_between_steps_changes_nothing(
         model.train()
         return compute(model, batch)
 
-    monkeypatch.setattr(training, "supervised_loss_sum", with_evaluation)
+    monkeypatch.setattr(passes, "supervised_loss_sum", with_evaluation)
     run(make_config(output_dir=tmp_path / "evaluated", max_steps=3))
     assert sha256_of_adapter(tmp_path / "evaluated") == sha256_of_adapter(tmp_path / "plain")

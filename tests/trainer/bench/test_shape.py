@@ -1,0 +1,45 @@
+"""The model that the bench runs on, made small: it loads as a quantised one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trainer import model as models
+from trainer.bench import shape
+from trainer.config import Config
+from trainer.data import read_dataset
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = {
+    "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 2000,
+}  # fmt: skip
+
+
+@pytest.mark.torch
+def test_it_loads_in_4_bits(tmp_path: Path, rows: Path) -> None:
+    """As its files are, in NF4 with double quantisation: nothing is quantised again."""
+    import bitsandbytes
+    import torch
+
+    cpu = torch.device("cpu")
+    samples = read_dataset(rows).samples
+    shape.make(tmp_path / "m", samples, {**shape.QWEN_7B, **SMALL}, cpu)
+    config = Config(
+        model_name_or_path=str(tmp_path / "m"), dataset=rows, output_dir=tmp_path,
+        quantization_bit=4,
+    )  # fmt: skip
+    assert models.is_quantised(config)
+    model = models.load_model(config, cpu, torch.float32)
+    layers = [m for m in model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert len(layers) == models.assert_no_repacking(model) == 7
+    assert {layer.weight.quant_state.quant_type for layer in layers} == {"nf4"}
+    assert all(layer.weight.quant_state.nested for layer in layers)
+    weight = bitsandbytes.functional.dequantize_4bit(
+        layers[0].weight.data, layers[0].weight.quant_state
+    )
+    assert float(weight.float().std()) == pytest.approx(shape.DEVIATION, rel=0.1)

@@ -1,0 +1,1 @@
+"""`python -m trainer bench`: this trainer and its peers, side by side on one card."""
