@@ -11,7 +11,7 @@ FALSE_WORDS = frozenset({"false", "0", "0.0", "no", "none", "null", ""})
 PASSED_OVER = {
     "overwrite_cache": "nothing is cached between runs",
     "overwrite_output_dir": "a run goes on from its newest valid checkpoint, none is overwritten",
-    "plot_loss": "no picture is drawn; the numbers are in trainer_log.jsonl",
+    "plot_loss": "training_loss.png is drawn anyway, where matplotlib is there",
     "ddp_timeout": "one card trains, nothing waits for another",
     "ddp_find_unused_parameters": "one card trains",
     "preprocessing_num_workers": "tokenising is threaded by itself",
@@ -19,7 +19,7 @@ PASSED_OVER = {
     "dataloader_num_workers": "the samples are in memory",
     "dataloader_pin_memory": "the samples are in memory",
     "dataloader_prefetch_factor": "the samples are in memory",
-    "report_to": "the numbers are in trainer_log.jsonl and status.json",
+    "report_to": "the numbers are in trainer_log.jsonl and status.json; see --tensorboard",
     "logging_dir": "the log is in --output_dir",
     "logging_first_step": "--logging_steps says which steps are logged",
     "log_level": "all that is said is said once",

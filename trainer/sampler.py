@@ -8,9 +8,6 @@ from __future__ import annotations
 import math
 import random
 from functools import lru_cache
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 def shuffled(count: int, seed: int, purpose: str) -> tuple[int, ...]:

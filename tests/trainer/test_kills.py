@@ -99,7 +99,7 @@ def test_kills_at_random_never_change_the_result(
     fields = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(config).items()
-        if name not in {"run", "output_dir", "notices"}
+        if name not in {"run", "row_format", "output_dir", "notices"}
     }
     program = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(fields)]
     done = subprocess.run(
