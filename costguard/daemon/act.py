@@ -16,6 +16,7 @@ from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
 from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
+from costguard.daemon.asking import price_of
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.memory import Calls, JobMemory
@@ -89,7 +90,8 @@ class Actor:
     def ask_price(self, _: act.AskPrice) -> None:
         """Learn the tariff, and hold the disk's share of the cap from the start."""
         try:
-            quote = self.provider.quote(self.snap.spec.instance.gpu)
+            key = self.context.client_public_key
+            quote = price_of(self.provider, self.snap.spec, key, self.now())
         except ProviderError as error:
             self.context.notify("warning", self.snap.spec.name, f"no price yet: {error}")
             raise Halt from error

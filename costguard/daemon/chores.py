@@ -12,6 +12,7 @@ from sqlalchemy import select
 from costguard.daemon.load import job_spec
 from costguard.daemon.reconcile import reconcile
 from costguard.daemon.strays import is_stray, parent_of, take_stray
+from costguard.errors import UserError
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
@@ -61,7 +62,7 @@ class Chores:
                 views = self._context.provider(name).list_tagged(self._context.tag_prefix, now)
                 found += [view.id for view in views if self._guard_stray(view)]
                 self._note_listed(name)
-            except (ProviderError, StoreUnavailable) as error:
+            except (ProviderError, StoreUnavailable, UserError) as error:
                 log.warning("strays on %s: %s", name, error)
         return found
 

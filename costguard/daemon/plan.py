@@ -11,6 +11,7 @@ from costguard.core.lease import Account, offer_lease
 from costguard.core.moment import MS_PER_S
 from costguard.core.money import yuan_text
 from costguard.core.tariff import Tariff, hold_micros, running_micros
+from costguard.daemon.asking import price_of
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Provider, ProviderError, ProviderFacts
 from costguard.store.ledger import accounts
@@ -30,8 +31,8 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
     `job_id` names a job that is to go on: what it has spent counts.
     """
     provider = context.provider(spec.instance.provider)
-    tariff = _tariff(provider, spec)
     now = context.clock.now()
+    tariff = _tariff(context, provider, spec, now)
     scopes = _accounts(context, spec, tariff, job_id, now)
     latency_ms = latency_of(spec, provider.facts)
     offer = offer_lease(
@@ -56,9 +57,9 @@ def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
     return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms
 
 
-def _tariff(provider: Provider, spec: JobSpec) -> Tariff:
+def _tariff(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> Tariff:
     try:
-        return provider.quote(spec.instance.gpu).tariff
+        return price_of(provider, spec, context.client_public_key, now).tariff
     except ProviderError as error:
         raise UserError(
             "no_price",

@@ -11,6 +11,7 @@ from costguard.core.calendar import month_of
 from costguard.core.money import yuan_text
 from costguard.core.reconcile import compare
 from costguard.core.tariff import S_PER_HOUR
+from costguard.errors import UserError
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
@@ -42,7 +43,7 @@ def reconcile(context: Context) -> None:
         if row.released_ms is None:
             try:
                 _reconcile_one(context, row)
-            except (ProviderError, StoreUnavailable) as error:
+            except (ProviderError, StoreUnavailable, UserError) as error:
                 log.warning("%s: %s", row.provider_id, error)
 
 

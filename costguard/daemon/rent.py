@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from costguard.core.moment import Moment, elapsed_ms
+from costguard.daemon.asking import request_for
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls
 from costguard.daemon.strays import take_stray
 from costguard.providers.base import (
-    CreateRequest,
     InstanceView,
     NoCapacity,
     ProviderError,
@@ -79,17 +79,8 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         )
     actor.memory.calls = Calls(last=sent)
     actor.memory.reads = []
-    request = CreateRequest(
-        name=f"costguard-{actor.snap.spec.name}",
-        tag=tag,
-        gpu=wish.gpu,
-        gpu_count=wish.gpu_count,
-        image=wish.image,
-        region=wish.region,
-        ssh_public_key=actor.context.client_public_key,
-        stop_at_ms=timer_at_ms,
-        max_price_micros_per_hour=wish.max_price_micros_per_hour,
-    )
+    key = actor.context.client_public_key
+    request = request_for(actor.snap.spec, key, tag, timer_at_ms)
     try:
         view = actor.provider.create(request, sent)
     except Unclear as error:
