@@ -16,6 +16,7 @@ from costguard.core.lease import (
     is_due,
     needed_micros,
     offer_lease,
+    runway_ms,
 )
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
@@ -271,12 +272,25 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
             {"accounts": _account_lines(snap), "latency_s": snap.latency_ms // 1000},
         )
         return (act.Conclude(refusal), act.Finish("paused"))
-    timer_ms = offer.length_ms + snap.spec.runs[snap.stage].save_grace_ms
-    return (
-        act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms),
-        act.Create(timer_after_ms=timer_ms),
-        act.SetState("provisioning"),
-    )
+    grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
+    if snap.spec.instance.instance_id is not None:
+        return (grant, act.Adopt(), act.SetState("provisioning"))
+    timer_ms = _timer_length_ms(snap, now, offer.length_ms)
+    timer_ms += snap.spec.runs[snap.stage].save_grace_ms
+    return (grant, act.Create(timer_after_ms=timer_ms), act.SetState("provisioning"))
+
+
+def _timer_length_ms(snap: Snapshot, now: Moment, lease_ms: int) -> int:
+    """When the timer that goes with the create call is to stop it: with the lease.
+
+    One that can never be moved would end every run with its first lease: it is set to where the
+    caps end, a last resort and no lease.
+    """
+    if not snap.platform.timer_is_fixed or snap.tariff is None:
+        return lease_ms
+    latency_ms = snap.latency_ms
+    reach = runway_ms(snap.tariff, None, snap.lease, snap.accounts, now, LONG_LEASE_MS, latency_ms)
+    return max(reach or 0, lease_ms)
 
 
 def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
