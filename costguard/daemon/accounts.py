@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costguard.errors import CostguardError
+from costguard.errors import CostguardError, UserError
 from costguard.providers import open_account, open_provider
+from costguard.providers.local import endpoint_settings
 
 if TYPE_CHECKING:
     from costguard.providers.base import Account
@@ -40,3 +41,14 @@ def local_settings(settings: Settings) -> dict[str, Any]:
     if "base_url" in found and "token" not in found:
         raise CostguardError(f"providers.{LOCAL} has a base_url but no token")
     return found
+
+
+def open_to_ask(settings: Settings, name: str) -> Account:
+    """As `open_named`, for a question outside the daemon: the embedded platform only as it runs."""
+    if name == LOCAL and settings.provider(LOCAL).base_url is None:
+        endpoint = endpoint_settings(settings.home / "localcloud")
+        if endpoint is None:
+            what, hint = "the local platform is not running", "costguard daemon start"
+            raise UserError("not_running", what, f"[providers.{LOCAL}]", hint)
+        return open_provider(LOCAL, {**local_settings(settings), **endpoint})
+    return open_named(settings, name)

@@ -11,6 +11,7 @@ from sqlalchemy import select
 
 from costguard.daemon.load import job_spec
 from costguard.daemon.reconcile import reconcile
+from costguard.daemon.run_outs import watch_run_outs
 from costguard.daemon.strays import is_stray, parent_of, take_stray
 from costguard.errors import UserError
 from costguard.providers.base import ProviderError
@@ -27,6 +28,7 @@ log = logging.getLogger("costguard.chores")
 
 STRAY_WATCH_S = 600
 RECONCILE_S = 600
+RUN_OUTS_S = 600
 
 
 class Chores:
@@ -47,6 +49,7 @@ class Chores:
             self.watch_strays, "interval", seconds=STRAY_WATCH_S, next_run_time=now
         )
         self._scheduler.add_job(self.reconcile, "interval", seconds=RECONCILE_S)
+        self._scheduler.add_job(self.watch_run_outs, "interval", seconds=RUN_OUTS_S)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -114,6 +117,10 @@ class Chores:
     def reconcile(self) -> None:
         """Hold every instance's bill against the books."""
         reconcile(self._context)
+
+    def watch_run_outs(self) -> None:
+        """Warn of disks that a platform will delete, and of wallets that are nearly empty."""
+        watch_run_outs(self._context)
 
     def _say(self, kind: str, text: str) -> None:
         self._context.notify("alarm", "account", text)

@@ -118,6 +118,7 @@ class Habits:
     call_ms: int = 0  # how long each call takes
     tells_host_keys: bool = True
     password: str | None = None  # what it lets people in with
+    balance: int | None = None  # what the wallet holds; None: not told
     unfit: str | None = None  # why its machines must not be adopted
 
 
@@ -378,8 +379,8 @@ class FakeCloud:
         return self._leave(trouble, self.machine_micros(self._machine(instance_id)))
 
     def balance_micros(self) -> int | None:
-        """Not told."""
-        return None
+        """What the wallet holds, where it is told."""
+        return self.habits.balance
 
     def _enter(self, route: str, target: str, timer_ms: int | None = None) -> Trouble | None:
         """Begin a call; raises where it fails before it takes effect."""

@@ -131,7 +131,7 @@ def test_a_fixed_deadline_lies_where_the_caps_end_and_is_no_lease(
     assert machine.timer_ms is not None
     deadline_s = (machine.timer_ms - machine.created_ms) // 1_000
     assert LEASE_MS // 1_000 * 5 < deadline_s <= 500 + GRACE_MS // 1_000, "5 yuan at 0.01 a second"
-    machine.timer_ms, told_ms = None, machine.timer_ms  # it is never told again
+    told_ms, machine.timer_ms = machine.timer_ms, None  # it is never told again
     world.run(LEASE_MS // 1_000 * 2)
     assert world.job().state == "training"
     assert world.cloud.routes("arm_timer") == []
