@@ -20,7 +20,7 @@ from costguard.core.spec import GuardLimits, InstanceWish, JobSpec, Stage
 from costguard.engines import TrainingTable, runs_for
 from costguard.errors import UserError
 from costguard.lang import _
-from costguard.settings import PROVIDERS, PROVIDERS_HERE, Yuan, yuan_micros
+from costguard.settings import PROVIDERS, Yuan, load_settings, yuan_micros
 from costguard.tomlfile import TomlFile, nearest, read_toml, validated
 
 CODE = "bad_job_file"
@@ -171,14 +171,14 @@ def load_job(
     if dataset is not None:
         changes["dataset"] = str(dataset.absolute())
     training = training.model_copy(update=changes)
-    _check_provider(file, table.instance.provider)
+    wish = _instance_wish(file, table.instance)
     stages = _stages(file, table)
     return JobSpec(
         name=table.job.name,
         project=table.job.project,
         cap_micros=_cap(file, table.job.budget_yuan, budget),
         best_effort=best_effort,
-        instance=_instance_wish(table.instance),
+        instance=wish,
         runs=runs_for(file, training, stages, table.advanced.save_grace, check_data=check_data),
         stages=stages,
         guards=_limits(table.guards),
@@ -207,18 +207,41 @@ def _cap(file: TomlFile, in_file: object, given: str | None) -> int:
     raise file.error("bad_budget", wrong, ("job", "budget_yuan"), hint)
 
 
-def _check_provider(file: TomlFile, name: str) -> None:
-    place = ("instance", "provider")
-    if name in PROVIDERS_HERE:
-        return
-    here = _("here today: {names}").format(names=", ".join(PROVIDERS_HERE))
-    if name in PROVIDERS:
-        what = _("provider `{name}` is not in this version").format(name=name)
-        raise file.error("provider_not_here", what, place, here)
+def _instance_wish(file: TomlFile, table: _Instance) -> InstanceWish:
+    """What to rent or to adopt; UserError for a platform or a machine that nobody knows."""
+    wish: dict[str, Any] = table.model_dump()
+    instance_id = wish.pop("id")
+    name, _dot, box = table.provider.partition(".")
+    if name == "ssh":
+        instance_id = _box(file, box or instance_id)
+        wish["provider"] = f"ssh.{instance_id}"
+    elif table.provider not in PROVIDERS:
+        _refuse_provider(file, table.provider)
+    return InstanceWish(instance_id=instance_id, **wish)
+
+
+def _refuse_provider(file: TomlFile, name: str) -> None:
     near = nearest(name, PROVIDERS)
     hint = _("did you mean {key}?").format(key=f'"{near}"') + " " if near else ""
+    here = _("known: {names}").format(names=", ".join(PROVIDERS))
     what = _("unknown provider `{name}`").format(name=name)
-    raise file.error("unknown_provider", what, place, hint + here)
+    raise file.error("unknown_provider", what, ("instance", "provider"), hint + here)
+
+
+def _box(file: TomlFile, name: str | None) -> str:
+    """The machine with SSH that is meant: the one named, or the only one that the config has."""
+    boxes = sorted(load_settings().ssh_boxes)
+    if name in boxes:
+        return str(name)
+    if name is None and len(boxes) == 1:
+        return boxes[0]
+    known = ", ".join(boxes) or _("none yet")
+    if name is None:
+        what = _("which machine with SSH?")
+    else:
+        what = _("the config has no machine {name}").format(name=repr(name))
+    hint = _('id = "…" names a [providers.ssh.…] of the config; there are: {names}')
+    raise file.error("unknown_box", what, ("instance", "id"), hint.format(names=known))
 
 
 def _stages(file: TomlFile, table: _JobFile) -> tuple[Stage, ...]:
@@ -244,11 +267,6 @@ def _stages(file: TomlFile, table: _JobFile) -> tuple[Stage, ...]:
         )
         for stage in table.stages or [_Stage()]
     )
-
-
-def _instance_wish(table: _Instance) -> InstanceWish:
-    wish: dict[str, Any] = table.model_dump()
-    return InstanceWish(instance_id=wish.pop("id"), **wish)
 
 
 def _limits(table: _Guards) -> GuardLimits:

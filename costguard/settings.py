@@ -22,8 +22,9 @@ from costguard.errors import UserError
 from costguard.lang import _
 from costguard.tomlfile import TomlFile, nearest, read_toml, validated
 
-PROVIDERS_HERE = ("local",)
-PROVIDERS_LATER = (
+# Every platform that there is an adapter for; `ssh` stands for any machine with SSH.
+PROVIDERS = (
+    "local",
     "compshare",
     "autodl",
     "chenyu",
@@ -33,7 +34,6 @@ PROVIDERS_LATER = (
     "aws",
     "ssh",
 )
-PROVIDERS = PROVIDERS_HERE + PROVIDERS_LATER
 
 # Free provider keys that would put a secret into a file that people show to each other.
 SECRET_KEYS = ("token", "password", "secret", "api_key", "access_key", "private_key", "public_key")

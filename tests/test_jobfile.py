@@ -10,6 +10,8 @@ from costguard import engines, preflight
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.errors import UserError
 from costguard.jobfile import check_name, load_job, parse_duration_ms
+from costguard.providers import REGISTRY
+from costguard.settings import PROVIDERS
 
 TRAINER_JOB = """
 [job]
@@ -212,7 +214,8 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
         ("_bit = 4", "_bit = 8", "quantization_bit", "[training] quantization_bit", "NF4"),
         ("learning_rate", "max_samples", "unknown key", "[training]", "[[stages]]"),
         ('"local"', '"lcoal"', "unknown provider `lcoal`", "line 7, [instance] provider", "local"),
-        ('"local"', '"autodl"', "not in this version", "[instance] provider", "here today: local"),
+        ('"local"', '"ssh"', "which machine with SSH", "[instance] id", "none yet"),
+        ('"local"', '"ssh.box1"', "no machine 'box1'", "[instance] id", "none yet"),
         ('"kefu"', '"a/b"', "cannot be a name", "line 3, [job] name", ""),
         ('"kefu"', "5", "text in quotes", "[job] name", ""),
         ('"5m"', "5", "no duration", "[guards] idle_after", ""),
@@ -367,3 +370,35 @@ def test_a_stage_may_start_from_the_adapter_of_the_one_before(folder: Path) -> N
     stages = '[[stages]]\nmax_samples = "all"\nstart = "previous"\n[guards]'
     _first, second = load(folder, TRAINER_JOB.replace("[guards]", stages)).runs
     assert second.argv[second.argv.index("--init_adapter") + 1] == "../stage-0/output/adapter"
+
+
+BOX = "[providers.ssh.{name}]\nssh = 'ssh root@127.0.0.1'\nprice_yuan_per_hour = 1\n"
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_every_platform_that_has_an_adapter_can_be_named(folder: Path, name: str) -> None:
+    """What the job file takes is what the registry has, ssh aside."""
+    assert set(PROVIDERS) == {*REGISTRY, "ssh"}
+    text = COMMAND_JOB.replace('"local"', f'"{name}"\nid = "i-1"')
+    (folder / "job.toml").write_text(text, encoding="utf-8")
+    wish = load_job(folder / "job.toml").instance
+    assert (wish.provider, wish.instance_id) == (name, "i-1")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "written"),
+    [
+        (["box1"], '"ssh"'),
+        (["box1", "box2"], '"ssh"\nid = "box1"'),
+        (["box1", "box2"], '"ssh.box1"'),
+    ],
+)
+def test_a_machine_with_ssh_is_the_one_named_or_the_only_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, boxes: list[str], written: str
+) -> None:
+    """It is adopted, never made: its name is its id."""
+    monkeypatch.setenv("COSTGUARD_HOME", str(folder))
+    (folder / "config.toml").write_text("".join(BOX.format(name=name) for name in boxes))
+    (folder / "job.toml").write_text(COMMAND_JOB.replace('"local"', written), encoding="utf-8")
+    wish = load_job(folder / "job.toml").instance
+    assert (wish.provider, wish.instance_id) == ("ssh.box1", "box1")

@@ -32,6 +32,11 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
+class Adopt:
+    """Take over the instance that the job names, under the open lease."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResolveCreate:
     """Find out by listing our tag what became of an unclear create."""
 
@@ -153,6 +158,7 @@ Action: TypeAlias = (
     AskPrice
     | Grant
     | Create
+    | Adopt
     | ResolveCreate
     | Shorten
     | PowerOn

@@ -7,8 +7,14 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 from __future__ import annotations
 
 from costguard.core import actions as act
-from costguard.core.lease import has_ended, offer_lease
-from costguard.core.leasing import granting, is_silent, leasing, save_lead_ms
+from costguard.core.lease import has_ended, offer_lease, runway_ms
+from costguard.core.leasing import (
+    LONG_LEASE_MS,
+    granting,
+    is_silent,
+    leasing,
+    save_lead_ms,
+)
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
@@ -117,12 +123,25 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
             {"accounts": account_lines(snap), "latency_s": snap.latency_ms // 1000},
         )
         return (act.Conclude(refusal), act.Finish("paused"))
-    timer_ms = offer.length_ms + snap.spec.runs[snap.stage].save_grace_ms
-    return (
-        act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms),
-        act.Create(timer_after_ms=timer_ms),
-        act.SetState("provisioning"),
-    )
+    grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
+    if snap.spec.instance.instance_id is not None:
+        return (grant, act.Adopt(), act.SetState("provisioning"))
+    timer_ms = _timer_length_ms(snap, now, offer.length_ms)
+    timer_ms += snap.spec.runs[snap.stage].save_grace_ms
+    return (grant, act.Create(timer_after_ms=timer_ms), act.SetState("provisioning"))
+
+
+def _timer_length_ms(snap: Snapshot, now: Moment, lease_ms: int) -> int:
+    """When the timer that goes with the create call is to stop it: with the lease.
+
+    One that can never be moved would end every run with its first lease: it is set to where the
+    caps end, a last resort and no lease.
+    """
+    if not snap.platform.timer_is_fixed or snap.tariff is None:
+        return lease_ms
+    latency_ms = snap.latency_ms
+    reach = runway_ms(snap.tariff, None, snap.lease, snap.accounts, now, LONG_LEASE_MS, latency_ms)
+    return max(reach or 0, lease_ms)
 
 
 def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:

@@ -27,6 +27,7 @@ class Platform:
     timer_min_lead_ms: int | None
     timer_lateness_ms: int
     in_guest_stop_proven: bool = False  # a power-off from inside is known to stop the meter
+    timer_is_fixed: bool = False  # a deadline can be set at create, and never again
 
 
 @dataclass(frozen=True, slots=True)

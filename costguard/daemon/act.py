@@ -16,6 +16,8 @@ from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
 from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
+from costguard.daemon.adopt import adopt_existing, is_adopted
+from costguard.daemon.asking import price_of
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
@@ -90,7 +92,8 @@ class Actor:
     def ask_price(self, _: act.AskPrice) -> None:
         """Learn the tariff, and hold the disk's share of the cap from the start."""
         try:
-            quote = self.provider.quote(self.snap.spec.instance.gpu)
+            key = self.context.client_public_key
+            quote = price_of(self.provider, self.snap.spec, key, self.now())
         except ProviderError as error:
             self.context.notify("warning", self.snap.spec.name, f"no price yet: {error}")
             raise Halt from error
@@ -185,6 +188,11 @@ class Actor:
     def create(self, action: act.Create) -> None:
         """Rent, with the intent and our tag in the database before the call."""
         if not create(self, action.timer_after_ms):
+            raise Halt
+
+    def adopt(self, _: act.Adopt) -> None:
+        """Take over what a person made; a refusal ends the job, and nothing is reserved for it."""
+        if not adopt_existing(self):
             raise Halt
 
     def resolve_create(self, _: act.ResolveCreate) -> None:
@@ -324,7 +332,7 @@ class Actor:
 
     def alarm(self, action: act.Alarm) -> None:
         """Say it aloud, and again each time it is tried."""
-        text = f"{LOUD_EVENTS[action.kind]} (attempt {action.attempt})"
+        text = f"{LOUD_EVENTS[action.kind]} (attempt {action.attempt}){self._by_hand()}"
         self.context.notify("alarm", self.snap.spec.name, text)
         try:
             with self.context.store.write() as session:
@@ -332,6 +340,15 @@ class Actor:
                 add_event(session, self.job_id, now.utc_ms, action.kind, text, {"loud": True})
         except StoreUnavailable:
             return  # it was said aloud, which is what matters
+
+    def _by_hand(self) -> str:
+        """Where a person has to stop it, if nobody else can."""
+        facts = self.provider.facts
+        if facts.can_stop:
+            return ""
+        place = f" at {facts.console_url}" if facts.console_url else ""
+        then = f"costguard confirm-stopped {self.snap.spec.name} --at TIME"
+        return f": only you can stop it{place}; then say so: {then}"
 
     def release(self, _: act.Release) -> None:
         """Give the instance back; a person has asked for it and typed its name."""
@@ -407,6 +424,9 @@ class Actor:
         instance = self.snap.instance
         if instance is None or instance.provider_id is None:
             return
+        with self.context.store.read() as session:
+            if is_adopted(session, session.get_one(Instance, instance.id)):
+                return  # its bill began before the job did
         try:
             bill = self.provider.bill_micros(instance.provider_id)
         except ProviderError:
@@ -430,6 +450,7 @@ HANDLERS = {
     act.AskPrice: Actor.ask_price,
     act.Grant: Actor.grant,
     act.Create: Actor.create,
+    act.Adopt: Actor.adopt,
     act.ResolveCreate: Actor.resolve_create,
     act.Shorten: Actor.shorten,
     act.PowerOn: Actor.power_on,

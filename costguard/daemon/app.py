@@ -20,6 +20,7 @@ from sqlalchemy import select
 import costguard
 from costguard import paths
 from costguard.core.decide import FINAL_STATES
+from costguard.daemon.accounts import LOCAL, account_names, local_settings, open_named
 from costguard.daemon.chores import Chores
 from costguard.daemon.clock import SystemClock
 from costguard.daemon.commands import Commands
@@ -28,10 +29,9 @@ from costguard.daemon.embedded import Embedded
 from costguard.daemon.head_check import check_head
 from costguard.daemon.loop import Loop
 from costguard.daemon.server import CommandServer, Handler
-from costguard.errors import EXIT_INTERNAL, CostguardError, UserError
+from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.notify.channels import Channels
 from costguard.notify.outbox import Outbox
-from costguard.providers import open_provider
 from costguard.remote.link import Link
 from costguard.remote.ssh import make_client_key
 from costguard.report.documents import read_answer
@@ -79,7 +79,7 @@ class Daemon:
             installation=_installation_id(self.store),
             client_key_path=key_path,
             client_public_key=make_client_key(key_path),
-            accounts=lambda: tuple(sorted(self.settings.providers)),
+            accounts=lambda: account_names(self.settings),
         )
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
         self.loop = Loop(self.context, executor)
@@ -101,7 +101,7 @@ class Daemon:
             self.loop.run()
         finally:
             self.chores.stop()
-            if self._unfinished() == 0 and "local" in self._providers:
+            if self._unfinished() == 0 and LOCAL in self._providers:
                 self.embedded.stop()
             self._ended.set()
             self.server.close()
@@ -115,25 +115,31 @@ class Daemon:
     # ------------------------------------------------------------------ wiring
 
     def _provider(self, name: str) -> Provider:
-        settings = _provider_settings(self.settings, name)
-        if name == "local" and "base_url" not in settings:
-            self._providers[name] = self.embedded.provider(settings)
+        if name not in self._providers:
+            self._reread_config()  # an account may have been added since
+        if name == LOCAL and self.settings.provider(LOCAL).base_url is None:
+            self._providers[name] = self.embedded.provider(local_settings(self.settings))
         elif name not in self._providers:
-            self._providers[name] = open_provider(name, settings)
+            self._providers[name] = open_named(self.settings, name)
         return self._providers[name]
 
     def _caps(self) -> Caps:
         """The config's caps, read anew at each grant: a cap lowered at night counts at once."""
-        config = self.settings.home / "config.toml"
-        changed_ns = config.stat().st_mtime_ns if config.exists() else None
-        if changed_ns != self._config_changed_ns:
-            self._config_changed_ns = changed_ns
-            try:
-                self.settings = load_settings(self.settings.home)
-            except UserError as error:
-                notify_log("alarm", "config.toml", f"kept as it was before: {error}")
+        self._reread_config()
         budgets = self.settings.budgets
         return Caps(budgets.month_micros, budgets.projects)
+
+    def _reread_config(self) -> None:
+        """Take the config as it is now; as it was, said aloud, where it is not understood."""
+        config = self.settings.home / "config.toml"
+        changed_ns = config.stat().st_mtime_ns if config.exists() else None
+        if changed_ns == self._config_changed_ns:
+            return
+        self._config_changed_ns = changed_ns
+        try:
+            self.settings = load_settings(self.settings.home)
+        except UserError as error:
+            notify_log("alarm", "config.toml", f"kept as it was before: {error}")
 
     def _handlers(self) -> Mapping[str, Handler]:
         handlers: dict[str, Handler] = {
@@ -249,18 +255,3 @@ def _installation_id(store: Store) -> str:
             row = Meta(key="installation", value=uuid.uuid4().hex[:12])
             session.add(row)
         return row.value
-
-
-def _provider_settings(settings: Settings, name: str) -> dict[str, Any]:
-    table = settings.provider(name)
-    found: dict[str, Any] = {**(table.model_extra or {})}
-    if table.base_url is not None:
-        found["base_url"] = table.base_url
-    if table.poll_interval_s is not None:
-        found["poll_interval_s"] = table.poll_interval_s
-    token = settings.token(name)
-    if token is not None:
-        found["token"] = token.get_secret_value()
-    if "base_url" in found and "token" not in found:
-        raise CostguardError(f"providers.{name} has a base_url but no token")
-    return found

@@ -11,7 +11,9 @@ from sqlalchemy import select
 
 from costguard.daemon.load import job_spec
 from costguard.daemon.reconcile import reconcile
+from costguard.daemon.run_outs import watch_run_outs
 from costguard.daemon.strays import is_stray, parent_of, take_stray
+from costguard.errors import UserError
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
@@ -28,6 +30,7 @@ log = logging.getLogger("costguard.chores")
 STRAY_WATCH_S = 600
 TELL_S = 5
 RECONCILE_S = 600
+RUN_OUTS_S = 600
 
 
 class Chores:
@@ -51,6 +54,7 @@ class Chores:
         self._scheduler.add_job(self.reconcile, "interval", seconds=RECONCILE_S)
         if self._outbox is not None:
             self._scheduler.add_job(self.tell, "interval", seconds=TELL_S)
+        self._scheduler.add_job(self.watch_run_outs, "interval", seconds=RUN_OUTS_S)
         self._scheduler.start()
 
     def stop(self) -> None:
@@ -70,7 +74,7 @@ class Chores:
                 views = self._context.provider(name).list_tagged(self._context.tag_prefix, now)
                 found += [view.id for view in views if self._guard_stray(view)]
                 self._note_listed(name)
-            except (ProviderError, StoreUnavailable) as error:
+            except (ProviderError, StoreUnavailable, UserError) as error:
                 log.warning("strays on %s: %s", name, error)
         return found
 
@@ -122,6 +126,10 @@ class Chores:
     def reconcile(self) -> None:
         """Hold every instance's bill against the books."""
         reconcile(self._context)
+
+    def watch_run_outs(self) -> None:
+        """Warn of disks that a platform will delete, and of wallets that are nearly empty."""
+        watch_run_outs(self._context)
 
     def _say(self, kind: str, text: str) -> None:
         self._context.notify("alarm", "account", text)

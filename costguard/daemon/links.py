@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.core.snapshot import LinkFacts
 from costguard.core.training import fold
+from costguard.daemon.host_keys import keys_for, note_shown_key, unknown_key_text
 from costguard.remote.link import LinkPlan, SshTarget, Upload
 from costguard.store.models import Artifact, Instance, Job
 
@@ -30,20 +31,36 @@ def ensure_link(actor: Actor) -> None:
     ssh = memory.ssh
     if ssh is None or snap.instance is None:
         return
+    note_shown_key(actor)
+    started = snap.instance.started_call
+    boot = 0 if started is None else started.utc_ms
     run = f"{snap.stage}:{memory.attempt}"
-    key = f"{snap.instance.id}:{run}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
+    key = f"{snap.instance.id}:{boot}:{run}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
     if memory.link is not None and memory.link_key == key:
         return
     heard = memory.link_facts.heard  # a new boot does not end the silence of a training
     close_link(memory)
     with actor.context.store.read() as session:
         after_seq = session.get_one(Job, actor.job_id).last_seq
-        tag = session.get_one(Instance, snap.instance.id).tag
+        row = session.get_one(Instance, snap.instance.id)
+        tag = row.tag
+        host_keys, trusts_first = keys_for(session, row, ssh, actor.now())
+    if not host_keys and not trusts_first:
+        detail = unknown_key_text(f"{ssh.host}:{ssh.port}")
+        memory.link_facts = LinkFacts("refused", detail, since=actor.now(), heard=heard)
+        return
+    work_dir = snap.spec.instance.work_dir or ssh.work_dir
     plan = LinkPlan(
         target=SshTarget(
-            ssh.host, ssh.port, ssh.user, ssh.host_keys, actor.context.client_key_path
+            ssh.host,
+            ssh.port,
+            ssh.user,
+            host_keys,
+            ssh.key_file or actor.context.client_key_path,
+            ssh.password,
+            trusts_first,
         ),
-        job_dir=f"{ssh.work_dir}/costguard/{tag}/stage-{snap.stage}",
+        job_dir=f"{work_dir}/costguard/{tag}/stage-{snap.stage}",
         uploads=tuple(
             Upload(Path(upload.local), upload.remote)
             for upload in snap.spec.runs[snap.stage].uploads
@@ -111,6 +128,8 @@ def drain(memory: JobMemory, now: Moment) -> list[dict[str, Any]]:
             pulled.append(message)
         elif kind == "upload":
             memory.upload = message
+        elif kind == "host_key":
+            memory.shown_key = message
         elif kind in ("heartbeat", "replaced", "probe"):
             _note_heard(memory, message, now)
         else:

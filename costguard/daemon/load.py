@@ -228,6 +228,7 @@ def platform_of(facts: ProviderFacts) -> Platform:
         timer_min_lead_ms=facts.timer_min_lead_ms,
         timer_lateness_ms=facts.timer_lateness_ms,
         in_guest_stop_proven=facts.in_guest_stop_proven,
+        timer_is_fixed=facts.timer_is_fixed,
     )
 
 

@@ -63,6 +63,8 @@ class JobMemory:
     breach: bool = False  # as the database has it
     forecast_at: Moment | None = None
     is_short: bool = False  # it was said that the caps will not reach
+    shown_key: dict[str, Any] | None = None  # a host key that was believed, not yet in its row
+    keeps_timer: bool = False  # the platform's timer was set once, and no read tells it
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
 
     def take_read(self, view: InstanceView) -> None:

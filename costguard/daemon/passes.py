@@ -109,7 +109,9 @@ class JobPasses:
                 self._name = job.name
                 self._provider_name = job_spec(job).instance.provider
                 self._memory = rebuild_memory(session, job, now)
-        return self._memory, self.context.provider(self._provider_name)
+        provider = self.context.provider(self._provider_name)
+        self._memory.keeps_timer = provider.facts.timer_is_fixed
+        return self._memory, provider
 
     def _load(self, memory: JobMemory, provider: Provider, now: Moment) -> Snapshot:
         """The job as the database has it; as it was, with what was seen since, if that fails."""

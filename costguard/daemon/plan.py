@@ -11,6 +11,8 @@ from costguard.core.lease import Account, offer_lease
 from costguard.core.moment import MS_PER_S
 from costguard.core.money import yuan_text
 from costguard.core.tariff import Tariff, hold_micros, running_micros
+from costguard.daemon.adopt import check_adoption
+from costguard.daemon.asking import price_of
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Provider, ProviderError, ProviderFacts
 from costguard.store.ledger import accounts
@@ -30,8 +32,9 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
     `job_id` names a job that is to go on: what it has spent counts.
     """
     provider = context.provider(spec.instance.provider)
-    tariff = _tariff(provider, spec)
     now = context.clock.now()
+    check_adoption(context, provider, spec, job_id, now)
+    tariff = _tariff(context, provider, spec, now)
     scopes = _accounts(context, spec, tariff, job_id, now)
     latency_ms = latency_of(spec, provider.facts)
     offer = offer_lease(
@@ -56,9 +59,9 @@ def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
     return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms
 
 
-def _tariff(provider: Provider, spec: JobSpec) -> Tariff:
+def _tariff(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> Tariff:
     try:
-        return provider.quote(spec.instance.gpu).tariff
+        return price_of(provider, spec, context.client_public_key, now).tariff
     except ProviderError as error:
         raise UserError(
             "no_price",
@@ -114,6 +117,7 @@ def _does_not_fit(
 def _refuse_unenforceable(spec: JobSpec, facts: ProviderFacts) -> None:
     """I6: a cap that nothing but this process could enforce is taken only where that was asked."""
     armed = facts.timer_min_lead_ms is not None or facts.in_guest_stop_proven
+    armed = armed and facts.can_stop
     if not armed and not spec.best_effort:
         raise UserError(
             "cap_not_enforceable",
@@ -129,6 +133,8 @@ def _enforcers(facts: ProviderFacts) -> list[str]:
     found = ["daemon"]
     if facts.timer_min_lead_ms is not None:
         found.append("platform timer (read back)")
+    if facts.timer_is_fixed:
+        found.append("platform deadline (set once, never read back)")
     if facts.in_guest_stop is not None:
         found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
     return found
@@ -137,6 +143,10 @@ def _enforcers(facts: ProviderFacts) -> list[str]:
 def _bounds(facts: ProviderFacts, tariff: Tariff, now_ms: int) -> list[str]:
     """What the cap does not cover, with its price: an hour of it where nothing bounds it."""
     price = yuan_text(tariff.price_micros_per_hour)
+    if not facts.can_stop:
+        at = f" at {facts.console_url}" if facts.console_url else ""
+        by_hand = f"only you can stop it{at}: it is charged until you say that you have"
+        return [f"best effort: {by_hand}; each hour costs {price} yuan"]
     if facts.timer_min_lead_ms is None and not facts.in_guest_stop_proven:
         bound = "nothing bounds the cost if this machine dies: each hour until somebody stops it"
         return [f"best effort: {bound} costs {price} yuan"]

@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 
 from costguard.core.power import Power
 from costguard.core.snapshot import Verdict
+from costguard.daemon.host_keys import ON_ALREADY
 from costguard.daemon.memory import Calls
 from costguard.providers.base import NoCapacity, ProviderError, Refused
 from costguard.store.events import add_event
@@ -36,7 +37,7 @@ def power_on(actor: Actor) -> bool:
     actor.memory.calls = Calls(last=sent)
     actor.memory.reads, actor.memory.read_at = [], None
     if instance.power in ALREADY_ON:
-        _close_intent(actor, key, "done", "it was on already")
+        _close_intent(actor, key, "done", ON_ALREADY)
         return True
     try:
         actor.provider.start(instance.provider_id)
@@ -61,6 +62,7 @@ def _open_intent(actor: Actor, instance_id: int, sent: Moment) -> str:
         row = session.get_one(Instance, instance_id)
         if row.stopped_seen_ms is not None:
             row.started_call_ms = sent.utc_ms
+            row.host_key = row.timer_at_ms = None  # another boot: nothing of the last one holds
         row.stopped_seen_ms = None
         row.last_call_utc_ms, row.last_call_boot_ms = sent.utc_ms, sent.boot_ms
         row.last_call_boot_id = sent.boot_id

@@ -11,6 +11,8 @@ from costguard.core.calendar import month_of
 from costguard.core.money import yuan_text
 from costguard.core.reconcile import compare
 from costguard.core.tariff import S_PER_HOUR
+from costguard.daemon.adopt import is_adopted
+from costguard.errors import UserError
 from costguard.providers.base import ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
@@ -42,7 +44,7 @@ def reconcile(context: Context) -> None:
         if row.released_ms is None:
             try:
                 _reconcile_one(context, row)
-            except (ProviderError, StoreUnavailable) as error:
+            except (ProviderError, StoreUnavailable, UserError) as error:
                 log.warning("%s: %s", row.provider_id, error)
 
 
@@ -54,6 +56,8 @@ def _reconcile_one(context: Context, known: Instance) -> None:
     now = context.clock.now()
     with context.store.write() as session:
         row = session.get_one(Instance, known.id)
+        if is_adopted(session, row):
+            return  # its bill began before the job did
         told = row.bill_micros
         row.bill_micros, row.bill_read_ms = bill, now.utc_ms
         posted = posted_micros(session, instance_id=row.id)

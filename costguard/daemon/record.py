@@ -71,8 +71,8 @@ def record_pass(
         _record_message(session, job, message, now)
     job.phase = memory.training.phase
     instance = newest_instance(session, job.id)
-    if instance is None or instance.provider_id is None:
-        return
+    if instance is None or instance.provider_id is None or instance.released_ms is not None:
+        return  # what was given back, or is another job's by now, costs this one nothing more
     view = memory.fresh
     if memory.absent_since is None:
         instance.absent_since_ms = None
@@ -166,11 +166,13 @@ def _record_read(
     read = view.read
     instance.power = read.power.value
     instance.was_on = memory.calls.was_on
-    instance.timer_at_ms = read.timer_at_ms
+    if not memory.keeps_timer:
+        instance.timer_at_ms = read.timer_at_ms
     instance.created_ms = instance.created_ms or view.created_ms
     instance.gpu = view.gpu or instance.gpu
     if view.ssh is not None:
-        instance.host_key = "\n".join(view.ssh.host_keys)
+        if view.ssh.host_keys:
+            instance.host_key = "\n".join(view.ssh.host_keys)
         instance.work_dir = view.ssh.work_dir
     session.add(
         PowerReadRow(

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from costguard.core.moment import Moment, elapsed_ms
+from costguard.daemon.asking import request_for
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls
 from costguard.daemon.strays import take_stray
 from costguard.providers.base import (
-    CreateRequest,
     InstanceView,
     NoCapacity,
     ProviderError,
@@ -64,6 +64,7 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
             last_call_boot_ms=sent.boot_ms,
             last_call_boot_id=sent.boot_id,
             started_call_ms=sent.utc_ms,
+            timer_at_ms=timer_at_ms if actor.provider.facts.timer_is_fixed else None,
         )
         set_tariff(row, tariff)
         session.add(row)
@@ -79,17 +80,8 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         )
     actor.memory.calls = Calls(last=sent)
     actor.memory.reads = []
-    request = CreateRequest(
-        name=f"costguard-{actor.snap.spec.name}",
-        tag=tag,
-        gpu=wish.gpu,
-        gpu_count=wish.gpu_count,
-        image=wish.image,
-        region=wish.region,
-        ssh_public_key=actor.context.client_public_key,
-        stop_at_ms=timer_at_ms,
-        max_price_micros_per_hour=wish.max_price_micros_per_hour,
-    )
+    key = actor.context.client_public_key
+    request = request_for(actor.snap.spec, key, tag, timer_at_ms)
     try:
         view = actor.provider.create(request, sent)
     except Unclear as error:
@@ -123,7 +115,8 @@ def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
         row.provider_id, row.power = view.id, view.read.power.value
         row.gpu, row.created_ms = view.gpu, view.created_ms
         set_tariff(row, view.tariff)
-        row.timer_at_ms = view.read.timer_at_ms
+        if not actor.provider.facts.timer_is_fixed:
+            row.timer_at_ms = view.read.timer_at_ms
         intent = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).one()
         intent.state, intent.closed_ms, intent.detail = "done", now.utc_ms, view.id
         lease = open_lease(session, actor.job_id)
@@ -177,12 +170,13 @@ def _give_up(actor: Actor, tag: str, error: Refused, again_ms: int | None) -> No
         kind = "no_capacity" if isinstance(error, NoCapacity) else "create_refused"
         add_event(session, job.id, now.utc_ms, kind, str(error))
         if again_ms is None:
-            _refuse(job, now, str(error))
+            refuse(job, now, str(error))
     level = "alarm" if again_ms is None else "info"
     actor.context.notify(level, actor.snap.spec.name, f"nothing rented: {error}")
 
 
-def _refuse(job: Job, now: Moment, why: str) -> None:
+def refuse(job: Job, now: Moment, why: str) -> None:
+    """End a job for which nothing can be rented or adopted, with the platform's word for it."""
     job.pause_reason = "platform"
     job.verdict_text = why
     job.verdict_json = "{}"

@@ -11,7 +11,7 @@ import queue
 import socket
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costguard.remote.download import DownloadError, WantedFile, download, wanted_files
@@ -25,6 +25,8 @@ from costguard.remote.ssh import (
     SshTarget,
     UnreachableError,
     connect,
+    fingerprint,
+    shown_host_key,
 )
 from costguard.remote.stream import Stream
 from costguard.remote.upload import Upload
@@ -84,6 +86,7 @@ class Link:
         self, plan: LinkPlan, wake: Callable[[], None], options: LinkOptions | None = None
     ) -> None:
         self._plan = plan
+        self._target = plan.target
         self._wake = wake
         self._options = options or LinkOptions()
         self._inbox = Inbox()
@@ -232,14 +235,23 @@ class Link:
 
         try:
             with contextlib.closing(
-                connect(self._plan.target, timeout_s=self._options.connect_timeout_s, opened=opened)
+                connect(self._target, timeout_s=self._options.connect_timeout_s, opened=opened)
             ) as client:
+                self._pin(client)
                 yield client
         finally:
             with self._lock:
                 self._sockets.difference_update(mine)
             for sock in mine:
                 sock.close()
+
+    def _pin(self, client: paramiko.SSHClient) -> None:
+        """Of a first use: this key from here on, and no other."""
+        if self._target.host_keys:
+            return
+        line = shown_host_key(client)
+        self._target = replace(self._target, host_keys=(line,), trusts_first=False)
+        self._put({"t": "host_key", "line": line, "fingerprint": fingerprint(line)})
 
     def _run_pulls(self) -> None:
         while (order := self._pulls.get()) is not None and not self._closed.is_set():

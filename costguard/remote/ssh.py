@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from pydantic import SecretStr
+
 CONNECT_TIMEOUT_S = 10.0
 KEEPALIVE_S = 5
 SSH_PORT = 22
@@ -90,9 +92,11 @@ class RemoteFailedError(SshError):
 
 @dataclass(frozen=True)
 class SshTarget:
-    """Where an instance is reached, and how it is recognised.
+    """Where an instance is reached, how it is recognised, and how it knows us.
 
-    `host_keys`: lines as in known_hosts without the host, such as `ssh-ed25519 AAAA…`.
+    `host_keys`: lines as in known_hosts without the host, such as `ssh-ed25519 AAAA…`. Where there
+    are none and `trusts_first`, whatever key is shown first is believed: only for an instance that
+    we ourselves started moments ago. With a `password` no key of ours is offered.
     """
 
     host: str
@@ -100,6 +104,8 @@ class SshTarget:
     user: str
     host_keys: tuple[str, ...]
     client_key_path: Path
+    password: SecretStr | None = None
+    trusts_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -140,10 +146,11 @@ def connect(
 
     Each stage (TCP, banner and key exchange, log-in) has `timeout_s`. `opened` is given the
     socket as soon as it exists, so that another thread can shut it down at any moment. Only the
-    pinned keys and the one client key are used: no agent, no known_hosts, no key of the user's.
+    pinned keys and the one way to log in are used: no agent, no known_hosts, no other key.
     """
     where = f"{target.user}@{target.host}:{target.port}"
-    client_key = load_client_key(target.client_key_path)
+    password = target.password
+    client_key = load_client_key(target.client_key_path) if password is None else None
     client, key_types = _client(target)
     try:
         sock = socket.create_connection((target.host, target.port), timeout_s)
@@ -156,6 +163,7 @@ def connect(
             target.port,
             username=target.user,
             pkey=client_key,
+            password=None if password is None else password.get_secret_value(),
             sock=sock,
             timeout=timeout_s,
             banner_timeout=timeout_s,
@@ -167,7 +175,8 @@ def connect(
             disabled_algorithms={"keys": sorted(KNOWN_KEY_TYPES - key_types)},
         )
     except (OSError, EOFError, paramiko.SSHException) as error:
-        broken = _explain(client, where, error)
+        credential = "the key" if password is None else "the password"
+        broken = _explain(client, where, credential, error)
         client.close()
         raise broken from error
     transport = client.get_transport()
@@ -281,6 +290,48 @@ def parse_host_key(line: str) -> paramiko.PKey:
     return entry.key
 
 
+def shown_host_key(client: paramiko.SSHClient) -> str:
+    """The line of the host key that this open connection was made with."""
+    transport = client.get_transport()
+    if transport is None:
+        raise UnreachableError("the connection is closed")
+    return _line(transport.get_remote_server_key())
+
+
+def scan_host_key(host: str, port: int, timeout_s: float = CONNECT_TIMEOUT_S) -> str:
+    """The line of the key that a host shows to anybody; nothing is believed of it by that.
+
+    For a person to compare with what the host itself says on another way.
+    """
+    try:
+        with contextlib.closing(socket.create_connection((host, port), timeout_s)) as sock:
+            transport = paramiko.Transport(sock)
+            transport.set_log_channel(LOG_CHANNEL)
+            with contextlib.closing(transport):
+                transport.start_client(timeout=timeout_s)
+                return _line(transport.get_remote_server_key())
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise UnreachableError(f"{host}:{port}: {type(error).__name__}: {error}") from error
+
+
+def fingerprint(line: str) -> str:
+    """A host key's SHA256 fingerprint, as `ssh-keygen -l` prints it."""
+    return str(parse_host_key(line).fingerprint)
+
+
+def _line(key: paramiko.PKey) -> str:
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+class _FirstUse(paramiko.MissingHostKeyPolicy):
+    """Takes the key that is shown; whoever connects pins it before anything is sent."""
+
+    def missing_host_key(
+        self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey
+    ) -> None:
+        """Believe it for this connection."""
+
+
 def _client(target: SshTarget) -> tuple[paramiko.SSHClient, set[str]]:
     """A client that knows the pinned keys, and the key algorithms that fit them.
 
@@ -290,6 +341,9 @@ def _client(target: SshTarget) -> tuple[paramiko.SSHClient, set[str]]:
     client.set_log_channel(LOG_CHANNEL)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
     keys = [parse_host_key(line) for line in target.host_keys]
+    if not keys and target.trusts_first:
+        client.set_missing_host_key_policy(_FirstUse())
+        return client, KNOWN_KEY_TYPES
     if not keys:
         raise HostKeyChangedError(f"no host key is pinned for {target.host}:{target.port}")
     # The name under which paramiko looks a key up: bare for port 22, in brackets for others.
@@ -300,7 +354,7 @@ def _client(target: SshTarget) -> tuple[paramiko.SSHClient, set[str]]:
     return client, types | (RSA_TYPES if "ssh-rsa" in types else set())
 
 
-def _explain(client: paramiko.SSHClient, where: str, error: Exception) -> SshError:
+def _explain(client: paramiko.SSHClient, where: str, credential: str, error: Exception) -> SshError:
     if isinstance(error, paramiko.BadHostKeyException):
         shown = f"{error.key.get_name()} {error.key.fingerprint}"
         return HostKeyChangedError(f"{where} shows another host key than the pinned one: {shown}")
@@ -309,7 +363,7 @@ def _explain(client: paramiko.SSHClient, where: str, error: Exception) -> SshErr
     # A server that refuses us says so and stays; one that went away has refused nothing.
     stayed = is_open(client) and "timeout" not in str(error)
     if isinstance(error, paramiko.AuthenticationException) and stayed:
-        return AuthRefusedError(f"{where} does not take our key: {error}")
+        return AuthRefusedError(f"{where} does not let us in with {credential}: {error}")
     return UnreachableError(f"{where}: {type(error).__name__}: {error}")
 
 

@@ -194,7 +194,9 @@ def _enforcers(
             "kind": "platform_timer",
             "armed": timer is not None and timer > now_ms,
             "until": time_text(timer),
-            "proven": timer is not None,  # it was read back from the platform
+            # Read back from the platform. A deadline beyond the lease is none of ours to move:
+            # it was set at create and is never read again.
+            "proven": timer is not None and lease is not None and timer <= _last_ms(lease),
         },
         {
             "kind": "agent",
@@ -203,6 +205,11 @@ def _enforcers(
             "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]
+
+
+def _last_ms(lease: LeaseRow) -> int:
+    """When the meter has stopped at the latest under this lease (UTC ms): its timer is within."""
+    return lease.end_utc_ms + lease.latency_ms
 
 
 def _telemetry(session: Session, job: Job, now_ms: int) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from pydantic import SecretStr
+
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Tariff
 from costguard.localcloud.meter import Interval, Rate, compute_lines, format_yuan
@@ -114,6 +116,10 @@ class Habits:
     is_absent: bool = False  # every read says that there is no such instance
     tells_charges: bool = True  # whether answers say when rent began and ended
     call_ms: int = 0  # how long each call takes
+    tells_host_keys: bool = True
+    password: str | None = None  # what it lets people in with
+    balance: int | None = None  # what the wallet holds; None: not told
+    unfit: str | None = None  # why its machines must not be adopted
 
 
 class FakeCloud:
@@ -373,8 +379,8 @@ class FakeCloud:
         return self._leave(trouble, self.machine_micros(self._machine(instance_id)))
 
     def balance_micros(self) -> int | None:
-        """Not told."""
-        return None
+        """What the wallet holds, where it is told."""
+        return self.habits.balance
 
     def _enter(self, route: str, target: str, timer_ms: int | None = None) -> Trouble | None:
         """Begin a call; raises where it fails before it takes effect."""
@@ -450,7 +456,17 @@ class FakeCloud:
         ssh = None
         if machine.power == "running":
             port = 22_000 + 100 * int(machine.id[2:]) + machine.boots
-            ssh = SshDetails("127.0.0.1", port, "root", (f"ssh-ed25519 {machine.id}",), "/work")
+            keys = (f"ssh-ed25519 {machine.id}",) if self.habits.tells_host_keys else ()
+            word = self.habits.password
+            secret = None if word is None else SecretStr(word)
+            ssh = SshDetails("127.0.0.1", port, "root", keys, "/work", secret)
         return InstanceView(
-            machine.id, machine.tag, machine.gpu, read, self._tariff(), ssh, machine.created_ms
+            id=machine.id,
+            tag=machine.tag,
+            gpu=machine.gpu,
+            read=read,
+            tariff=self._tariff(),
+            ssh=ssh,
+            created_ms=machine.created_ms,
+            unfit=self.habits.unfit,
         )

@@ -62,6 +62,7 @@ class Machine:
         # The tests' Python before any wrapper of that name, which would start twice.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self.env = {**os.environ, "HOME": str(home), "PATH": path}
+        self.password: str | None = None  # the one that it takes, where it takes one
         self.connections = 0
         self.commands: list[str] = []
         self._transports: list[paramiko.Transport] = []
@@ -167,7 +168,10 @@ class _Door(paramiko.ServerInterface):
         self._machine = machine
 
     def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
+        return "publickey" if self._machine.password is None else "password"
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        return AUTH_SUCCESSFUL if password == self._machine.password else AUTH_FAILED
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         known = self._machine.authorized.split()[1] == key.get_base64()

@@ -97,7 +97,7 @@ def test_a_key_that_is_not_known_there_is_refused(
 ) -> None:
     """A refusal, not a broken connection."""
     make_client_key(tmp_path / "stranger")
-    with pytest.raises(AuthRefusedError, match="does not take our key"):
+    with pytest.raises(AuthRefusedError, match="does not let us in with the key"):
         connect(any_machine.target(client_key_path=tmp_path / "stranger"))
 
 

@@ -1,0 +1,49 @@
+"""What a job asks of a platform: the request that rents, and what exactly that would cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from costguard.providers.base import CreateRequest, Quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costguard.core.moment import Moment
+    from costguard.core.spec import JobSpec
+    from costguard.providers.base import Provider
+
+
+def request_for(
+    spec: JobSpec, public_key: str, tag: str = "", stop_at_ms: int | None = None
+) -> CreateRequest:
+    """The create call of this job, every wish of its file in it."""
+    wish = spec.instance
+    return CreateRequest(
+        name=f"costguard-{spec.name}",
+        tag=tag,
+        gpu=wish.gpu,
+        gpu_count=wish.gpu_count,
+        image=wish.image,
+        region=wish.region,
+        ssh_public_key=public_key,
+        stop_at_ms=stop_at_ms,
+        max_price_micros_per_hour=wish.max_price_micros_per_hour,
+        system_disk_gb=wish.system_disk_gb,
+        data_disk_gb=wish.data_disk_gb,
+    )
+
+
+def price_of(provider: Provider, spec: JobSpec, public_key: str, now: Moment) -> Quote:
+    """The tariff that this job would run under; raises ProviderError.
+
+    An instance to adopt has one already. Otherwise it is asked for with cards, disks and region
+    where the platform takes such a question, else for the GPU alone.
+    """
+    if spec.instance.instance_id is not None:
+        view = provider.read(spec.instance.instance_id, now)
+        return Quote(view.gpu or spec.instance.gpu or "GPU", view.tariff, in_stock=True)
+    ask: Callable[[CreateRequest], Quote] | None = getattr(provider, "price", None)
+    if not callable(ask):
+        return provider.quote(spec.instance.gpu)
+    return ask(request_for(spec, public_key))
