@@ -62,7 +62,7 @@ def check_adoption(
     if why is None and view.read.power is Power.STOPPED and not provider.facts.can_resume:
         why = f"{view.id} is off, and only you can switch it on{_at(provider)}"
     if why is None and view.ssh is not None and not view.ssh.host_keys:
-        why = unknown_key_text(view.id)
+        why = unknown_key_text(spec.instance.provider, view.id)
     if why is not None:
         hint = "adopt another one, or mend that"
         raise UserError("not_adoptable", why, place, hint, EXIT_REFUSED)

@@ -39,13 +39,16 @@ def keys_for(
     return (), _we_started(session, instance.job_id, now)
 
 
-def unknown_key_text(where: str) -> str:
-    """Why the line is refused, and how a person compares the key."""
+def unknown_key_text(provider: str, where: str) -> str:
+    """Why the line is refused, and what a person can do: compare it, or have us start it."""
+    text = f"no host key is known for {where}, and it was not costguard that switched it on: "
+    start = "switch it off, and costguard starts it itself"
+    if not provider.startswith("ssh."):
+        return text + start
     return (
-        f"no host key is known for {where}, and it was not costguard that switched it on: "
-        "compare the fingerprint that `costguard doctor` shows with the one in the platform's "
-        "own web terminal and put it into the config as host_key; or switch the instance off, "
-        "so that costguard starts it itself"
+        f"{text}compare the fingerprint that `costguard doctor --provider {provider}` shows with "
+        f"the one in the platform's own web terminal, and put the key into [providers.{provider}] "
+        f"as host_key; or {start}"
     )
 
 

@@ -46,7 +46,7 @@ def ensure_link(actor: Actor) -> None:
         tag = row.tag
         host_keys, trusts_first = keys_for(session, row, ssh, actor.now())
     if not host_keys and not trusts_first:
-        detail = unknown_key_text(f"{ssh.host}:{ssh.port}")
+        detail = unknown_key_text(snap.spec.instance.provider, f"{ssh.host}:{ssh.port}")
         memory.link_facts = LinkFacts("refused", detail, since=actor.now(), heard=heard)
         return
     work_dir = snap.spec.instance.work_dir or ssh.work_dir

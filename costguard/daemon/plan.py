@@ -130,7 +130,7 @@ def _refuse_unenforceable(spec: JobSpec, facts: ProviderFacts) -> None:
 
 def _enforcers(facts: ProviderFacts) -> list[str]:
     """Who will stop the machine at a lease's end, in words."""
-    found = ["daemon"]
+    found = ["daemon"] if facts.can_stop else ["nobody but you"]
     if facts.timer_min_lead_ms is not None:
         found.append("platform timer (read back)")
     if facts.timer_is_fixed:

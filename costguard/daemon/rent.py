@@ -27,7 +27,7 @@ from costguard.providers.base import (
 )
 from costguard.store.events import add_event
 from costguard.store.ledger import settle
-from costguard.store.models import Instance, Intent, Job
+from costguard.store.models import BY_HAND, Instance, Intent, Job
 from costguard.store.tariffs import set_tariff
 
 if TYPE_CHECKING:
@@ -96,7 +96,12 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
 
 
 def guest_stop_of(facts: ProviderFacts) -> str:
-    """What a power-off from inside is worth here, as the instance's row keeps it."""
+    """What a power-off from inside is worth here, as the instance's row keeps it.
+
+    `by_hand` where nobody but a person stops the meter, from outside or from inside.
+    """
+    if not facts.can_stop:
+        return BY_HAND
     if facts.in_guest_stop is None:
         return "none"
     return "proven" if facts.in_guest_stop_proven else "unproven"

@@ -14,6 +14,7 @@ from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
 from costguard.store.ledger import pending_by_job, posted_by_instance
 from costguard.store.models import (
+    BY_HAND,
     Artifact,
     Instance,
     Job,
@@ -182,13 +183,15 @@ def _enforcers(
     runs = instance is not None and lease is not None and instance.released_ms is None
     timer = instance.timer_at_ms if instance is not None and runs else None
     armed_until = lease.armed_end_utc_ms if lease is not None and runs else None
+    # Where only a person can stop the meter, the daemon may call as often as it likes.
+    can_stop = instance is None or instance.guest_stop != BY_HAND
     leased = job.launched_ms is not None and job.exit_json is None and runs
     return [
         {
             "kind": "daemon",
-            "armed": daemon_runs and runs,
-            "until": time_text(armed_until),
-            "proven": True,
+            "armed": daemon_runs and runs and can_stop,
+            "until": time_text(armed_until) if can_stop else None,
+            "proven": can_stop,
         },
         {
             "kind": "platform_timer",

@@ -40,6 +40,14 @@ FIXED = replace(
 )
 
 
+def enforcers_of(world: World) -> list[dict[str, object]]:
+    """Who stops the machine, as `status` shows it while a daemon runs."""
+    with Store.read(world.store) as session:
+        document = status_document(session, world.clock.now().utc_ms, 1, "job")
+    found: list[dict[str, object]] = document["jobs"][0]["enforcers"]
+    return found
+
+
 @pytest.fixture
 def box(make_world: Callable[..., World]) -> World:
     """A world whose platform has no stop: only a person can."""
@@ -68,7 +76,9 @@ def test_where_only_a_person_can_stop_it_best_effort_must_be_said(box: World) ->
     assert refused.value.code == "cap_not_enforceable"
     answer = box.submit(adopting(machine, best_effort=True))
     assert CONSOLE in answer["lines"][0]
-    assert answer["enforcers"] == ["daemon"]
+    assert answer["enforcers"] == ["nobody but you"]
+    box.until_state("training")
+    assert [each["armed"] for each in enforcers_of(box)[:2]] == [False, False]
 
 
 def test_the_training_is_ended_and_then_it_is_said_aloud_and_charged_on(box: World) -> None:
@@ -112,9 +122,7 @@ def test_it_ends_on_a_persons_word_where_no_read_can_show_it(box: World) -> None
 
 def timer_of(world: World) -> dict[str, object]:
     """The platform's timer as `status` shows it."""
-    with Store.read(world.store) as session:
-        document = status_document(session, world.clock.now().utc_ms, 1, "job")
-    row: dict[str, object] = document["jobs"][0]["enforcers"][1]
+    row = enforcers_of(world)[1]
     assert row["kind"] == "platform_timer"
     return row
 

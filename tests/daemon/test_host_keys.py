@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from costguard.daemon.host_keys import keys_for
+from costguard.daemon.host_keys import keys_for, unknown_key_text
 from costguard.errors import UserError
 from costguard.providers.base import SshDetails
 from costguard.store.database import Store
@@ -52,10 +52,17 @@ def test_a_boot_of_ours_begins_anew(world: World) -> None:
 
 
 def test_of_what_runs_already_nothing_is_believed(world: World) -> None:
-    """Refused with how to compare, before anything is reserved."""
+    """Refused with what to do, before anything is reserved."""
     world.cloud.habits.tells_host_keys = False
-    with pytest.raises(UserError, match=r"compare the fingerprint that `costguard doctor` shows"):
+    with pytest.raises(UserError, match="switch it off, and costguard starts it itself"):
         world.submit(adopting(somebodys(world)))
+
+
+def test_of_a_machine_with_ssh_it_is_said_how_to_compare() -> None:
+    """The command that shows the fingerprint, and where the key goes."""
+    text = unknown_key_text("ssh.box1", "127.0.0.1:22")
+    assert "costguard doctor --provider ssh.box1" in text
+    assert "[providers.ssh.box1] as host_key" in text
 
 
 def test_a_machine_that_was_switched_on_by_another_is_not_believed(world: World) -> None:
