@@ -30,7 +30,7 @@ ARROWS: dict[str, set[str]] = {
     "report": {"core", "errors", "paths", "settings", "store"},
     "notify": {"core", "errors", "lang", "settings", "store"},
     "daemon": {"core", "localcloud", "notify", "providers", "remote", "report", "store"}
-    | {"errors", "paths", "settings"},
+    | {"errors", "paths", "sdnotify", "settings"},
     "cli": {"core", "daemon", "demo", "jobfile", "notify", "preflight", "report", "sim", "store"}
     | {"errors", "lang", "paths", "settings"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import select
 
 import costguard
-from costguard import paths
+from costguard import paths, sdnotify
 from costguard.core.decide import FINAL_STATES
 from costguard.daemon.accounts import LOCAL, account_names, local_settings, open_named
 from costguard.daemon.chores import Chores
@@ -82,7 +82,7 @@ class Daemon:
             accounts=lambda: account_names(self.settings),
         )
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
-        self.loop = Loop(self.context, executor)
+        self.loop = Loop(self.context, executor, alive=lambda: sdnotify.tell(sdnotify.ALIVE))
         self.commands = Commands(self.context, self.loop.wake)
         channels = Channels(lambda: self.settings)
         outbox = Outbox(self.store, channels, lambda: self.settings.notify, self.context.zone)
@@ -94,12 +94,14 @@ class Daemon:
         check_head(self.context)
         self.server.start()
         self.chores.start()
+        sdnotify.tell(sdnotify.READY)
         log.info(
             "daemon %s runs for %s, pid %d", costguard.__version__, self.settings.home, os.getpid()
         )
         try:
             self.loop.run()
         finally:
+            sdnotify.tell(sdnotify.ENDING)
             self.chores.stop()
             if self._unfinished() == 0 and LOCAL in self._providers:
                 self.embedded.stop()

@@ -30,8 +30,15 @@ FAILED_PASS_RETRY_MS = 2_000
 class Loop:
     """Runs the passes of every job that may still cost money."""
 
-    def __init__(self, context: Context, executor: Executor) -> None:
-        self._context = context
+    def __init__(
+        self,
+        context: Context,
+        executor: Executor,
+        alive: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`alive` is called by `run` again and again while passes succeed, or none is due."""
+        self._context, self._alive = context, alive
+        self._failing: set[int] = set()
         self._executor = executor
         self._passes: dict[int, JobPasses] = {}
         self._due: dict[int, Moment] = {}
@@ -60,7 +67,10 @@ class Loop:
         """Until stopped: start what is due, then wait for the nearest deadline or a wake-up."""
         while not self._stopping:
             self._event.clear()
-            self._event.wait(self.step() / 1000)
+            wait_ms = self.step()
+            if not self._failing:
+                self._alive()
+            self._event.wait(wait_ms / 1000)
         self._executor.shutdown(wait=True)
         for passes in self._passes.values():
             passes.close()
@@ -85,6 +95,7 @@ class Loop:
             for job_id in self._passes.keys() - live - self._busy:
                 self._passes.pop(job_id).close()
                 self._due.pop(job_id, None)
+                self._failing.discard(job_id)
             due = [
                 job_id
                 for job_id, at in self._due.items()
@@ -118,8 +129,10 @@ class Loop:
         next_ms = FAILED_PASS_RETRY_MS
         try:
             next_ms = self._passes[job_id].run()
+            self._failing.discard(job_id)
         except Exception as error:
             # The loop outlives every bug of a pass; the next one starts from the database again.
+            self._failing.add(job_id)
             log.exception("the pass of job %d failed", job_id)
             self._context.notify("alarm", f"job {job_id}", f"a pass failed: {error!r}")
         finally:

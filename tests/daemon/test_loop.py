@@ -133,6 +133,24 @@ def test_a_pass_that_raises_does_not_end_the_loop(
     live.wait(lambda: live.job().state in FINAL)
 
 
+def test_the_watchdog_is_fed_only_while_passes_succeed(
+    live: LiveWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon whose passes fail is started anew by its service manager, not kept alive."""
+    beats: list[int] = []
+    live.loop._alive = lambda: beats.append(1)
+    running(live, "job")
+    live.wait(lambda: len(beats) > 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(JobPasses, "run", lambda _: 1 / 0)
+        live.wait(lambda: live.loop._failing)
+        live.loop.wake()
+        before = len(beats)
+        time.sleep(0.2)
+        assert len(beats) <= before + 1  # one may have been under way
+    live.wait(lambda: len(beats) > before + 3)
+
+
 def test_a_bug_in_one_jobs_pass_does_not_touch_another(world: World) -> None:
     """The other job runs through to its end."""
     world.set_script(steps=5)
