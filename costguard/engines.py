@@ -23,6 +23,10 @@ GIVEN_BY_ENGINE = {"max_samples": "[[stages]] max_samples", "dataset_dir": "data
 
 OWN_KEY_SLIP = 0.8  # closer than any flag of the trainer is to a key of ours
 
+# These change what is wrong with a data set; `python -m trainer check` has them too.
+JUDGING_FLAGS = ("--cutoff_len=", "--max_bad_percent=", "--val_size=")
+DATASET_INFO = "dataset_info.json"
+
 # Stands for a model that is not on this disk while the trainer judges the flags.
 MODEL_ELSEWHERE = "owner/model"
 
@@ -134,7 +138,8 @@ def _trainer_run(
         ["--model_name_or_path", model_here, "--dataset", str(dataset), *flags],
     )
     if check_data:
-        check_dataset(dataset)
+        judged = [flag for flag in flags if flag.startswith(JUDGING_FLAGS)]
+        check_dataset(dataset, judged)
     there = f"data/{dataset.name}"
     return Run(
         argv=(
@@ -150,6 +155,7 @@ def _trainer_run(
             [
                 *_trainer_sources(),
                 UploadWish(str(dataset), there),
+                *_description(dataset),
                 *model_uploads,
                 *_uploads(file, table),
             ],
@@ -217,6 +223,13 @@ def _model(file: TomlFile, table: TrainingTable) -> tuple[str, list[UploadWish]]
             str(local),
         )
     return "model", [UploadWish(str(local), "model")]
+
+
+def _description(dataset: Path) -> Iterator[UploadWish]:
+    """What says how the rows are to be read: without it, the instance would refuse them."""
+    path = dataset.with_name(DATASET_INFO)
+    if path.is_file():
+        yield UploadWish(str(path), f"data/{DATASET_INFO}")
 
 
 def _trainer_sources() -> Iterator[UploadWish]:

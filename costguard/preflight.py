@@ -19,6 +19,8 @@ from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.lang import _
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costguard.tomlfile import TomlFile
 
 CHECK_SCHEMA = "costguard.datacheck/1"
@@ -106,9 +108,12 @@ def check_flags(file: TomlFile, flags: list[str]) -> None:
     raise file.error("bad_job_file", _FLAG.sub(r"`\1`", told), place, hint)
 
 
-def check_dataset(path: Path) -> None:
-    """Nothing if the trainer's check passes the data set; UserError with its findings if not."""
-    done = _run([sys.executable, "-m", "trainer", "check", str(path), "--json"])
+def check_dataset(path: Path, flags: Sequence[str] = ()) -> None:
+    """Nothing if the trainer's check passes the data set; UserError with its findings if not.
+
+    `flags` are those of the run that change the judgement, as the run itself will have them.
+    """
+    done = _run([sys.executable, "-m", "trainer", "check", str(path), "--json", *flags])
     report = _json_object(done.stdout)
     if "error" in report:
         refused = report["error"]

@@ -402,3 +402,19 @@ def test_a_machine_with_ssh_is_the_one_named_or_the_only_one(
     (folder / "job.toml").write_text(COMMAND_JOB.replace('"local"', written), encoding="utf-8")
     wish = load_job(folder / "job.toml").instance
     assert (wish.provider, wish.instance_id) == ("ssh.box1", "box1")
+
+
+def test_the_description_of_the_data_travels_with_them(folder: Path) -> None:
+    """Columns named in it would otherwise be unknown on the rented machine, at its price."""
+    (folder / "data" / "dataset_info.json").write_text("{}", encoding="utf-8")
+    run = load_job(folder / "job.toml").runs[0]
+    assert "data/dataset_info.json" in {upload.remote for upload in run.uploads}
+
+
+def test_the_data_are_judged_as_the_run_will_judge_them(folder: Path) -> None:
+    """A share of bad rows that the run allows is allowed before the rent too."""
+    with (folder / "data" / "train.jsonl").open("a", encoding="utf-8") as rows:
+        rows.write("\nnot JSON")
+    assert refusal(folder, TRAINER_JOB).code == "bad_dataset"
+    text = TRAINER_JOB.replace("quantization_bit = 4", "quantization_bit = 4\nmax_bad_percent = 40")
+    assert load(folder, text).runs[0].argv
