@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from costguard.store.models import Artifact, Job
+from costguard.store.models import BY_HAND, Artifact, Job
 from tests.report.books import NOW_MS, START_MS, YUAN, Books, ask
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ def test_enforcers_are_told_with_what_is_known_of_each(store: Store) -> None:
     with store.write() as session:
         books = Books.open(session)
         job_id, instance_id = books.job.id, books.instance.id
-    until, timer = "2026-11-24T17:10:00.000Z", "2026-11-24T17:20:00.000Z"
+    until, timer = "2026-11-24T17:10:00.000Z", "2026-11-24T17:10:04.000Z"
     assert enforcers(store) == {
         "daemon": (True, until, True),
         "platform_timer": (False, None, False),
@@ -174,7 +174,7 @@ def test_enforcers_are_told_with_what_is_known_of_each(store: Store) -> None:
     }
     with store.write() as session:
         session.get_one(Job, job_id).launched_ms = START_MS
-        session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS + 1_200_000
+        session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS + 604_000
     assert enforcers(store)["platform_timer"] == (True, timer, True)
     assert enforcers(store)["agent"] == (True, until, True)
     with store.write() as session:
@@ -182,6 +182,20 @@ def test_enforcers_are_told_with_what_is_known_of_each(store: Store) -> None:
         session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS
     assert enforcers(store)["agent"] == (False, None, True)
     assert enforcers(store)["platform_timer"][0] is False
+
+
+def test_a_deadline_beyond_the_lease_is_shown_and_not_called_proven(store: Store) -> None:
+    """Set once at create and never read back: it is armed, and that is all that is known."""
+    with store.write() as session:
+        Books.open(session).instance.timer_at_ms = NOW_MS + 1_200_000
+    assert enforcers(store)["platform_timer"] == (True, "2026-11-24T17:20:00.000Z", False)
+
+
+def test_what_only_a_person_stops_has_no_daemon_for_it(store: Store) -> None:
+    """It may call as often as it likes: nothing is armed."""
+    with store.write() as session:
+        Books.open(session).instance.guest_stop = BY_HAND
+    assert enforcers(store)["daemon"] == (False, None, False)
 
 
 def test_what_was_given_back_is_shown_as_released(store: Store) -> None:
