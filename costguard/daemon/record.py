@@ -222,6 +222,7 @@ def _meter_running(
     assume_after_ms: int,
 ) -> None:
     """Charge what the latest read shows to have run; open and close power intervals."""
+    told = read
     rests, read = weigh(session, instance, read)
     if rests:
         return
@@ -236,8 +237,9 @@ def _meter_running(
     step = meter.step(open_now, read, now, earliest_ms, assume_after_ms)
     if step.open_at_ms is not None and read is not None:
         tariff = tariff_of(instance)
+        origin_ms = step.origin_ms or _goes_on_from_ms(session, instance, told, step.open_at_ms)
         row = _open_interval(session, instance, tariff, step.open_at_ms, read.begun)
-        row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), step.origin_ms
+        row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), origin_ms
     if row is None:
         return
     if step.seen_to_ms is not None:
@@ -249,6 +251,16 @@ def _meter_running(
         row = _turn(session, job, row, step.close_at_ms, now, zone)
         close_interval(session, job, row, step.close_at_ms, now, zone)
         _carry_free_time(instance, row, step.close_at_ms)
+
+
+def _goes_on_from_ms(
+    session: Session, instance: Instance, read: PowerRead | None, open_at_ms: int
+) -> int | None:
+    """When the rent began that this interval only goes on with: one had been closed too early."""
+    since_ms = None if read is None else read.charged_since_ms
+    if since_ms is None or since_ms >= open_at_ms:
+        return None
+    return since_ms if _last_end_ms(session, instance) == open_at_ms else None
 
 
 def _says_nothing_new(session: Session, instance: Instance, read: PowerRead | None) -> bool:

@@ -33,11 +33,19 @@ class OpenLease:
     armed_ms: int  # UTC: how far every enforcer has been told
     final: bool
     remaining_micros: int = 0
+    cut: int = 0  # how often its end was brought forward
 
     def as_core(self) -> Lease:
         """As the arithmetic takes it."""
         return Lease(
-            self.id, self.seq, self.started, self.end, self.remaining_micros, 0, self.final
+            self.id,
+            self.seq,
+            self.started,
+            self.end,
+            self.remaining_micros,
+            0,
+            self.final,
+            self.cut,
         )
 
 

@@ -270,8 +270,9 @@ def _send_lease(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action
     valid_ms = min(end.utc_ms - heard.utc_ms, end.boot_ms - heard.boot_ms)
     if end.boot_id != heard.boot_id or valid_ms <= 0:
         return
-    message = {"t": "lease", "id": f"{lease.id}", "heartbeat": action.heartbeat}
-    if link.send({**message, "valid_ms": valid_ms}):
+    name = f"{lease.id}.{lease.cut}" if lease.cut else f"{lease.id}"
+    message = {"t": "lease", "id": name, "heartbeat": action.heartbeat}
+    if link.send({**message, "valid_ms": valid_ms, "alone": action.alone}):
         job.memory.note_leased(action.heartbeat)
 
 
@@ -377,6 +378,17 @@ def _power_on(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> No
         host.world.notice("warning", job.spec.name, f"the start is unclear: {error}")
 
 
+def _shorten(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action) -> None:
+    assert isinstance(action, act.Shorten)
+    _commit(host)
+    lease = job.purse.lease
+    assert lease is not None, "only an open lease can be cut"
+    end = host.world.clock.now().plus_ms(action.length_ms)
+    lease.end, lease.final, lease.cut = end, True, lease.cut + 1
+    lease.armed_ms = min(lease.armed_ms, end.utc_ms)
+    host.wake(job.purse.id)
+
+
 def _rest(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> None:
     _commit(host)
     if job.purse.lease is not None:
@@ -402,4 +414,5 @@ HANDLERS: dict[type, Callable[[LeanHost, LeanJob, Snapshot, act.Action], None]] 
     act.Finish: _finish,
     act.PowerOn: _power_on,
     act.Rest: _rest,
+    act.Shorten: _shorten,
 }
