@@ -165,6 +165,6 @@ MUTANTS: dict[str, Mutant] = {
     "forgets the disk": Mutant(forget_the_disk, frozenset({"I1"})),
     "stalls in every phase": Mutant(stall_in_every_phase, frozenset({"wrong_pause"})),
     "gives up stopping": Mutant(
-        give_up_stopping, frozenset({"liveness"}), focus={"stop_ignored": 0.8}
+        give_up_stopping, frozenset({"liveness"}), seeds=15, focus={"stop_ignored": 0.8}
     ),
 }
