@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("set_ms", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("scope", "name", name="pk_budgets"),
     )
-    for name in ("attempt", "first_seq", "collected"):
+    for name in ("attempt", "first_seq"):
         op.add_column("jobs", sa.Column(name, sa.Integer(), nullable=False, server_default="0"))
     op.add_column(
         "instances",
@@ -35,6 +35,7 @@ def upgrade() -> None:
     # The one platform there was until now, and its power-off from inside stops the meter.
     op.execute("UPDATE instances SET guest_stop = 'proven' WHERE provider = 'local'")
     op.add_column("leases", sa.Column("cut", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("jobs", sa.Column("collected", sa.Boolean(), nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("forecast_json", sa.String(), nullable=True))
     op.add_column("jobs", sa.Column("stage_since_ms", sa.Integer(), nullable=True))
 
