@@ -11,6 +11,7 @@ from costguard.core.lease import (
     is_due,
     needed_micros,
     offer_lease,
+    runway_ms,
 )
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 
@@ -46,7 +47,7 @@ def leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return ()  # found off: the next read decides why, and nothing is granted meanwhile
     grace_ms = snap.spec.runs[snap.stage].save_grace_ms
     has_timer = snap.platform.timer_min_lead_ms is not None
-    shorter = _shortening(snap, now, lease)
+    shorter = shortening(snap, now, lease)
     if shorter is not None:
         end_ms = now.utc_ms + shorter.length_ms
         return (shorter, act.ArmTimer(end_ms + grace_ms, end_ms)) if has_timer else (shorter,)
@@ -70,20 +71,20 @@ def renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
     lease, instance = snap.lease, snap.instance
     if lease is None or instance is None or snap.tariff is None or is_silent(snap, now):
         return None
+    rebooted = lease.end.boot_id != now.boot_id
+    left_ms = 0 if rebooted else ms_until(lease.end, now)
     offer = offer_lease(
         snap.tariff,
         instance.interval,
         lease,
         snap.accounts,
         now,
-        _wanted_ms(snap),
+        max(_wanted_ms(snap), left_ms),  # never less than the open one still has
         snap.latency_ms,
         shortest_ms=0,
     )
     if offer is None:
         return None
-    rebooted = lease.end.boot_id != now.boot_id
-    left_ms = 0 if rebooted else ms_until(lease.end, now)
     lead_ms = snap.platform.timer_min_lead_ms
     gain_ms = 0 if shortfall_micros(snap, now) > 0 else RENEWAL_GAIN_MS
     if offer.length_ms < left_ms + gain_ms:
@@ -98,15 +99,24 @@ def _wanted_ms(snap: Snapshot) -> int:
     return LONG_LEASE_MS if goes_alone(snap) else snap.spec.lease_ms
 
 
-def _shortening(snap: Snapshot, now: Moment, lease: Lease) -> act.Shorten | None:
-    """The lease cut to what the caps allow now, where they were lowered since it was granted."""
+def shortening(snap: Snapshot, now: Moment, lease: Lease) -> act.Shorten | None:
+    """The lease cut to what the caps allow now, where they reach less far than when it was granted.
+
+    They were lowered; or, under a long lease, the price rose or the rounding of a quantum came out
+    dearer than reserved: what spans the whole budget has nothing to draw on, and is cut instead.
+    """
     if snap.tariff is None or snap.instance is None:
         return None
     interval, latency_ms = snap.instance.interval, snap.latency_ms
+    left_ms = ms_until(lease.end, now)
     length_ms = affordable_ms(snap.tariff, interval, lease, snap.accounts, now, latency_ms)
-    if length_ms >= ms_until(lease.end, now):
-        return None
-    return act.Shorten(length_ms)
+    if (
+        elapsed_ms(lease.started, lease.end) > snap.spec.lease_ms
+        and shortfall_micros(snap, now) > 0
+    ):
+        reach_ms = runway_ms(snap.tariff, interval, lease, snap.accounts, now, left_ms, latency_ms)
+        length_ms = min(length_ms, max(reach_ms or 0, 0))
+    return act.Shorten(length_ms) if length_ms < left_ms else None
 
 
 def shortfall_micros(snap: Snapshot, now: Moment) -> int:

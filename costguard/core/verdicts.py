@@ -5,7 +5,7 @@ from __future__ import annotations
 from costguard.core.gate import judge_gate
 from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
 from costguard.core.lease import Lease, has_ended, is_due
-from costguard.core.leasing import is_silent, renewal, save_lead_ms, shortfall_micros
+from costguard.core.leasing import is_silent, renewal, save_lead_ms, shortening, shortfall_micros
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, off_run
 from costguard.core.snapshot import Snapshot, Verdict
@@ -102,6 +102,8 @@ def _judge_lease(snap: Snapshot, now: Moment) -> Verdict | None:
     if left_ms > save_lead_ms(snap):
         if shortfall_micros(snap, now) <= 0 or renewal(snap, now) is not None:
             return None
+        if shortening(snap, now, lease) is not None:
+            return None  # a long lease is cut, and the run goes on
         text = "at the new price the lease does not fit the budget"
         return Verdict("budget", text, {"accounts": account_lines(snap)})
     return _why_it_runs_out(snap, now, lease, end)

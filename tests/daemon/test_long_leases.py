@@ -191,3 +191,34 @@ def test_a_lease_that_a_person_has_named_is_never_longer(world: World) -> None:
     world.start_training(spec_of(yuan=30))
     world.run(30)
     assert lease_length_ms(world) <= 20_000
+
+
+@pytest.mark.parametrize("quantum_s", [7, 60, 300])
+def test_rounding_never_ends_a_run_under_a_long_lease(
+    quantum_s: int, make_world: Callable[..., World]
+) -> None:
+    """A quantum that comes out dearer than was reserved cuts the lease's end, not the run."""
+    world = make_world(quantum_s=quantum_s)
+    world.set_script(steps=400)
+    machine = world.start_training(long_spec(yuan=8))
+    world.until_final(within_s=500)
+    assert world.job().pause_reason == "finished"
+    assert world.cloud.machine_micros(machine) <= 8 * YUAN
+    world.assert_books()
+
+
+def test_a_price_rise_under_a_long_lease_cuts_it(world: World) -> None:
+    """Everything is reserved already: at the new price it reaches less far, and no further."""
+    world.set_script(steps=5_000)
+    machine = world.start_training(long_spec(yuan=10))
+    world.run(100)
+    world.cloud.set_price(72 * YUAN)
+    world.run(5)
+    lease = world.lease
+    assert lease is not None
+    assert world.job().pause_reason is None
+    assert lease.end_utc_ms - world.clock.true_ms < 460_000
+    world.until_final(within_s=600)
+    assert world.job().pause_reason == "budget"
+    assert world.cloud.machine_micros(machine) <= 10 * YUAN
+    world.assert_books()
