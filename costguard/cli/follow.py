@@ -111,6 +111,7 @@ class Story:
 
     screen: Screen
     _last_state: tuple[object, ...] = ()
+    _last_stage: object = None
     _last_tenth: int = -1
     _last_step: object = None
     _breach_told: bool = False
@@ -125,6 +126,8 @@ class Story:
         if state != self._last_state:
             self._last_state = state
             news.append(News(_state_line(*state)))
+        if row.get("stage") != self._last_stage:  # its steps are counted anew
+            self._last_stage, self._last_tenth, self._last_step = row.get("stage"), -1, None
         tenth = self._tenth(row)
         last = row.get("step") == row.get("total_steps") and row.get("step") != self._last_step
         if row.get("step") is not None and (tenth > self._last_tenth or last):

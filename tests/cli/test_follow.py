@@ -88,6 +88,20 @@ def told(text: str) -> list[str]:
     return [line[10:] for line in text.splitlines()]
 
 
+def test_the_steps_of_each_stage_are_told(docs: SimpleNamespace) -> None:
+    """The second stage begins at its own step 1, below what the first had reached."""
+    rows = [docs.job(stage=0, step=step, total_steps=20) for step in (1, 20)]
+    rows += [docs.job(stage=1, step=step, total_steps=80) for step in (1, 40, 80)]
+    script = Script(
+        *[(row, []) for row in rows],
+        (docs.ended(stage=1, step=80, total_steps=80), []),
+        document=docs.status,
+    )
+    _final, text = watch(script)
+    steps = [line.split("  ")[0] for line in told(text) if line.startswith("step")]
+    assert steps == ["step 1/20", "step 20/20", "step 1/80", "step 40/80", "step 80/80"]
+
+
 def test_piped_each_change_is_one_line(story: Script) -> None:
     """States, phases of the set-up, tenths of the training and events; no step by step flood."""
     final, text = watch(story)
