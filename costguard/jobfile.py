@@ -134,7 +134,8 @@ class _Artifacts(_Table):
 class _Advanced(_Table):
     """What a night does not need and a test does."""
 
-    lease: DurationMs | None = None  # given: never a longer one
+    lease: DurationMs = LEASE_MS
+    long_leases: bool = False  # a sleeping laptop ends no run; see the README on what is open
     save_grace: DurationMs = 60_000
     telemetry_window: DurationMs = 5_000
 
@@ -183,8 +184,8 @@ def load_job(
         stages=stages,
         guards=_limits(table.guards),
         pull_to=str(file.path.parent / Path(table.artifacts.pull_to).expanduser()),
-        lease_ms=table.advanced.lease or LEASE_MS,
-        long_leases=table.advanced.lease is None,
+        lease_ms=table.advanced.lease,
+        long_leases=table.advanced.long_leases,
         telemetry_window_ms=table.advanced.telemetry_window,
         source=str(file.path),
     )

@@ -87,7 +87,7 @@ class JobSpec:
     guards: GuardLimits = field(default_factory=GuardLimits)
     pull_to: str = "artifacts"
     lease_ms: int = 900_000
-    long_leases: bool = True  # where an agent is proven, a lease may span the budget
+    long_leases: bool = False  # where an agent is proven, a lease may span the budget
     telemetry_window_ms: int = 5_000
     source: str = ""  # the job file it came from, for messages
 
