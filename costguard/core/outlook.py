@@ -22,7 +22,7 @@ def outlook(snap: Snapshot, now: Moment) -> Forecast | None:
     facts, instance, tariff = snap.training, snap.instance, snap.tariff
     if instance is None or tariff is None or not facts.is_alive or not facts.steps:
         return None
-    found, total, done = pace(facts.steps), facts.total_steps, facts.steps[-1].step
+    found, total, done = pace(facts.steps, facts.began), facts.total_steps, facts.steps[-1].step
     later_steps = None if total is None else _later_steps(snap, total)
     if found is None or total is None or later_steps is None:
         return None

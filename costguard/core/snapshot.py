@@ -121,6 +121,7 @@ class TrainingFacts:
     phase: str | None = None
     phase_since_ms: int | None = None
     steps: tuple[Step, ...] = ()
+    began: Step | None = None  # the first step of this run, which `steps` may no longer hold
     first_losses: tuple[float, ...] = ()
     best_loss: float | None = None
     windows: tuple[Window, ...] = ()

@@ -42,6 +42,7 @@ def _started(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Tr
         phase_inferred=False,
         signs=Signs(),
         adapter_at_ms=None,
+        began=None,
     )
 
 
@@ -72,8 +73,10 @@ def _progress(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> T
     first = facts.first_losses
     if loss is not None and len(first) < FIRST_LOSSES_KEPT:
         first = (*first, loss)
-    steps = (*facts.steps, Step(step, at_ms, loss))[-STEPS_KEPT:]
-    return replace(facts, steps=steps, first_losses=first, best_loss=best)
+    here = Step(step, at_ms, loss)
+    steps = (*facts.steps, here)[-STEPS_KEPT:]
+    began = facts.began or here
+    return replace(facts, steps=steps, began=began, first_losses=first, best_loss=best)
 
 
 def _has_loss(message: Mapping[str, Any]) -> bool:

@@ -49,7 +49,7 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
         "quantum_s": tariff.quantum_s,
         "worst_case_yuan": yuan_text(spec.cap_micros),
         "enforcers": _enforcers(provider.facts),
-        "lines": _bounds(provider.facts, tariff, now.utc_ms),
+        "lines": _bounds(provider.facts, tariff, now.utc_ms) + _assumed(spec, provider.facts),
     }
 
 
@@ -138,6 +138,14 @@ def _enforcers(facts: ProviderFacts) -> list[str]:
     if facts.in_guest_stop is not None:
         found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
     return found
+
+
+def _assumed(spec: JobSpec, facts: ProviderFacts) -> list[str]:
+    """What a long lease trusts beyond what a short one does: that the price stays."""
+    if not spec.long_leases or not facts.in_guest_stop_proven:
+        return []
+    what = "a price raised while this machine sleeps is counted only once it is awake"
+    return [f"long leases: {what}; until then it can carry the job past its cap"]
 
 
 def _bounds(facts: ProviderFacts, tariff: Tariff, now_ms: int) -> list[str]:

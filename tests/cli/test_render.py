@@ -121,6 +121,14 @@ def test_the_csv_has_the_documents_own_figures(docs: SimpleNamespace) -> None:
     assert second.startswith("客服模型微调第二轮用更长的名字,")
 
 
+def test_the_csv_has_no_cell_that_a_spreadsheet_runs(docs: SimpleNamespace) -> None:
+    """What a platform calls its card is text; a sum below zero stays a figure."""
+    document = docs.report()
+    row = document["rows"][0] | {"gpu": "=cmd|' /C calc'!A0", "subtotal_yuan": "-0.50"}
+    line = report_csv(document | {"rows": [row]}).splitlines()[1]
+    assert line.endswith(",'=cmd|' /C calc'!A0,0.163100,15.00,-0.50")
+
+
 def test_an_empty_report(docs: SimpleNamespace) -> None:
     """Nothing spent is said; the CSV still has its heading."""
     empty = docs.report() | {"rows": []}

@@ -32,6 +32,18 @@ def test_what_is_left_is_reckoned_from_the_pace() -> None:
     assert (found.fit, found.bites_at_step) == (Fit.FITS, None)
 
 
+def test_the_pauses_of_a_long_run_count_from_its_beginning() -> None:
+    """Steps that the window no longer holds took longer than their pace: evaluations and saves."""
+    late = tuple(replace(each, step=each.step + 500) for each in SNAP.training.steps)
+    facts = replace(SNAP.training, steps=late, total_steps=late[-1].step + 100)
+    early = Step(late[0].step - 10, late[0].at_ms - 40_000, 1.0)
+    without = outlook(replace(SNAP, training=facts), NOW)
+    paused = outlook(replace(SNAP, training=replace(facts, began=early)), NOW)
+    assert without is not None
+    assert paused is not None
+    assert paused.time_ms.likely > without.time_ms.likely
+
+
 def test_later_stages_are_taken_to_run_at_this_ones_pace() -> None:
     """For as many steps as their samples ask for, each rounded up."""
     found = outlook(with_stages(100, 250, 33), NOW)

@@ -154,6 +154,15 @@ def test_the_agents_clock_never_runs_backwards() -> None:
     assert facts_of(*late).agent_now_ms == 900
 
 
+def test_the_first_step_of_a_run_outlives_the_window() -> None:
+    """A long run's early pauses still count in its forecast; a new start begins anew."""
+    many = [{**step(1.0, n), "boot_ms": n} for n in range(1, STEPS_KEPT + 50)]
+    facts = facts_of(*many)
+    assert facts.began is not None
+    assert (facts.began.step, facts.steps[0].step) == (1, 50)
+    assert fold(facts, {"t": "started", "boot_ms": 9_999}).began is None
+
+
 def test_a_phase_counts_from_when_it_began() -> None:
     """Saying it again starts nothing anew, and no word is no phase."""
     train = {"t": "phase", "phase": "train"}

@@ -52,6 +52,14 @@ def test_while_it_prepares_the_lease_is_a_short_one(world: World) -> None:
     assert lease_length_ms(world) <= 20_000
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_a_long_lease_trusts_is_printed_before_it_is_taken(world: World, wanted: bool) -> None:
+    """I3: the bound says what it assumes, here that the price stays while nobody is awake."""
+    spec = replace(long_spec(), long_leases=wanted)
+    lines = world.commands.quote({"spec": spec.to_json()})["lines"]
+    assert any("a price raised" in line for line in lines) is wanted
+
+
 @pytest.mark.parametrize(
     "prepare",
     [
