@@ -24,7 +24,10 @@ class Notifier(Protocol):
     """Where loud words go beside the database, which may be the very thing that has failed."""
 
     def __call__(self, level: str, job: str, text: str) -> None:
-        """Say `text` at `level` (`info`, `warning`, `alarm`) about `job`."""
+        """Say `text` at `level` (`info`, `warning`, `alarm`) about `job`.
+
+        Never raises and never waits on a network: it is called where a stop call comes next.
+        """
         ...
 
 

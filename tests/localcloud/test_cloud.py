@@ -292,6 +292,7 @@ def test_slow_transition_comes_to_its_end(world: CloudWorld) -> None:
     instance_id = world.create()
     world.faults.merge({"slow_stop_s": Decimal("0.05")})
     world.stop(instance_id)
+    assert world.faults.as_json()["slow_stop_s"]["hits"] == 1
 
 
 def test_timer_turns_off_at_its_time_and_never_before(world: CloudWorld) -> None:
