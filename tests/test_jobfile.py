@@ -231,6 +231,13 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
         ),
         ("quantization_bit", 'engine = "trianer"\nx', "'trianer' is none of", "engine", "trainer"),
         ("quantization_bit", 'output_dir = "../o"\nx', "inside the job's own", "output_dir", ""),
+        (
+            'keep_for = "7d"',
+            'after_finish = "release"',
+            "the disk stays",
+            "[instance] after_finish",
+            "costguard release",
+        ),
         ("[job]", "[job", "not TOML", "line 2", "[name]"),
         ("[instance]", "", "unknown key `provider`", "[job]", "under [instance]"),
     ],
