@@ -87,16 +87,6 @@ def client_key_path() -> Path:
     return home() / "client_key"
 
 
-def localcloud_dir() -> Path:
-    """Where the embedded rental platform keeps its own state."""
-    return home() / "localcloud"
-
-
-def jobs_dir() -> Path:
-    """Files of single jobs, a folder each."""
-    return home() / "jobs"
-
-
 def socket_path() -> Path:
     """The daemon's command socket, in a short private directory elsewhere if the home is too deep.
 

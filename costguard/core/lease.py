@@ -243,8 +243,3 @@ def is_due(lease: Lease, now: Moment) -> bool:
 def has_ended(lease: Lease, now: Moment) -> bool:
     """Whether the lease's end has passed by either clock."""
     return has_passed(lease.end, now)
-
-
-def worst_case_micros(account: Account) -> int:
-    """The most this scope can still come to if every machine of ours burned down now."""
-    return account.committed_micros

@@ -172,7 +172,7 @@ class Actor:
         except ProviderError as error:
             self.context.notify("warning", self.snap.spec.name, f"timer not re-armed: {error}")
             return
-        if not is_armed(back, action.timer_at_ms):
+        if not is_armed(back, action.timer_at_ms, self.provider.facts.timer_step_ms):
             text = f"the stop timer reads back {back}, not {action.timer_at_ms}"
             self.context.notify("warning", self.snap.spec.name, text)
             return

@@ -47,7 +47,6 @@ class Loop:
         self._lock = threading.Lock()
         self._event = threading.Event()
         self._stopping = False
-        self.passes_done = 0
 
     def wake(self, job_id: int | None = None) -> None:
         """Have one job's pass run now; None looks for new jobs as well."""
@@ -139,5 +138,4 @@ class Loop:
             with self._lock:
                 self._busy.discard(job_id)
                 self._due[job_id] = self._context.clock.now().plus_ms(next_ms)
-                self.passes_done += 1
             self._event.set()

@@ -89,16 +89,6 @@ class JobPasses:
         """How far the upload has come, for the screen."""
         return None if self._memory is None else self._memory.upload
 
-    @property
-    def last_window(self) -> tuple[int | None, int | None]:
-        """GPU percent, and milliseconds since the agent was heard; None where unknown."""
-        memory = self._memory
-        if memory is None or memory.link_facts.heard is None:
-            return None, None
-        windows = memory.training.windows
-        gpu = windows[-1].gpu_percent_max if windows else None
-        return gpu, elapsed_ms(memory.link_facts.heard, self.context.clock.now())
-
     # ------------------------------------------------------------------ load
 
     def _open(self, now: Moment) -> tuple[JobMemory, Provider]:

@@ -107,9 +107,13 @@ def guest_stop_of(facts: ProviderFacts) -> str:
     return "proven" if facts.in_guest_stop_proven else "unproven"
 
 
-def is_armed(back_ms: int | None, wanted_ms: int) -> bool:
-    """Whether the time that a platform's timer reads back is the one that was asked for."""
-    return back_ms is not None and abs(back_ms - wanted_ms) <= TIMER_SLACK_MS
+def is_armed(back_ms: int | None, wanted_ms: int, step_ms: int) -> bool:
+    """Whether a platform's timer reads back the time asked for, at most its own step earlier.
+
+    Earlier ends a run too soon, which costs nothing; later would let it run past what is reserved.
+    """
+    early_ms = max(step_ms, TIMER_SLACK_MS)
+    return back_ms is not None and wanted_ms - early_ms <= back_ms <= wanted_ms + TIMER_SLACK_MS
 
 
 def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
@@ -126,7 +130,9 @@ def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
         intent.state, intent.closed_ms, intent.detail = "done", now.utc_ms, view.id
         lease = open_lease(session, actor.job_id)
         grace_ms = actor.snap.spec.runs[actor.snap.stage].save_grace_ms
-        if lease is not None and is_armed(view.read.timer_at_ms, lease.end_utc_ms + grace_ms):
+        wanted_ms = 0 if lease is None else lease.end_utc_ms + grace_ms
+        step_ms = actor.provider.facts.timer_step_ms
+        if lease is not None and is_armed(view.read.timer_at_ms, wanted_ms, step_ms):
             lease.armed_end_utc_ms = lease.end_utc_ms
         add_event(session, actor.job_id, now.utc_ms, "rented", f"rented {view.gpu}: {view.id}")
     actor.memory.read_at = None  # read it at once

@@ -38,7 +38,6 @@ FORECAST_KEYS = (
     "forecast_high_yuan",
     "bites_at_step",
 )
-LIVE_STATES = ("training", "saving", "preparing", "provisioning", "pausing")
 
 
 def status_document(

@@ -90,11 +90,6 @@ class Machine:
         """Whether its meter runs."""
         return bool(self.runs) and self.runs[-1].ended_ms is None
 
-    @property
-    def stopped_ms(self) -> int | None:
-        """When its meter stopped last; None while it runs or never ran."""
-        return self.runs[-1].ended_ms if self.runs else None
-
     def running_micros(self, now_ms: int) -> int:
         """What its running has cost so far."""
         if not self.is_charged:

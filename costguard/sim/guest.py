@@ -34,7 +34,6 @@ class Guest:
         self.leases = Leases()
         self.launched_ms: int | None = None
         self.exited_ms: int | None = None
-        self.heard_trouble = False  # its telemetry was disturbed at some time
         self._grace_ms = int(float(spec["save_grace_s"]) * 1_000)
         self._window_ms = int(float(spec["telemetry"]["window_s"]) * 1_000)
         self._powers_off = spec["in_guest_stop"] is not None
@@ -168,7 +167,6 @@ class Guest:
         """One telemetry window, unless sampling has a gap; now and then with nonsense in it."""
         if self.faults.comes("telemetry_gap", self._window_ms):
             self._gap_until_ms = at_ms + self.faults.between(60, 3_600) * 1_000
-            self.heard_trouble = True
         if at_ms < self._gap_until_ms:
             return
         training = self.is_training
@@ -183,7 +181,7 @@ class Guest:
         if self._frozen is not None:
             fields = self._frozen
         elif self.faults.comes("telemetry_frozen", self._window_ms):
-            self._frozen, self.heard_trouble = fields, True
+            self._frozen = fields
         state = {"window_s": self._window_ms / 1_000, "nvml": {"state": "ok"}}
         self._tell("gpu", {**state, **fields}, at_ms)
 

@@ -1,7 +1,7 @@
 """The verdict on every tick, by the platform's own figures: what must never happen, and did it.
 
-What no enforcer could have prevented is told from what one should have: the first must be booked
-as overrun and alarmed, the second is a violation.
+What no enforcer could have prevented is told from what one should have: the first is counted as
+excused, the second is a violation.
 """
 
 from __future__ import annotations
@@ -95,7 +95,6 @@ class Track:
     limit_micros: int = 0  # the largest cap under which anything was granted
     extra_micros: int = 0  # what a price rise in mid-run may have added
     judged_reason: bool = False
-    alarmed_ms: int = -1
     worst_micros: int = 0
 
 
@@ -155,13 +154,6 @@ class Judge:
             orders = {order.spec.name: order for order in self.world.scenario.orders}
             found = self.tracks[job.id] = Track(orders.get(job.name))
         return found
-
-    def noticed(self, level: str, name: str) -> None:
-        """A notice went out, whether or not it arrived."""
-        if level == "alarm":
-            for track in self.tracks.values():
-                if track.order is not None and track.order.spec.name == name:
-                    track.alarmed_ms = self.world.clock.true_ms
 
     # ------------------------------------------------------------------ at each call
 

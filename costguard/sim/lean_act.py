@@ -99,7 +99,9 @@ def _arm_timer(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action)
     except ProviderError:
         return
     lease = job.purse.lease
-    if lease is not None and is_armed(back, action.timer_at_ms):
+    if lease is not None and is_armed(
+        back, action.timer_at_ms, host.world.provider.facts.timer_step_ms
+    ):
         _commit(host)
         if lease.end.utc_ms >= action.end_ms:
             lease.armed_ms = lease.end.utc_ms
@@ -146,7 +148,9 @@ def _adopt(host: LeanHost, job: LeanJob, view: InstanceView) -> None:
     job.intents = frozenset()
     lease = job.purse.lease
     grace_ms = job.spec.runs[0].save_grace_ms
-    if lease is not None and is_armed(view.read.timer_at_ms, lease.end.utc_ms + grace_ms):
+    wanted_ms = 0 if lease is None else lease.end.utc_ms + grace_ms
+    step_ms = host.world.provider.facts.timer_step_ms
+    if lease is not None and is_armed(view.read.timer_at_ms, wanted_ms, step_ms):
         lease.armed_ms = lease.end.utc_ms
     job.memory.read_at = None
     host.world.point("after a commit")

@@ -203,7 +203,6 @@ class World:
         """The notifier: what it is told may get lost on the way."""
         lost = self.faults.hits("notice_lost")
         self.trace(f"{'lost ' if lost else ''}{level} {job}: {text}")
-        self.judge.noticed(level, job)
         if "a pass failed" in text and "StoreUnavailable" not in text:
             self.judge.violate("crash", job, text)
 

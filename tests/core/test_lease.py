@@ -18,7 +18,6 @@ from costguard.core.lease import (
     offer_lease,
     paid_left_ms,
     runway_ms,
-    worst_case_micros,
 )
 from costguard.core.moment import Moment
 from costguard.core.tariff import Discount, PriceChange, Tariff, running_micros
@@ -241,11 +240,6 @@ def test_what_is_needed_never_falls_below_nothing() -> None:
     hourly = Tariff(15 * YUAN, 3600)
     interval = Interval(1, NOW.utc_ms - 60_000, 30 * YUAN)
     assert needed_micros(hourly, interval, NOW, 60_000, L_MS) == 0
-
-
-def test_the_worst_case_is_what_is_spent_promised_and_held() -> None:
-    """If every machine burned down now."""
-    assert worst_case_micros(account(99, posted=1, pending=20, hold=300)) == 321 * YUAN
 
 
 def test_an_end_of_another_boot_counts_by_the_wall_clock() -> None:

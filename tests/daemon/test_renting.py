@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from costguard.daemon.rent import is_armed
 from costguard.errors import UserError
 from costguard.providers.base import AuthRefused, Refused
 from tests.daemon.world import FINAL, LEASE_MS, YUAN, spec_of
@@ -289,3 +290,22 @@ def test_a_create_that_is_off_again_before_it_was_seen_is_charged(world: World) 
     assert world.job().state in FINAL
     assert world.posted() > 0
     world.assert_books()
+
+
+@pytest.mark.parametrize(
+    ("back_ms", "step_ms", "armed"),
+    [
+        (600_000, 1_000, True),
+        (599_000, 1_000, True),
+        (598_999, 1_000, False),
+        (540_001, 60_000, True),  # EventBridge keeps whole minutes, rounded down
+        (539_999, 60_000, False),
+        (601_001, 60_000, False),  # later than what is reserved
+        (None, 60_000, False),
+    ],
+)
+def test_a_timer_is_armed_at_most_its_own_step_early(
+    back_ms: int | None, step_ms: int, armed: bool
+) -> None:
+    """Else a platform that keeps whole minutes would never have an armed lease."""
+    assert is_armed(back_ms, 600_000, step_ms) is armed
