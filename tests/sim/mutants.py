@@ -91,7 +91,7 @@ def take_off_for_free(patch: pytest.MonkeyPatch) -> None:
 def renew_before_the_timer_is_read_back(patch: pytest.MonkeyPatch) -> None:
     """The agent is granted what is reserved, whatever the platform's timer reads back."""
     for module in (rent, act, lean_act):
-        patch.setattr(module, "is_armed", lambda back_ms, wanted_ms: True)
+        patch.setattr(module, "is_armed", lambda *_: True)
 
 
 def count_a_reservation_twice(patch: pytest.MonkeyPatch) -> None:
