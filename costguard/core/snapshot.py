@@ -28,6 +28,7 @@ class Platform:
     timer_lateness_ms: int
     in_guest_stop_proven: bool = False  # a power-off from inside is known to stop the meter
     timer_is_fixed: bool = False  # a deadline can be set at create, and never again
+    seen_late_ms: int = 0  # how much later than it came the end of rent may be charged to
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +183,11 @@ class Snapshot:
 
     @property
     def latency_ms(self) -> int:
-        """L: the longest time from "stop" to "meter stopped"."""
+        """L: the longest time from "stop" to "meter stopped", as the books will have it."""
         run = self.spec.runs[self.stage]
         platform = self.platform
-        return run.save_grace_ms + platform.stop_latency_ms + platform.timer_lateness_ms
+        stop_ms = platform.stop_latency_ms + platform.timer_lateness_ms
+        return run.save_grace_ms + stop_ms + platform.seen_late_ms
 
     @property
     def has_next_stage(self) -> bool:

@@ -229,6 +229,7 @@ def platform_of(facts: ProviderFacts) -> Platform:
         timer_lateness_ms=facts.timer_lateness_ms,
         in_guest_stop_proven=facts.in_guest_stop_proven,
         timer_is_fixed=facts.timer_is_fixed,
+        seen_late_ms=facts.seen_late_ms,
     )
 
 

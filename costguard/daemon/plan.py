@@ -54,9 +54,9 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
 
 
 def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
-    """L in milliseconds: the longest time from "stop" to "meter stopped"."""
+    """L in milliseconds: the longest time from "stop" to "meter stopped", as the books have it."""
     grace_ms = max(run.save_grace_ms for run in spec.runs)
-    return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms
+    return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms + facts.seen_late_ms
 
 
 def _tariff(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> Tariff:

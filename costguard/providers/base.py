@@ -185,7 +185,8 @@ class ProviderFacts:
     a resume. `can_stop` is False where nobody but a person can stop the meter. Where the platform
     charges in another currency, `yuan_per_unit_micros` is the rate that prices here were made
     with, and it belongs into the books. `release_after_off_days`: off for so long, an instance
-    is deleted by the platform, disk and all.
+    is deleted by the platform, disk and all. `tells_meter_end`: its answers say when rent ended;
+    elsewhere it is charged up to the first answer that shows it off, a poll later (`seen_late_ms`).
     """
 
     name: str
@@ -208,11 +209,17 @@ class ProviderFacts:
     tells_balance: bool = True
     tells_bill: bool = True
     tells_stock: bool = True
+    tells_meter_end: bool = False
     tells_prices: bool = True  # of what could be rented; False: they are copied into the config
     release_after_off_days: int | None = None
     currency: str = "CNY"
     yuan_per_unit_micros: int = 1_000_000
     console_url: str = ""
+
+    @property
+    def seen_late_ms(self) -> int:
+        """How long after the meter's end an answer may be the first that can show it off."""
+        return 0 if self.tells_meter_end else self.poll_interval_ms + self.cache_age_ms
 
     @property
     def timer_kind(self) -> TimerKind:

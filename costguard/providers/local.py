@@ -82,6 +82,7 @@ class LocalProvider:
             arms_timer_at_create=True,
             in_guest_stop=("localcloud-power-off",),
             in_guest_stop_proven=True,
+            tells_meter_end=True,
         )
 
     @classmethod

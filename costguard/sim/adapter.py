@@ -55,11 +55,9 @@ class SimProvider:
         faults: Faults,
         facts: ProviderFacts,
         elapse: Callable[[int], None],
-        *,
-        tells_charges: bool,
     ) -> None:
         self.cloud, self.faults, self.facts = cloud, faults, facts
-        self._elapse, self._tells_charges = elapse, tells_charges
+        self._elapse = elapse
         self.call_ms = 0
         self.on_call: Callable[[str, str, int | None], None] = lambda route, target, timer_ms: None
         self.on_done: Callable[[str], None] = lambda route: None
@@ -220,7 +218,7 @@ class SimProvider:
         if as_of_ms is not None:
             state = next((s for s in reversed(machine.history) if s[0] <= as_of_ms), state)
         _, power, charging, since_ms, until_ms, timer_ms, boots = state
-        tells = self._tells_charges
+        tells = self.facts.tells_meter_end
         read = PowerRead(
             power=POWERS[power],
             begun=now,

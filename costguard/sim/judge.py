@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MS_PER_S = 1_000
 HOUR_MS = 3_600_000
+SLOWEST_POLL_MS = 60_000  # of a job that has ended
+CALLS_MS = 30_000  # what other jobs' calls may take, time-outs among them
 GUARD_REASONS = ("idle", "stalled", "diverged", "failed")
 # Troubles after which a budget or blind verdict on a healthy run may be right.
 EXCUSES_BLIND = (
@@ -134,6 +136,8 @@ class Judge:
         self._reads: dict[str, int] = {}
         self._final: set[int] = set()
         self._listed_ms: dict[str, int] = {}
+        self._known_ms: dict[str, int] = {}  # since when a machine is in the books
+        self._asked_ms: dict[tuple[str, str], int] = {}  # (read or stop, machine): the last call
         self._quiet: set[int] = set()  # jobs with which nothing costs anything for now
 
     # ------------------------------------------------------------------ telling
@@ -159,6 +163,8 @@ class Judge:
 
     def on_call(self, route: str, target: str, timer_ms: int | None) -> None:
         """Strangers are never touched (section 3); nothing runs without a lease (I2)."""
+        if route in ("read", "stop"):
+            self._asked_ms[route, target] = self.world.clock.true_ms
         if route in ("stop", "start", "release", "arm_timer"):
             machine = self.world.cloud.by_id.get(target)
             if machine is not None and not machine.tag.startswith(self.world.tag_prefix):
@@ -240,6 +246,12 @@ class Judge:
         """I4: a reservation is settled only once the meter has stopped."""
         self._check_off(job, "settled")
 
+    def on_overrun(self, job: JobBooks, alarmed_micros: int) -> None:
+        """What no lease covered is alarmed in the commit that books it."""
+        if alarmed_micros < job.overrun_micros:
+            what = f"{alarmed_micros} of {job.overrun_micros} micro-yuan of overrun are alarmed"
+            self.violate("alarm", job.name, what)
+
     def on_final(self, job: JobBooks) -> None:
         """I4: a final state is shown only once the meter has stopped."""
         if job.id not in self._final:
@@ -282,14 +294,45 @@ class Judge:
                     what = f"{job.overrun_micros} micro-yuan that nothing had reserved"
                     self.violate("I2", job.name, what)
                 self._check_reason(job)
+        self._check_prompt(jobs)
         if self._reads:
             if recorded:
                 self._check_books(jobs)
             self._reads.clear()
 
+    def _check_prompt(self, jobs: Sequence[JobBooks]) -> None:
+        """A daemon that is well asks after what is charged each poll, and soon stops a duplicate.
+
+        What a true answer shows is in the books by then (`_check_books`), and what of it no lease
+        covers is alarmed in the same commit (`on_overrun`): so within a poll of being there.
+        """
+        now_ms, well_ms = self.world.clock.true_ms, self.world.well_since_ms
+        poll_ms = self.world.poll_ms
+        if now_ms - well_ms <= 2 * poll_ms:
+            return
+        released = {name for job in jobs if job.state == "released" for name in job.machines}
+        known = {name for job in jobs for name in job.machines} - released
+        for machine in self.world.cloud.machines:
+            if not machine.is_charged:
+                continue
+            if machine.id in known:
+                known_ms = self._known_ms.setdefault(machine.id, now_ms)
+                since_ms = max(well_ms, known_ms, machine.runs[-1].started_ms)
+                self._check_asked("read", machine, since_ms, max(poll_ms, SLOWEST_POLL_MS))
+            if machine.is_twin and machine.id in self._listed_ms:
+                since_ms = max(well_ms, self._listed_ms[machine.id])
+                self._check_asked("stop", machine, since_ms, 2 * poll_ms)
+
+    def _check_asked(self, route: str, machine: Machine, since_ms: int, within_ms: int) -> None:
+        """It was asked for within so long of when it was due, or since."""
+        asked_ms = max(since_ms, self._asked_ms.get((route, machine.id), 0))
+        late_ms = self.world.clock.true_ms - asked_ms - within_ms
+        if late_ms > CALLS_MS:
+            self.violate("prompt", machine.id, f"no {route} call, late by {late_ms} ms")
+
     def _is_covered_always(self) -> bool:
         """Whether nothing can run or be booked beyond what is reserved: no faults, no guessing."""
-        return self.world.faults.mood == "calm" and self.world.scenario.tells_charges
+        return self.world.faults.mood == "calm"
 
     def stir(self) -> None:
         """Something has happened to a machine."""
@@ -453,7 +496,9 @@ class Judge:
 
     def _books_are_exact(self) -> bool:
         counts = self.world.faults.counts
-        return self.world.scenario.tells_charges and not any(kind in counts for kind in BLURS)
+        return self.world.scenario.facts.tells_meter_end and not any(
+            kind in counts for kind in BLURS
+        )
 
     def _check_exact(self, machine: Machine) -> None:
         """I3: every metered second charged exactly once."""

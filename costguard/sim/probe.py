@@ -56,6 +56,7 @@ def _scenario(quantum_s: int, poll_s: int, start_ms: int) -> Scenario:
         arms_timer_at_create=True,
         in_guest_stop=("power-off",),
         in_guest_stop_proven=True,
+        tells_meter_end=True,
     )
     spec = JobSpec(
         name="job-1",
@@ -73,7 +74,6 @@ def _scenario(quantum_s: int, poll_s: int, start_ms: int) -> Scenario:
         start_ms=start_ms,
         stop_ms=10_000,
         call_ms=50,
-        tells_charges=True,
         orders=(Order(0, spec, script),),
         acts=(),
         length_ms=7 * HOUR_MS,

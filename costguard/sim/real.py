@@ -52,6 +52,10 @@ select j.id, j.name, j.project, j.state, j.pause_reason, j.cap_micros, j.hold_mi
 from jobs j order by j.id
 """
 NEW_ENTRIES = "select id, kind, job_id, amount_micros, covered_micros from ledger where id > ?"
+ALARMED = """
+select coalesce(sum(json_extract(data_json, '$.micros')), 0) from events
+ where job_id = ? and kind = 'overrun'
+"""
 POSTED = """
 select coalesce(sum(l.amount_micros), 0) from ledger l
  join power_intervals p on p.id = l.interval_id join instances i on i.id = p.instance_id
@@ -231,6 +235,9 @@ class RealHost:
                 judge.on_grant(by_id[job_id], self.books())
             elif kind == "settle":
                 judge.on_settle(by_id[job_id])
+            elif kind == "charge" and covered < amount:
+                alarmed = self._eye.execute(ALARMED, (job_id,)).fetchone()[0]
+                judge.on_overrun(by_id[job_id], alarmed)
         for job in by_id.values():
             if job.state in FINAL:
                 judge.on_final(job)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costguard.core.spec import InstanceWish, JobSpec, Run
@@ -50,7 +50,6 @@ class Scenario:
     start_ms: int
     stop_ms: int
     call_ms: int
-    tells_charges: bool
     orders: tuple[Order, ...]
     acts: tuple[Act, ...]
     caps: Caps = field(default_factory=Caps)
@@ -82,13 +81,13 @@ def draw(
     if not calm and rng.random() < 0.3:
         total = sum(order.spec.cap_micros for order in orders)
         caps = Caps(month_micros=total * rng.randint(40, 100) // 100)
+    start_ms, call_ms = rng.randint(1_000, 90_000), rng.choice((0, 50, 300))
     return Scenario(
-        facts=facts,
+        facts=replace(facts, tells_meter_end=rng.random() < 0.7),
         prices=prices,
-        start_ms=rng.randint(1_000, 90_000),
+        start_ms=start_ms,
         stop_ms=stop_ms,
-        call_ms=rng.choice((0, 50, 300)),
-        tells_charges=rng.random() < 0.7,
+        call_ms=call_ms,
         orders=orders,
         acts=tuple(sorted(acts, key=lambda act: (act.at_ms, act.job, act.do))),
         caps=caps,

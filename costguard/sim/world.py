@@ -99,9 +99,7 @@ class World:
         self.tag_prefix = f"costguard-{INSTALLATION}-"
         self.cloud = Cloud(self.clock, faults, scenario.prices, scenario.start_ms, scenario.stop_ms)
         self.line = Line(self.cloud, faults, self._script_of)
-        self.provider = SimProvider(
-            self.cloud, faults, scenario.facts, self.elapse, tells_charges=scenario.tells_charges
-        )
+        self.provider = SimProvider(self.cloud, faults, scenario.facts, self.elapse)
         self.provider.call_ms = scenario.call_ms
         self.judge = Judge(self, seed)
         self.ticks = 0
@@ -180,7 +178,7 @@ class World:
         """L of a job."""
         facts = self.scenario.facts
         grace_ms = order.spec.runs[0].save_grace_ms
-        return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms
+        return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms + facts.seen_late_ms
 
     def lateness_ms(self, order: Order) -> int:
         """How long a price rise may go on costing: until it is seen, saved and stopped.
@@ -190,6 +188,11 @@ class World:
         if self.faults.mood == "calm" or not self.faults.rates:
             return 2 * self.poll_ms + self.latency_ms(order)
         return order.spec.lease_ms + self.latency_ms(order) + 2 * self.poll_ms
+
+    @property
+    def well_since_ms(self) -> int:
+        """Since when the daemon has been up, awake and able to write; NEVER_MS: it is not."""
+        return self._well_since_ms
 
     def daemon_worked(self) -> bool:
         """Whether the daemon has been up, awake, able to write and heard by the platform."""

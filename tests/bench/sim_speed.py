@@ -99,6 +99,7 @@ def _scenario(count: int) -> Scenario:
         arms_timer_at_create=True,
         in_guest_stop=("power-off",),
         in_guest_stop_proven=True,
+        tells_meter_end=True,
     )
     script = Script(download_ms=1_000, steps=2_000, step_ms=30_000, eval_every=3_000)
     orders = tuple(
@@ -124,7 +125,6 @@ def _scenario(count: int) -> Scenario:
         start_ms=10_000,
         stop_ms=5_000,
         call_ms=0,
-        tells_charges=True,
         orders=orders,
         acts=(),
     )

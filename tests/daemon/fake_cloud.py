@@ -46,6 +46,7 @@ FACTS = ProviderFacts(
     arms_timer_at_create=True,
     in_guest_stop=("power-off",),
     in_guest_stop_proven=True,
+    tells_meter_end=True,
 )
 
 

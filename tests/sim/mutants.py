@@ -140,7 +140,37 @@ def give_up_stopping(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(core_decide, "_switching_off", tired)
 
 
+def leave_duplicates(patch: pytest.MonkeyPatch) -> None:
+    """A second machine that one call made is seen in lists, and nothing is done about it."""
+    for module in (lean_act, lean):
+        patch.setattr(module, "take_strays", lambda host: None, raising=False)
+    patch.setattr(lean_act, "take_stray", lambda host, parent, view: None)
+
+
+def keep_quiet_about_overruns(patch: pytest.MonkeyPatch) -> None:
+    """What no lease covered is booked, and nobody is told."""
+    patch.setattr(record, "_report_overrun", lambda *_: None)
+
+
+def ask_seldom(patch: pytest.MonkeyPatch) -> None:
+    """The platform is asked every fourth poll."""
+    poll_ms = lean.LeanHost._poll_ms
+    patch.setattr(lean.LeanHost, "_poll_ms", lambda host, job: 4 * poll_ms(host, job))
+
+
 MUTANTS: dict[str, Mutant] = {
+    "leaves duplicates running": Mutant(
+        leave_duplicates, frozenset({"prompt"}), focus={"twin": 0.7}
+    ),
+    "keeps quiet about overruns": Mutant(
+        keep_quiet_about_overruns,
+        frozenset({"alarm"}),
+        tier=2,
+        days=0.6,
+        first_seed=1,
+        focus={"suspend": 0.25, "timer_never": 1.0, "guest_stop_fails": 1.0},
+    ),
+    "asks seldom": Mutant(ask_seldom, frozenset({"prompt"})),
     "settles on the stop call's 200": Mutant(believe_the_stop_call, frozenset({"I4"})),
     "forgets L": Mutant(forget_latency, frozenset({"cap", "I2"})),
     "charges from the local clock": Mutant(
