@@ -1,7 +1,7 @@
-"""A model of Qwen2.5-7B's shape with random weights, in NF4 as bitsandbytes saves it.
+"""A model of Qwen2.5-7B's shape with random weights, in NF4 as bitsandbytes saves it, or in bf16.
 
 Random weights cost what trained ones cost, and nothing has to be downloaded. Each matrix is made
-and quantised on the card, so the 15 GB of the whole are never in one place.
+(and quantised) by itself, so the 15 GB of the whole are never in one place.
 """
 
 from __future__ import annotations
@@ -57,7 +57,14 @@ QUANTIZATION = {
 }
 
 
-def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], device: Any) -> None:
+def make(
+    directory: Path,
+    samples: Sequence[Sample],
+    config: dict[str, Any],
+    device: Any,
+    *,
+    quantised: bool = True,
+) -> None:
     """Write the model and a tokenizer trained on `samples`; nothing if it is there already."""
     import torch
     from bitsandbytes import functional
@@ -72,7 +79,9 @@ def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], dev
         weights = torch.empty(shape, dtype=torch.bfloat16, device=device)
         return weights.normal_(0.0, DEVIATION, generator=generator)
 
-    def quantised(name: str, *shape: int) -> dict[str, Any]:
+    def matrix(name: str, *shape: int) -> dict[str, Any]:
+        if not quantised:
+            return {name: normal(*shape)}
         packed, quant_state = functional.quantize_4bit(
             normal(*shape), blocksize=64, compress_statistics=True, quant_type="nf4"
         )
@@ -97,12 +106,12 @@ def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], dev
             f"{prefix}post_attention_layernorm.weight": ones.clone(),
         }
         for name, width in (("q", hidden), ("k", keys), ("v", keys)):
-            tensors |= quantised(f"{prefix}self_attn.{name}_proj.weight", width, hidden)
+            tensors |= matrix(f"{prefix}self_attn.{name}_proj.weight", width, hidden)
             tensors[f"{prefix}self_attn.{name}_proj.bias"] = normal(width)
-        tensors |= quantised(f"{prefix}self_attn.o_proj.weight", hidden, hidden)
-        tensors |= quantised(f"{prefix}mlp.gate_proj.weight", inner, hidden)
-        tensors |= quantised(f"{prefix}mlp.up_proj.weight", inner, hidden)
-        tensors |= quantised(f"{prefix}mlp.down_proj.weight", hidden, inner)
+        tensors |= matrix(f"{prefix}self_attn.o_proj.weight", hidden, hidden)
+        tensors |= matrix(f"{prefix}mlp.gate_proj.weight", inner, hidden)
+        tensors |= matrix(f"{prefix}mlp.up_proj.weight", inner, hidden)
+        tensors |= matrix(f"{prefix}mlp.down_proj.weight", hidden, inner)
         write(f"layer-{layer}.safetensors", tensors)
     words = config["vocab_size"]
     write("embedding.safetensors", {"model.embed_tokens.weight": normal(words, hidden)})
@@ -117,7 +126,7 @@ def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], dev
         ),
         "generation_config.json": {"eos_token_id": 2, "pad_token_id": 0},
         "model.safetensors.index.json": {"metadata": {"total_size": total}, "weight_map": index},
-        "config.json": {**config, "quantization_config": QUANTIZATION},
+        "config.json": {**config, **({"quantization_config": QUANTIZATION} if quantised else {})},
     }
     for name, document in documents.items():
         text = json.dumps(document, indent=2, ensure_ascii=False)
