@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from trainer.exits import FINISHED, USAGE, Refusal
+from trainer.exits import FINISHED, INTERRUPTED, USAGE, Refusal
 from trainer.progress import say, warn
 
 COMMANDS = {
@@ -46,6 +46,9 @@ def main(argv: list[str]) -> int:
         except Refusal as refusal:
             warn(refusal.text())
             return refusal.exit_code
+        except KeyboardInterrupt:
+            warn("interrupted")
+            return INTERRUPTED
         return code
     if command in {"-h", "--help"}:
         say(USAGE_TEXT)

@@ -209,6 +209,14 @@ def peak_memory_gib(device: Any) -> float:
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
 
 
+def forget_peak(device: Any) -> None:
+    """Let `peak_memory_gib` count from now on; on a CPU the system keeps it for good."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether the card had no memory left for what was asked of it."""
     import torch

@@ -36,6 +36,8 @@ class RunOptions:
     min_improvement_percent: float = 0.5
     diverged_factor: float = 3.0
     """Stop when the smoothed loss is so many times its best; 0: never."""
+    auto_bits: bool = False
+    """`--quantization_bit auto`: 4 bits or bf16, as suits the card."""
     tensorboard: bool = False
     plot: bool = True
 
@@ -80,6 +82,7 @@ def from_flags(options: Any) -> RunOptions:
         patience=options.early_stopping_steps,
         min_improvement_percent=options.min_improvement_percent,
         diverged_factor=options.diverged_factor,
+        auto_bits=options.quantization_bit == AUTO,
         tensorboard=options.tensorboard.lower() in {"true", "1", "yes"},
     )
 

@@ -9,7 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer import model as models, state
 from trainer.exits import (
@@ -18,6 +18,7 @@ from trainer.exits import (
     FINISHED,
     SAVE_FAILED,
     SAVED_ON_REQUEST,
+    USAGE,
     Refusal,
 )
 from trainer.packing import supervised_in, tokens_in
@@ -25,14 +26,14 @@ from trainer.picture import draw
 from trainer.progress import Pace, Status, clock_text, say, warn
 from trainer.sampler import steps_per_epoch
 from trainer.schedule import learning_rate
-from trainer.session import Session, claim, prepare
+from trainer.session import OUT_OF_MEMORY_ADVICE, Session, claim, prepare
 from trainer.stop import FINAL_SAVE_GRACE_S, StopRequests
 
 if TYPE_CHECKING:
     from trainer.config import Config
-    from trainer.template import Encoded
 
 AfterStep = Callable[[int], None]
+Result = TypeVar("Result")
 
 
 def run(config: Config, after_step: AfterStep | None = None) -> int:
@@ -123,7 +124,7 @@ def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
 
     step = session.progress.step
     samples = session.samples_of(step)
-    loss_ahead = _gradients(session, samples)
+    loss_ahead = _within_memory(session, lambda: session.passes.gradients(samples))
     parameters = models.trainable(session.model)
     norm_ahead = torch.nn.utils.clip_grad_norm_(parameters, session.config.max_grad_norm)
     if step + 1 < session.total_steps:  # while the card is at work
@@ -134,21 +135,21 @@ def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
     if math.isfinite(loss):
         for group in session.optimizer.param_groups:
             group["lr"] = rate
-        session.optimizer.step()
+        _update(session)
     session.passes.zero_gradients()
     return loss, tokens_in(samples)
 
 
-def _gradients(session: Session, samples: list[Encoded]) -> Any:
-    """The step's mean loss, its gradients added up; on another plan if memory runs out.
+def _within_memory(session: Session, work: Callable[[], Result]) -> Result:
+    """What `work` returns; it is done again on another plan where the card's memory runs out.
 
-    Then all is put back as the step found it (gradients, random numbers; the place in the data is
-    the step's number), and it is done again with less at a time.
+    Then all is put back as it was before (gradients, random numbers; the place in the data is the
+    step's number), and less is done at a time.
     """
     before = state.random_state() if session.passes.random else None
     while True:
         try:
-            return session.passes.gradients(samples)
+            return work()
         except Exception as error:
             if not models.is_out_of_memory(error):
                 raise
@@ -159,12 +160,29 @@ def _gradients(session: Session, samples: list[Encoded]) -> Any:
 
 def _retreat(session: Session) -> None:
     """Go on with less memory; Refusal, with all saved, where there is no less."""
+    phase = session.status.phase
     try:
         session.retreat()
     except Refusal:
         _save(session)
         raise
-    _tell(session, phase="train")
+    _tell(session, phase=phase)
+
+
+def _update(session: Session) -> None:
+    """The optimizer's own step; Refusal if the card has no memory for it.
+
+    Some weights may have changed by then, so it is not done again: the last checkpoint stands.
+    """
+    try:
+        session.optimizer.step()
+    except Exception as error:
+        if not models.is_out_of_memory(error):
+            raise
+        what = "out of memory in the optimizer's own step"
+        hint = f"use --optim paged_adamw_8bit, or {OUT_OF_MEMORY_ADVICE.removeprefix('use ')}"
+        place = f"step {session.progress.step + 1}"
+        raise Refusal(USAGE, what, where=place, hint=hint) from error
 
 
 def _is_time_to_judge(session: Session) -> bool:
@@ -179,7 +197,7 @@ def _judge(session: Session) -> bool:
     """Whether the loss on the held-out samples is the best so far; told in log and status."""
     session.status.update(phase="evaluate")
     batches = session.held_out_batches()
-    total = sum(session.passes.loss_sum(batch) for batch in batches)
+    total = _within_memory(session, lambda: sum(map(session.passes.loss_sum, batches)))
     loss = total / supervised_in(session.judged_by)
     progress = session.progress
     better = progress.watch.judged(loss, progress.step, session.config.run.min_improvement_percent)

@@ -134,6 +134,17 @@ def test_the_warmup_is_a_share_of_all_steps(data: Path) -> None:
     assert parse(data).warmup(101) == 0
 
 
+@pytest.mark.parametrize(
+    ("bits", "fixed", "auto"), [("4", 4, False), ("none", None, False), ("auto", None, True)]
+)
+def test_the_bits_may_be_left_to_the_card(
+    data: Path, bits: str, fixed: int | None, *, auto: bool
+) -> None:
+    """`auto` is told apart from bf16, which is what no flag means."""
+    config = parse(data, "--quantization_bit", bits)
+    assert (config.quantization_bit, config.run.auto_bits) == (fixed, auto)
+
+
 def test_a_word_without_a_flag_is_refused(data: Path) -> None:
     """It may be a value that lost its flag, or a recipe in the wrong place."""
     with pytest.raises(Refusal, match="belongs to no flag"):

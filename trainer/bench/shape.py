@@ -117,6 +117,14 @@ def make(
     write("embedding.safetensors", {"model.embed_tokens.weight": normal(words, hidden)})
     head = {"model.norm.weight": ones, "lm_head.weight": normal(words, hidden)}
     write("head.safetensors", head)
+    told = {**config, **({"quantization_config": QUANTIZATION} if quantised else {})}
+    _write_beside(directory, samples, told, index)
+
+
+def _write_beside(
+    directory: Path, samples: Sequence[Sample], config: dict[str, Any], index: dict[str, str]
+) -> None:
+    """The tokenizer, the index of the weights, and config.json last: then the model is whole."""
     total = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     tokenizer, _words = make_tokenizer(samples, 2000)
     (directory / "tokenizer.json").write_bytes(tokenizer)
@@ -126,7 +134,7 @@ def make(
         ),
         "generation_config.json": {"eos_token_id": 2, "pad_token_id": 0},
         "model.safetensors.index.json": {"metadata": {"total_size": total}, "weight_map": index},
-        "config.json": {**config, **({"quantization_config": QUANTIZATION} if quantised else {})},
+        "config.json": config,
     }
     for name, document in documents.items():
         text = json.dumps(document, indent=2, ensure_ascii=False)
