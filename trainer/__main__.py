@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from importlib import import_module
+from typing import NoReturn
 
 from trainer.exits import FINISHED, INTERRUPTED, USAGE, Refusal
 from trainer.progress import say, warn
@@ -57,5 +60,18 @@ def main(argv: list[str]) -> int:
     return USAGE
 
 
+def leave(code: int) -> NoReturn:
+    """End the process with `code`, at once where a thread of some library would not let it.
+
+    Python waits for such threads for ever, and a card that waits costs as much as one that trains.
+    """
+    main_thread = threading.main_thread()
+    staying = [t.name for t in threading.enumerate() if not t.daemon and t is not main_thread]
+    if staying:
+        warn(f"ended without waiting for: {', '.join(staying)}")
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -104,6 +104,9 @@ def _parse(argv: Sequence[str]) -> Config:
         changed.append("--pure_bf16 runs as bf16 with LoRA weights in fp32: Adam needs them")
     if options.save_total_limit < 2:
         changed.append("--save_total_limit: the last 2 are kept, since one may be damaged later")
+    run = run_options.from_flags(options)
+    if run.swanlab and options.swanlab_mode is None:
+        changed.append("--use_swanlab sends nothing: `swanlab sync` does, from where your key is")
     optim = _optimizer(options.optim, changed)
     lora_target = _lora_target(options.lora_target, changed)
     if options.strict and changed:
@@ -120,7 +123,7 @@ def _parse(argv: Sequence[str]) -> Config:
         optim=optim,
         quantization_bit=4 if options.quantization_bit == 4 else None,
         gradient_checkpointing=False if options.disable_gradient_checkpointing else None,
-        run=run_options.from_flags(options),
+        run=run,
         notices=(*passed_over, *changed),
         **{name: getattr(options, name) for name in _SAME_NAMES},
     )

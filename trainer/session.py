@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import model as models, plan as plans, state
+from trainer.bar import Bar
 from trainer.bits import settle
+from trainer.boards import Boards
 from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
 from trainer.control import Control
 from trainer.data import Sample, held_out, read_dataset, require_good
@@ -22,7 +24,6 @@ from trainer.download import locate
 from trainer.exits import DATA, USAGE, Refusal
 from trainer.packing import GRAIN_TOKENS, plan_packing
 from trainer.passes import Passes
-from trainer.picture import TensorBoard
 from trainer.planning import choose_plan
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.publish import DamagedError, read_directory
@@ -66,7 +67,8 @@ class Session:
     passes: Passes
     progress: state.Progress
     control: Control
-    board: TensorBoard
+    boards: Boards
+    bar: Bar
     bits_from: str = ""
     """Why the weights are in 4 bits or not, in words."""
     pace: Pace = field(default_factory=Pace)
@@ -225,14 +227,7 @@ def assemble(
     checkpoints = Checkpoints(config.output_dir, keep=config.save_total_limit)
     checkpoint = _checkpoint_to_resume(config, checkpoints)
     config, bits_from = settle(config, execution, checkpoint, device, _longest(material))
-    semantics = {
-        **config.semantics(),
-        "dataset_sha256": material.sha256,
-        "model": models.identity(config),
-        "samples": len(material.samples),
-        "total_steps": total_steps,
-        "compute_dtype": str(dtype),
-    }
+    semantics = _semantics(config, material, total_steps, dtype)
     if checkpoint:
         state.require_same_semantics(checkpoint.files, semantics)
         status.update(step=checkpoint.step, last_checkpoint=checkpoint.as_json())
@@ -256,19 +251,38 @@ def assemble(
         passes=Passes(model, device, random=config.lora_dropout > 0),
         progress=_progress(config, checkpoint, model, optimizer),
         control=Control(config.output_dir),
-        board=TensorBoard(config.output_dir, wanted=config.run.tensorboard),
+        boards=Boards(
+            config.output_dir,
+            tensorboard=config.run.tensorboard,
+            swanlab=config.run.swanlab,
+            facts=semantics,
+        ),
+        bar=Bar(total_steps, wanted=config.run.bar),
         bits_from=bits_from,
     )
     _say_what(session, dtype)
     if session.progress.watch.best_eval_loss is not None:
         checkpoints.best_step = session.progress.watch.best_eval_step
-    if arranged and session.progress.step < total_steps:
+    goes_on = session.progress.step < total_steps
+    if arranged and goes_on:
         session.arrange(*choose_plan(session, checkpoint))
-    if checkpoint:
+    if checkpoint and goes_on:
         changes = state.execution_changes(checkpoint.files, session.execution)
         if changes:
             warn("not bit for bit as without the break: " + "; ".join(changes))
     return session
+
+
+def _semantics(config: Config, material: Material, total_steps: int, dtype: Any) -> dict[str, Any]:
+    """All that decides what is learnt: a checkpoint's semantic fingerprint."""
+    return {
+        **config.semantics(),
+        "dataset_sha256": material.sha256,
+        "model": models.identity(config),
+        "samples": len(material.samples),
+        "total_steps": total_steps,
+        "compute_dtype": str(dtype),
+    }
 
 
 def _longest(held: Session | Material) -> int:

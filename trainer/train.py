@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 AfterStep = Callable[[int], None]
 Result = TypeVar("Result")
+BOARDS_GRACE_S = 3.0
+"""How long an end on request waits for boards: whoever asked waits too."""
 
 
 def run(config: Config, after_step: AfterStep | None = None) -> int:
@@ -60,10 +62,7 @@ def _run_told(config: Config, stop: StopRequests, after_step: AfterStep | None) 
     stop.before_exit = functools.partial(status.update, **told_stop)
     status.update(phase="load")
     try:
-        session = prepare(config, stop, status)
-        code = _train(session, after_step)
-        if code == FINISHED:
-            code = _finish(session)
+        code = _to_the_end(prepare(config, stop, status), after_step)
     except Refusal as refusal:
         status.update(phase="failed", exit_code=refusal.exit_code, detail=refusal.text())
         raise
@@ -73,6 +72,23 @@ def _run_told(config: Config, stop: StopRequests, after_step: AfterStep | None) 
     phase = {FINISHED: "done", SAVED_ON_REQUEST: "stopped"}.get(code, "failed")
     status.update(phase=phase, exit_code=code, eta_s=0.0 if code == FINISHED else None)
     return code
+
+
+def _to_the_end(session: Session, after_step: AfterStep | None) -> int:
+    """_train and _finish; then what shows the run is told of its end, however it ends."""
+    code: int | None = None
+    try:
+        code = _train(session, after_step)
+        if code == FINISHED:
+            code = _finish(session)
+        return code
+    finally:
+        session.bar.close()
+        if session.stop.requested:
+            session.boards.close(code, BOARDS_GRACE_S)
+        else:
+            with session.stop.deferred(FINAL_SAVE_GRACE_S):
+                session.boards.close(code)
 
 
 def _train(session: Session, after_step: AfterStep | None) -> int:
@@ -208,7 +224,7 @@ def _judge(session: Session) -> bool:
     session.log.append({"current_steps": progress.step, "total_steps": session.total_steps,
                         "eval_loss": loss, "phase": "evaluate"})  # fmt: skip
     say(f"step {progress.step}/{session.total_steps}  held-out loss {loss:.4f}")
-    session.board.add(progress.step, eval_loss=loss)
+    session.boards.add(progress.step, eval_loss=loss)
     _tell(session, phase="train", eval_loss=loss)
     return better
 
@@ -240,6 +256,7 @@ def _account(session: Session, loss: float, rate: float) -> None:
     progress.loss_sum += loss
     progress.loss_steps += 1
     _tell(session, loss=loss)
+    session.bar.show(progress.step, loss, session.pace.eta_s(session.total_steps - progress.step))
     if progress.step % every == 0 or progress.step == session.total_steps:
         _log_line(session, progress.loss_sum / progress.loss_steps, rate, progress.step)
         progress.loss_sum, progress.loss_steps = 0.0, 0
@@ -266,7 +283,7 @@ def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
             "peak_memory_gib": round(models.peak_memory_gib(session.device), 3),
         }
     )
-    session.board.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
+    session.boards.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
     say(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
 
 

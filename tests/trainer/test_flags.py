@@ -98,6 +98,7 @@ def test_strict_takes_what_cannot_matter(data: Path) -> None:
         (["--deepspeed", "ds.json"], "one card"),
         (["--push_to_hub", "true"], "nothing is uploaded"),
         (["--hf_hub_token", "secret"], "no token of yours"),
+        (["--swanlab_api_key", "secret"], "no token of yours"),
         (["--weight_decay", "0.1"], "use 0, or leave it out"),
         (["--label_smoothing_factor", "0.1"], "plain cross entropy"),
         (["--quantization_method", "hqq"], "use bnb"),
