@@ -55,7 +55,8 @@ def run_plan(argv: Sequence[str]) -> int:
     began_s = time.monotonic()
     tried: list[dict[str, Any]] = []
     why_none = ""
-    for more in [["--quantization_bit", bits] for bits in BITS] if config.run.auto_bits else [[]]:
+    both = config.run.auto_bits and not models.is_quantised(config)
+    for more in [["--quantization_bit", bits] for bits in BITS] if both else [[]]:
         code, out, error = _probe([*arguments, *more])
         if code == SAVED_ON_REQUEST:
             warn("stopped: nothing was kept")
@@ -67,10 +68,10 @@ def run_plan(argv: Sequence[str]) -> int:
         raise Refusal(USAGE, why_none or "it measured nothing", where="the probe")
     best = min(usable, key=lambda facts: facts["run_s"])
     probe_s = round(time.monotonic() - began_s, 1)
-    _keep(usable, probe_s, auto=config.run.auto_bits)
+    _keep(usable, probe_s, auto=both)
     document = {
         "schema": "costguard.plan/1", "chosen": best, "tried": tried, "probe_s": probe_s,
-        "sources": _sources(best, usable, auto=config.run.auto_bits),
+        "sources": _sources(best, usable, auto=both),
     }  # fmt: skip
     if "--json" in argv:
         say(json.dumps(document, ensure_ascii=False))

@@ -42,6 +42,11 @@ QWEN_7B: dict[str, Any] = {
 }
 """config.json of Qwen/Qwen2.5-7B-Instruct, with the numbers that our tokenizer's tokens have."""
 
+TINY = {
+    "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 2000,
+}  # fmt: skip
+"""Instead of QWEN_7B's: a model on which a stage is seen to work within seconds, on a CPU."""
 QUANTIZATION = {
     "quant_method": "bitsandbytes",
     "load_in_4bit": True,

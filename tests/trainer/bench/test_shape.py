@@ -15,11 +15,6 @@ from trainer.data import read_dataset
 if TYPE_CHECKING:
     from pathlib import Path
 
-SMALL = {
-    "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 2000,
-}  # fmt: skip
-
 
 @pytest.mark.torch
 def test_it_loads_in_4_bits(tmp_path: Path, rows: Path) -> None:
@@ -29,7 +24,7 @@ def test_it_loads_in_4_bits(tmp_path: Path, rows: Path) -> None:
 
     cpu = torch.device("cpu")
     samples = read_dataset(rows).samples
-    shape.make(tmp_path / "m", samples, {**shape.QWEN_7B, **SMALL}, cpu)
+    shape.make(tmp_path / "m", samples, {**shape.QWEN_7B, **shape.TINY}, cpu)
     config = Config(
         model_name_or_path=str(tmp_path / "m"), dataset=rows, output_dir=tmp_path,
         quantization_bit=4,
@@ -50,7 +45,7 @@ def test_it_loads_in_4_bits(tmp_path: Path, rows: Path) -> None:
 @pytest.mark.skipif(not os.environ.get("COSTGUARD_TEST_FULL"), reason="make test-full")
 def test_a_whole_export_is_measured_in_stages(tmp_path: Path) -> None:
     """Time, largest memory and size of each; what was measured is not measured again."""
-    config = {**shape.QWEN_7B, **SMALL}
+    config = {**shape.QWEN_7B, **shape.TINY}
     found = whole_export.measure(tmp_path, config, ["dequantized"])["dequantized"]
     assert found["wall_s"] > 0
     assert 0.05 < found["peak_rss_gib"] < 8
