@@ -70,6 +70,19 @@ def choose_device() -> tuple[Any, Any]:
     return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
 
 
+def require_one_card() -> None:
+    """Return if no card would idle beside the one that trains; raises Refusal."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count > 1:
+        raise Refusal(
+            USAGE,
+            f"{count} cards are here, but one trains: {count - 1} would idle",
+            hint="rent one card; where the others cost nothing, CUDA_VISIBLE_DEVICES=0 hides them",
+        )
+
+
 def card_name(device: Any) -> str:
     """The card's name and memory, or `cpu`: whether a plan made for one holds for another."""
     if device.type != "cuda":

@@ -194,6 +194,7 @@ def prepare(
 
     config = _fetched(config, status)
     models.prepare_environment(config)
+    models.require_one_card()
     tokenizer = models.load_tokenizer(config)
     status.update(phase="tokenise")
     require_chatml(tokenizer)

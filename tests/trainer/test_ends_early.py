@@ -330,6 +330,19 @@ def test_several_processes_are_refused(
     assert "3 would idle" in capsys.readouterr().err
 
 
+def test_cards_that_would_idle_are_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without torchrun too: they are paid for all the same."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert run(make_config()) == USAGE
+    said = capsys.readouterr().err
+    assert "4 cards are here, but one trains: 3 would idle" in said
+    assert "CUDA_VISIBLE_DEVICES=0" in said
+
+
 # An epoch has 6 steps; the others under make test-full, each takes two runs.
 ALWAYS = (1, 6, 7, 13, 20)
 MORE = pytest.mark.skipif(not os.environ.get("COSTGUARD_TEST_FULL"), reason="make test-full")

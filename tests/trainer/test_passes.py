@@ -129,6 +129,22 @@ def test_the_logits_of_packed_samples_are_those_of_separate_ones(
     torch.testing.assert_close(logits(changed)[second], packed[second], rtol=0, atol=1e-6)
 
 
+def test_a_judgement_with_a_layer_that_would_repack_is_an_error(bench: Bench) -> None:
+    """On AVX512-BF16 the next step would fail, or lose the gradient's path without a word."""
+    import bitsandbytes
+
+    bench.passes.arrange(plan(2048), bench.packing(2048))
+    assert bench.passes.loss_sum(bench.samples) > 0
+    layers = (m for m in bench.model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit))
+    layer = next(layers)
+    layer.support_avx512bf16_for_cpu = True
+    try:
+        with pytest.raises(AssertionError, match="repack"):
+            bench.passes.loss_sum(bench.samples)
+    finally:
+        layer.support_avx512bf16_for_cpu = False
+
+
 def test_the_chunked_cross_entropy_is_the_plain_one() -> None:
     """Sum and gradient, over several chunks, with rows that count for nothing."""
     import torch
