@@ -264,7 +264,7 @@ def assemble(
     _say_what(session, dtype)
     if session.progress.watch.best_eval_loss is not None:
         checkpoints.best_step = session.progress.watch.best_eval_step
-    goes_on = session.progress.step < total_steps
+    goes_on = session.progress.step < total_steps or session.progress.judge_due
     if arranged and goes_on:
         session.arrange(*choose_plan(session, checkpoint))
     if checkpoint and goes_on:

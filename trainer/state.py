@@ -31,6 +31,8 @@ class Progress:
     loss_sum: float = 0.0
     """Of the step losses since the last logged line, so that a resume logs the same numbers."""
     loss_steps: int = 0
+    judge_due: bool = False
+    """A stop request broke the judgement of this step off."""
     watch: Watch = field(default_factory=Watch)
 
 

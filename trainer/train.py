@@ -101,21 +101,15 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
         session.pace = Pace()
         last_save_s = time.monotonic()
         _tell(session, phase="train")
-        while progress.step < session.total_steps:
-            rate = _rate(session)
-            loss, tokens = _optimizer_step(session, rate)
-            if not math.isfinite(loss):
-                return _diverged(
-                    session, loss, rate, "the loss or its gradient is no finite number"
-                )
-            progress.step += 1
-            session.pace.step_done(tokens)
-            _account(session, loss, rate)
-            if progress.watch.step(loss, config.run.diverged_factor):
-                return _diverged(session, loss, rate, "the loss has run away from its lowest")
-            if after_step:
-                after_step(progress.step)
-            better = _judge(session) if _is_time_to_judge(session) else False
+        while progress.step < session.total_steps or progress.judge_due:
+            if not progress.judge_due:
+                diverged = _step(session)
+                if diverged:
+                    return diverged
+                if after_step:
+                    after_step(progress.step)
+                progress.judge_due = _is_time_to_judge(session)
+            better = _judge(session) if progress.judge_due else False
             early = _reason_to_end(session)
             last = progress.step == session.total_steps or early is not None
             requested = session.stop.requested
@@ -125,13 +119,27 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
                 last_save_s = time.monotonic()
                 if (last or requested) and not saved:
                     return SAVE_FAILED
-                if requested and not last:
+                if requested and (not last or progress.judge_due):
                     return SAVED_ON_REQUEST
             if early:
                 session.status.update(stopped_early=early, detail=f"ended early: {early}")
                 say(f"ended early at step {progress.step}: {early}")
                 break
     return FINISHED
+
+
+def _step(session: Session) -> int | None:
+    """Take one step and account for it; DIVERGED if its loss says so, else None."""
+    progress, rate = session.progress, _rate(session)
+    loss, tokens = _optimizer_step(session, rate)
+    if not math.isfinite(loss):
+        return _diverged(session, loss, rate, "the loss or its gradient is no finite number")
+    progress.step += 1
+    session.pace.step_done(tokens)
+    _account(session, loss, rate)
+    if progress.watch.step(loss, session.config.run.diverged_factor):
+        return _diverged(session, loss, rate, "the loss has run away from its lowest")
+    return None
 
 
 def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
@@ -210,10 +218,18 @@ def _is_time_to_judge(session: Session) -> bool:
 
 
 def _judge(session: Session) -> bool:
-    """Whether the loss on the held-out samples is the best so far; told in log and status."""
+    """Whether the loss on the held-out samples is the best so far; told in log and status.
+
+    A stop request breaks it off, since it may take minutes: it is still due on the resume.
+    """
     session.status.update(phase="evaluate")
-    batches = session.held_out_batches()
-    total = _within_memory(session, lambda: sum(map(session.passes.loss_sum, batches)))
+    total = 0.0
+    for batch in session.held_out_batches():
+        if session.stop.requested:
+            _tell(session, phase="train")
+            return False
+        total += _within_memory(session, functools.partial(session.passes.loss_sum, batch))
+    session.progress.judge_due = False
     loss = total / supervised_in(session.judged_by)
     progress = session.progress
     better = progress.watch.judged(loss, progress.step, session.config.run.min_improvement_percent)

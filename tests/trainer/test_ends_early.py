@@ -240,6 +240,37 @@ def test_judging_changes_nothing_of_what_is_learnt(make_config: MakeConfig, tmp_
     assert adapter_of(tmp_path / "often") == adapter_of(tmp_path / "once")
 
 
+@pytest.mark.parametrize("stopped_in", [4, 8], ids=["half-way", "at the end"])
+def test_a_stop_breaks_a_judgement_off_and_it_is_made_up_for(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_in: int
+) -> None:
+    """It may take minutes, and a stop must not; the resume judges first, and ends the same."""
+    options = RunOptions(eval_steps=4, plot=False)
+    assert run(make_config(output_dir=tmp_path / "whole", val_size=12, run=options)) == FINISHED
+    judge, calls = passes.Passes.loss_sum, []
+
+    def interrupted(self: passes.Passes, samples: Any) -> float:
+        calls.append(samples)
+        if len(calls) == 2 + 3 * (stopped_in // 4 - 1):  # the second batch of three
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judge(self, samples)
+
+    config = make_config(val_size=12, run=options)
+    with monkeypatch.context() as patch:
+        patch.setattr(passes.Passes, "loss_sum", interrupted)
+        assert run(config) == SAVED_ON_REQUEST
+    assert len(calls) == 2 + 3 * (stopped_in // 4 - 1)
+    steps: list[int] = []
+    assert run(config, steps.append) == FINISHED
+    assert steps == list(range(stopped_in + 1, 9))
+    for name in ("whole", "output"):
+        judged = [line for line in logged(tmp_path / name) if "eval_loss" in line]
+        assert [line["current_steps"] for line in judged] == [4, 8]
+    best = [status(tmp_path / name)["best_checkpoint"] for name in ("whole", "output")]
+    assert best[0] == best[1]
+    assert adapter_of(tmp_path / "output") == adapter_of(tmp_path / "whole")
+
+
 def test_a_plateau_ends_the_run_well(make_config: MakeConfig, tmp_path: Path) -> None:
     """Exit 0, said in the status; the result is the best one judged."""
     options = RunOptions(eval_steps=1, patience=2, min_improvement_percent=50.0)

@@ -205,6 +205,28 @@ def test_selective_keeps_the_frozen_products(
     assert seen["full"] == seen["none"] + 7
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
+def test_running_out_of_the_recompile_limit_is_an_error() -> None:
+    """Torch would go on in eager code without a word, at the price of compiled code by the hour."""
+    import torch
+
+    from trainer import layers
+
+    settings = torch._dynamo.config
+    before = (settings.recompile_limit, settings.fail_on_recompile_limit_hit)
+    try:
+        layers._prepare_compiler()
+        assert settings.recompile_limit >= 2 * layers.COMPILED_SHAPES_MAX
+        settings.recompile_limit = 2
+        compiled = torch.compile(lambda values: values * 2, backend="eager", dynamic=False)
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            for size in range(2, 6):
+                compiled(torch.ones(size))
+    finally:
+        settings.recompile_limit, settings.fail_on_recompile_limit_hit = before
+        torch._dynamo.reset()
+
+
 @pytest.mark.parametrize(
     "checkpointing",
     [pytest.param(kind, marks=COMPILES) for kind in ("none", "selective", "full")],
