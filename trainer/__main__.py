@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from importlib import import_module
+from typing import NoReturn
 
-from trainer.exits import FINISHED, USAGE, Refusal
+from trainer.exits import FINISHED, INTERRUPTED, USAGE, Refusal
 from trainer.progress import say, warn
 
 COMMANDS = {
@@ -46,6 +49,9 @@ def main(argv: list[str]) -> int:
         except Refusal as refusal:
             warn(refusal.text())
             return refusal.exit_code
+        except KeyboardInterrupt:
+            warn("interrupted")
+            return INTERRUPTED
         return code
     if command in {"-h", "--help"}:
         say(USAGE_TEXT)
@@ -54,5 +60,18 @@ def main(argv: list[str]) -> int:
     return USAGE
 
 
+def leave(code: int) -> NoReturn:
+    """End the process with `code`, at once where a thread of some library would not let it.
+
+    Python waits for such threads for ever, and a card that waits costs as much as one that trains.
+    """
+    main_thread = threading.main_thread()
+    staying = [t.name for t in threading.enumerate() if not t.daemon and t is not main_thread]
+    if staying:
+        warn(f"ended without waiting for: {', '.join(staying)}")
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -9,6 +9,7 @@ DATA = 65
 DIVERGED = 70
 SAVED_ON_REQUEST = 75
 SAVE_FAILED = 76
+INTERRUPTED = 130  # Ctrl-C in a command that has nothing to save; as a shell would have it
 
 
 class Refusal(Exception):

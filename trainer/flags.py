@@ -104,6 +104,9 @@ def _parse(argv: Sequence[str]) -> Config:
         changed.append("--pure_bf16 runs as bf16 with LoRA weights in fp32: Adam needs them")
     if options.save_total_limit < 2:
         changed.append("--save_total_limit: the last 2 are kept, since one may be damaged later")
+    run = run_options.from_flags(options)
+    if run.swanlab and options.swanlab_mode is None:
+        changed.append("--use_swanlab sends nothing: `swanlab sync` does, from where your key is")
     optim = _optimizer(options.optim, changed)
     lora_target = _lora_target(options.lora_target, changed)
     if options.strict and changed:
@@ -118,16 +121,17 @@ def _parse(argv: Sequence[str]) -> Config:
         lora_target=lora_target,
         lora_alpha=options.lora_alpha or 2 * options.lora_rank,
         optim=optim,
+        quantization_bit=4 if options.quantization_bit == 4 else None,
         gradient_checkpointing=False if options.disable_gradient_checkpointing else None,
-        run=run_options.from_flags(options),
+        run=run,
         notices=(*passed_over, *changed),
         **{name: getattr(options, name) for name in _SAME_NAMES},
     )
 
 
 _SAME_NAMES = (
-    "default_system", "lora_rank", "lora_dropout", "quantization_bit",
-    "double_quantization", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "default_system", "lora_rank", "lora_dropout", "double_quantization",
+    "per_device_train_batch_size", "gradient_accumulation_steps",
     "learning_rate", "lr_scheduler_type", "warmup_steps", "warmup_ratio", "num_train_epochs",
     "max_steps", "max_samples", "cutoff_len", "max_bad_percent", "val_size", "max_grad_norm",
     "seed", "logging_steps", "save_steps", "save_interval_s", "save_total_limit", "resume",
@@ -186,7 +190,8 @@ def _add_how(parser: Parser) -> None:
     how.add_argument("--lora_rank", type=at_least(1), default=8)
     how.add_argument("--lora_alpha", type=at_least(1), help="twice the rank, unless given")
     how.add_argument("--lora_dropout", type=float, default=0.0)
-    how.add_argument("--quantization_bit", type=int, help="4: NF4; without it, bf16 LoRA")
+    how.add_argument("--quantization_bit", type=_bits, metavar="4|auto|none",
+                     help="4: NF4; none: bf16 LoRA, as without it; auto: by the card")  # fmt: skip
     add_switch(how, "--double_quantization", "quantise the quantisation constants", default=True)
     add_switch(how, "--bf16", "what is done anyway where the card can")
     add_switch(how, "--fp16", "runs as bf16")
@@ -246,6 +251,12 @@ def at_least(least: int) -> Callable[[str], int]:
     return parse
 
 
+def _bits(text: str) -> int | str | None:
+    if text == run_options.AUTO:
+        return text
+    return None if text.lower() in FALSE_WORDS else int(text)
+
+
 def _truth(text: str) -> bool:
     if text.lower() in {"true", "1", "yes", "on"}:
         return True
@@ -276,8 +287,8 @@ def _check_fixed(options: argparse.Namespace) -> None:
         what = f"--finetuning_type {options.finetuning_type} is not offered"
         raise Refusal(USAGE, what, hint=hint)
     check_template(options.template)
-    if options.quantization_bit not in {None, 4}:
-        hint = "use 4 (NF4), or leave it out for bf16 LoRA"
+    if options.quantization_bit not in {None, 4, run_options.AUTO}:
+        hint = "use 4 (NF4), auto (as suits the card), or leave it out for bf16 LoRA"
         raise Refusal(USAGE, f"--quantization_bit {options.quantization_bit}", hint=hint)
     check_system(options.default_system)
 

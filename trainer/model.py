@@ -70,6 +70,19 @@ def choose_device() -> tuple[Any, Any]:
     return torch.device("cuda", torch.cuda.current_device()), torch.bfloat16
 
 
+def require_one_card() -> None:
+    """Return if no card would idle beside the one that trains; raises Refusal."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if count > 1:
+        raise Refusal(
+            USAGE,
+            f"{count} cards are here, but one trains: {count - 1} would idle",
+            hint="rent one card; where the others cost nothing, CUDA_VISIBLE_DEVICES=0 hides them",
+        )
+
+
 def card_name(device: Any) -> str:
     """The card's name and memory, or `cpu`: whether a plan made for one holds for another."""
     if device.type != "cuda":
@@ -207,6 +220,14 @@ def peak_memory_gib(device: Any) -> float:
         return reserved / 2**30
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**30 if sys.platform == "darwin" else peak / 2**20
+
+
+def forget_peak(device: Any) -> None:
+    """Let `peak_memory_gib` count from now on; on a CPU the system keeps it for good."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def is_out_of_memory(error: Exception) -> bool:

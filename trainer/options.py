@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.attention import KINDS
+from trainer.boards import OFFLINE, SWANLAB_MODES, SwanLabOptions, require_swanlab
 from trainer.exits import USAGE, Refusal
 from trainer.layers import CHECKPOINTING
 from trainer.plan import Wishes
@@ -36,7 +37,12 @@ class RunOptions:
     min_improvement_percent: float = 0.5
     diverged_factor: float = 3.0
     """Stop when the smoothed loss is so many times its best; 0: never."""
+    auto_bits: bool = False
+    """`--quantization_bit auto`: 4 bits or bf16, as suits the card."""
     tensorboard: bool = False
+    swanlab: SwanLabOptions | None = None
+    bar: bool = True
+    """A progress bar where a person sits at a terminal."""
     plot: bool = True
 
 
@@ -57,7 +63,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                       help="judgements without a better one; 0: never")  # fmt: skip
     when.add_argument("--min_improvement_percent", type=float, default=0.5)
     when.add_argument("--diverged_factor", type=float, default=3.0, help="0: never")
-    when.add_argument("--tensorboard", nargs="?", const="true", default="false")
+    boards = parser.add_argument_group("where its numbers are shown, besides trainer_log.jsonl")
+    for name, text in (
+        ("--tensorboard", "in runs/"),
+        ("--use_swanlab", "in swanlog/; nothing is sent, unless --swanlab_mode says so"),
+        ("--disable_tqdm", "no progress bar on a terminal either"),
+    ):
+        boards.add_argument(name, nargs="?", const="true", default="false", help=text)
+    boards.add_argument("--swanlab_mode", choices=SWANLAB_MODES, help=f"default: {OFFLINE}")
+    boards.add_argument("--swanlab_project", default=SwanLabOptions.project)
+    boards.add_argument("--swanlab_workspace")
+    boards.add_argument("--swanlab_run_name", help="default: the name of --output_dir")
+    boards.add_argument("--swanlab_logdir", type=Path)
 
 
 def from_flags(options: Any) -> RunOptions:
@@ -80,8 +97,28 @@ def from_flags(options: Any) -> RunOptions:
         patience=options.early_stopping_steps,
         min_improvement_percent=options.min_improvement_percent,
         diverged_factor=options.diverged_factor,
-        tensorboard=options.tensorboard.lower() in {"true", "1", "yes"},
+        auto_bits=options.quantization_bit == AUTO,
+        tensorboard=_is_true(options.tensorboard),
+        swanlab=_swanlab(options) if _is_true(options.use_swanlab) else None,
+        bar=not _is_true(options.disable_tqdm),
     )
+
+
+def _swanlab(options: Any) -> SwanLabOptions:
+    """How SwanLab is to be used; raises Refusal where it cannot be."""
+    wanted = SwanLabOptions(
+        mode=options.swanlab_mode or OFFLINE,
+        project=options.swanlab_project,
+        workspace=options.swanlab_workspace,
+        run_name=options.swanlab_run_name,
+        logdir=options.swanlab_logdir,
+    )
+    require_swanlab(wanted)
+    return wanted
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in {"true", "1", "yes", "on"}
 
 
 def _switch(text: str) -> bool | None:

@@ -107,6 +107,8 @@ class Passes:
         """The loss summed over the samples' supervised tokens; no gradients, nothing changed."""
         import torch
 
+        if self.device.type == "cpu":
+            models.assert_no_repacking(self.model)
         self.model.eval()
         try:
             with torch.no_grad(), torch.compiler.set_stance("force_eager"):

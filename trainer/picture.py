@@ -1,9 +1,9 @@
-"""`training_loss.png` and TensorBoard's files, for those who like to look; neither is needed."""
+"""`training_loss.png`, for those who like to look; it is not needed."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainer.progress import LOG_NAME, warn
 
@@ -54,27 +54,3 @@ def curves(log: Path) -> tuple[dict[int, float], dict[int, float]]:
         if facts.get("eval_loss") is not None:
             judged[step] = facts["eval_loss"]
     return dict(sorted(trained.items())), dict(sorted(judged.items()))
-
-
-class TensorBoard:
-    """Writes numbers to `runs/` in the output directory if asked to and tensorboard is there."""
-
-    def __init__(self, output_dir: Path, *, wanted: bool) -> None:
-        self._writer: Any = None
-        if not wanted:
-            return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            warn("--tensorboard: the package tensorboard is not there: pip install tensorboard")
-            return
-        self._writer = SummaryWriter(log_dir=str(output_dir / "runs"))
-
-    def add(self, step: int, **numbers: float | None) -> None:
-        """Add the numbers of a step; None is left out."""
-        if self._writer is None:
-            return
-        for name, value in numbers.items():
-            if value is not None:
-                self._writer.add_scalar(name, value, step)
-        self._writer.flush()

@@ -98,6 +98,14 @@ def from_json(document: Mapping[str, Any]) -> Plan:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """The best plan of a probe, and the weights' bits that it was the best with (None: bf16)."""
+
+    plan: Plan
+    bits: int | None
+
+
+@dataclass(frozen=True)
 class Card:
     """The card at hand, as plans see it."""
 
@@ -120,7 +128,7 @@ def candidates(
     most = SDPA_BUDGET_TOKENS if card.attention == "sdpa" else BUDGETS_TOKENS[0]
     budgets = sorted({max(longest, min(b, step_tokens, most)) for b in BUDGETS_TOKENS})
     fitting = [
-        (memory.cost_per_token(budget, checkpointing, compiled=False), -budget, checkpointing)
+        (_cost(shape, budget, checkpointing, compiled=False), -budget, checkpointing)
         for budget in budgets
         for checkpointing in CHECKPOINTING
         if memory.bytes_needed(shape, budget, checkpointing, compiled=False)
@@ -143,7 +151,13 @@ def run_s(card: Card, shape: memory.Shape, plan: Plan, tokens: int) -> float:
     return (
         at_best
         / MODEL_SHARE
-        * memory.cost_per_token(plan.pack_tokens, plan.checkpointing, compiled=plan.compiled)
+        * _cost(shape, plan.pack_tokens, plan.checkpointing, compiled=plan.compiled)
+    )
+
+
+def _cost(shape: memory.Shape, tokens: int, checkpointing: str, *, compiled: bool) -> float:
+    return memory.cost_per_token(
+        tokens, checkpointing, compiled=compiled, quantised=shape.quantised
     )
 
 
@@ -160,10 +174,11 @@ def cache_path() -> Path:
     return Path(base) / "costguard-trainer" / "plans.json"
 
 
-def recall(key: str) -> Plan | None:
-    """The plan that was measured for `key`, if there is one that can be read."""
+def recall(key: str) -> Measured | None:
+    """What was measured for `key`, if there is something that can be read."""
     try:
-        return from_json(json.loads(cache_path().read_bytes())[key]["plan"])
+        entry = json.loads(cache_path().read_bytes())[key]
+        return Measured(from_json(entry["plan"]), entry.get("bits"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

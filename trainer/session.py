@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer import model as models, plan as plans, state
+from trainer.bar import Bar
+from trainer.bits import settle
+from trainer.boards import Boards
 from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
 from trainer.control import Control
 from trainer.data import Sample, held_out, read_dataset, require_good
@@ -21,7 +24,6 @@ from trainer.download import locate
 from trainer.exits import DATA, USAGE, Refusal
 from trainer.packing import GRAIN_TOKENS, plan_packing
 from trainer.passes import Passes
-from trainer.picture import TensorBoard
 from trainer.planning import choose_plan
 from trainer.progress import Pace, Status, TrainerLog, say, warn
 from trainer.publish import DamagedError, read_directory
@@ -35,6 +37,11 @@ if TYPE_CHECKING:
     from trainer.stop import StopRequests
 
 OVERLONG_SHARE_MAX = 0.1
+SHORT_OF_MEMORY = "with less memory"
+OUT_OF_MEMORY_ADVICE = (
+    "use --cutoff_len 512, --quantization_bit 4 or a smaller --lora_rank, "
+    "or rent a card with more memory"
+)
 SHOWN_LINES = 20
 
 
@@ -60,7 +67,10 @@ class Session:
     passes: Passes
     progress: state.Progress
     control: Control
-    board: TensorBoard
+    boards: Boards
+    bar: Bar
+    bits_from: str = ""
+    """Why the weights are in 4 bits or not, in words."""
     pace: Pace = field(default_factory=Pace)
 
     def samples_of(self, step: int) -> list[Encoded]:
@@ -75,25 +85,25 @@ class Session:
         size = self.config.samples_per_step
         return [self.judged_by[i : i + size] for i in range(0, len(self.judged_by), size)]
 
-    def arrange(self, plan: plans.Plan) -> None:
+    def arrange(self, plan: plans.Plan, source: str) -> None:
         """Run as `plan` says from now on, or as the first more frugal plan that the card can hold.
 
-        Every shape that the run will meet is met here. Random numbers are as before. Raises
-        Refusal if no plan is frugal enough.
+        Every shape that the run will meet is met here. Random numbers are as before. `source`:
+        where the plan came from, in words. Raises Refusal if no plan is frugal enough.
         """
         if plan.compiled or plan.captured:
             self.status.update(phase="compile")
         before = state.random_state()
         while not self.arranged(plan):
-            plan = self._more_frugal(plan)
+            plan, source = self._more_frugal(plan), SHORT_OF_MEMORY
         state.set_random_state(before)
         self.execution["plan"] = plan.as_json()
         lengths = ", ".join(str(shape.tokens) for shape in self.passes.packing.shapes)
-        say(f"plan: {plan.text()}; packs of {lengths} tokens")
+        say(f"plan ({source}): {plan.text()}; packs of {lengths} tokens")
 
     def retreat(self) -> None:
         """Run with less memory than until now; as `arrange`."""
-        self.arrange(self._more_frugal(self.passes.plan))
+        self.arrange(self._more_frugal(self.passes.plan), SHORT_OF_MEMORY)
 
     def arranged(self, plan: plans.Plan) -> bool:
         """Whether the card has the memory for `plan`; then it is what runs from now on."""
@@ -122,16 +132,17 @@ class Session:
                 USAGE,
                 "out of memory with the smallest passes and every layer computed again",
                 where=place,
-                hint="use --cutoff_len 512, --quantization_bit 4 or a smaller --lora_rank, "
-                "or rent a card with more memory",
+                hint=OUT_OF_MEMORY_ADVICE,
             )
         warn(f"out of memory at {place}; from here: {frugal.text()}")
+        self.log.append({"current_steps": self.progress.step, "total_steps": self.total_steps,
+                         "out_of_memory": True, "plan": frugal.text()})  # fmt: skip
+        self.execution[state.RETREATED] = True
         return frugal
 
     def longest(self) -> int:
         """The most tokens of any sample, rounded up as packs are."""
-        most = max(len(e.token_ids) for e in itertools.chain(self.samples, self.judged_by))
-        return -(-most // GRAIN_TOKENS) * GRAIN_TOKENS
+        return _longest(self)
 
 
 @contextlib.contextmanager
@@ -183,6 +194,7 @@ def prepare(
 
     config = _fetched(config, status)
     models.prepare_environment(config)
+    models.require_one_card()
     tokenizer = models.load_tokenizer(config)
     status.update(phase="tokenise")
     require_chatml(tokenizer)
@@ -211,18 +223,12 @@ def assemble(
     torch.set_num_threads(threads)
     device, dtype = models.choose_device()
     total_steps = _total_steps(config, len(material.samples))
-    semantics = {
-        **config.semantics(),
-        "dataset_sha256": material.sha256,
-        "model": models.identity(config),
-        "samples": len(material.samples),
-        "total_steps": total_steps,
-        "compute_dtype": str(dtype),
-    }
     execution = {"device": models.card_name(device), "threads": threads, **_versions()}
     status.update(total_steps=total_steps)
     checkpoints = Checkpoints(config.output_dir, keep=config.save_total_limit)
     checkpoint = _checkpoint_to_resume(config, checkpoints)
+    config, bits_from = settle(config, execution, checkpoint, device, _longest(material))
+    semantics = _semantics(config, material, total_steps, dtype)
     if checkpoint:
         state.require_same_semantics(checkpoint.files, semantics)
         status.update(step=checkpoint.step, last_checkpoint=checkpoint.as_json())
@@ -246,18 +252,43 @@ def assemble(
         passes=Passes(model, device, random=config.lora_dropout > 0),
         progress=_progress(config, checkpoint, model, optimizer),
         control=Control(config.output_dir),
-        board=TensorBoard(config.output_dir, wanted=config.run.tensorboard),
+        boards=Boards(
+            config.output_dir,
+            tensorboard=config.run.tensorboard,
+            swanlab=config.run.swanlab,
+            facts=semantics,
+        ),
+        bar=Bar(total_steps, wanted=config.run.bar),
+        bits_from=bits_from,
     )
     _say_what(session, dtype)
     if session.progress.watch.best_eval_loss is not None:
         checkpoints.best_step = session.progress.watch.best_eval_step
-    if arranged and session.progress.step < total_steps:
-        session.arrange(choose_plan(session, checkpoint))
-    if checkpoint:
+    goes_on = session.progress.step < total_steps or session.progress.judge_due
+    if arranged and goes_on:
+        session.arrange(*choose_plan(session, checkpoint))
+    if checkpoint and goes_on:
         changes = state.execution_changes(checkpoint.files, session.execution)
         if changes:
             warn("not bit for bit as without the break: " + "; ".join(changes))
     return session
+
+
+def _semantics(config: Config, material: Material, total_steps: int, dtype: Any) -> dict[str, Any]:
+    """All that decides what is learnt: a checkpoint's semantic fingerprint."""
+    return {
+        **config.semantics(),
+        "dataset_sha256": material.sha256,
+        "model": models.identity(config),
+        "samples": len(material.samples),
+        "total_steps": total_steps,
+        "compute_dtype": str(dtype),
+    }
+
+
+def _longest(held: Session | Material) -> int:
+    most = max(len(e.token_ids) for e in itertools.chain(held.samples, held.judged_by))
+    return -(-most // GRAIN_TOKENS) * GRAIN_TOKENS
 
 
 def _progress(
@@ -284,6 +315,8 @@ def _say_what(session: Session, dtype: Any) -> None:
         + f"; {device.type}, {str(dtype).removeprefix('torch.')}, "
         f"{session.execution['threads']} threads"
     )
+    kind = str(dtype).removeprefix("torch.") if config.quantization_bit is None else "NF4"
+    say(f"weights in {kind}: {session.bits_from}")
 
 
 def _refuse_several_processes() -> None:

@@ -19,6 +19,8 @@ OPTIMIZER = "optimizer.pt"
 RANDOM = "rng.pt"
 PROGRESS = "trainer_state.json"
 SCHEMA = "costguard.trainer_state/1"
+RETREATED = "retreated"
+"""In an execution fingerprint: the card's memory ran out, and the plan is what it held."""
 
 
 @dataclass
@@ -29,6 +31,8 @@ class Progress:
     loss_sum: float = 0.0
     """Of the step losses since the last logged line, so that a resume logs the same numbers."""
     loss_steps: int = 0
+    judge_due: bool = False
+    """A stop request broke the judgement of this step off."""
     watch: Watch = field(default_factory=Watch)
 
 
@@ -81,12 +85,18 @@ def execution_of(files: Mapping[str, bytes]) -> dict[str, Any]:
     return execution
 
 
+def semantics_of(files: Mapping[str, bytes]) -> dict[str, Any]:
+    """The semantic fingerprint of a checkpoint: all that decides what is learnt."""
+    semantics: dict[str, Any] = json.loads(files[PROGRESS])["semantics"]
+    return semantics
+
+
 def require_same_semantics(files: Mapping[str, bytes], semantics: Mapping[str, Any]) -> None:
     """Return if the checkpoint was made by a run of the same meaning; else Refusal says what not.
 
     A resume with another schedule, data set or seed would be neither the old run nor a new one.
     """
-    changed = _differences(json.loads(files[PROGRESS])["semantics"], semantics)
+    changed = _differences(semantics_of(files), semantics)
     if changed:
         raise Refusal(
             USAGE,
@@ -98,7 +108,7 @@ def require_same_semantics(files: Mapping[str, bytes], semantics: Mapping[str, A
 
 def execution_changes(files: Mapping[str, bytes], execution: Mapping[str, Any]) -> list[str]:
     """What computes differently than when the checkpoint was made: no longer bit for bit."""
-    return _differences(json.loads(files[PROGRESS])["execution"], execution)
+    return _differences(execution_of(files), execution)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from trainer import model as models, state
 from trainer.exits import (
@@ -18,6 +18,7 @@ from trainer.exits import (
     FINISHED,
     SAVE_FAILED,
     SAVED_ON_REQUEST,
+    USAGE,
     Refusal,
 )
 from trainer.packing import supervised_in, tokens_in
@@ -25,14 +26,16 @@ from trainer.picture import draw
 from trainer.progress import Pace, Status, clock_text, say, warn
 from trainer.sampler import steps_per_epoch
 from trainer.schedule import learning_rate
-from trainer.session import Session, claim, prepare
+from trainer.session import OUT_OF_MEMORY_ADVICE, Session, claim, prepare
 from trainer.stop import FINAL_SAVE_GRACE_S, StopRequests
 
 if TYPE_CHECKING:
     from trainer.config import Config
-    from trainer.template import Encoded
 
 AfterStep = Callable[[int], None]
+Result = TypeVar("Result")
+BOARDS_GRACE_S = 3.0
+"""How long an end on request waits for boards: whoever asked waits too."""
 
 
 def run(config: Config, after_step: AfterStep | None = None) -> int:
@@ -59,10 +62,7 @@ def _run_told(config: Config, stop: StopRequests, after_step: AfterStep | None) 
     stop.before_exit = functools.partial(status.update, **told_stop)
     status.update(phase="load")
     try:
-        session = prepare(config, stop, status)
-        code = _train(session, after_step)
-        if code == FINISHED:
-            code = _finish(session)
+        code = _to_the_end(prepare(config, stop, status), after_step)
     except Refusal as refusal:
         status.update(phase="failed", exit_code=refusal.exit_code, detail=refusal.text())
         raise
@@ -72,6 +72,23 @@ def _run_told(config: Config, stop: StopRequests, after_step: AfterStep | None) 
     phase = {FINISHED: "done", SAVED_ON_REQUEST: "stopped"}.get(code, "failed")
     status.update(phase=phase, exit_code=code, eta_s=0.0 if code == FINISHED else None)
     return code
+
+
+def _to_the_end(session: Session, after_step: AfterStep | None) -> int:
+    """_train and _finish; then what shows the run is told of its end, however it ends."""
+    code: int | None = None
+    try:
+        code = _train(session, after_step)
+        if code == FINISHED:
+            code = _finish(session)
+        return code
+    finally:
+        session.bar.close()
+        if session.stop.requested:
+            session.boards.close(code, BOARDS_GRACE_S)
+        else:
+            with session.stop.deferred(FINAL_SAVE_GRACE_S):
+                session.boards.close(code)
 
 
 def _train(session: Session, after_step: AfterStep | None) -> int:
@@ -84,21 +101,15 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
         session.pace = Pace()
         last_save_s = time.monotonic()
         _tell(session, phase="train")
-        while progress.step < session.total_steps:
-            rate = _rate(session)
-            loss, tokens = _optimizer_step(session, rate)
-            if not math.isfinite(loss):
-                return _diverged(
-                    session, loss, rate, "the loss or its gradient is no finite number"
-                )
-            progress.step += 1
-            session.pace.step_done(tokens)
-            _account(session, loss, rate)
-            if progress.watch.step(loss, config.run.diverged_factor):
-                return _diverged(session, loss, rate, "the loss has run away from its lowest")
-            if after_step:
-                after_step(progress.step)
-            better = _judge(session) if _is_time_to_judge(session) else False
+        while progress.step < session.total_steps or progress.judge_due:
+            if not progress.judge_due:
+                diverged = _step(session)
+                if diverged:
+                    return diverged
+                if after_step:
+                    after_step(progress.step)
+                progress.judge_due = _is_time_to_judge(session)
+            better = _judge(session) if progress.judge_due else False
             early = _reason_to_end(session)
             last = progress.step == session.total_steps or early is not None
             requested = session.stop.requested
@@ -108,7 +119,7 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
                 last_save_s = time.monotonic()
                 if (last or requested) and not saved:
                     return SAVE_FAILED
-                if requested and not last:
+                if requested and (not last or progress.judge_due):
                     return SAVED_ON_REQUEST
             if early:
                 session.status.update(stopped_early=early, detail=f"ended early: {early}")
@@ -117,13 +128,27 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
     return FINISHED
 
 
+def _step(session: Session) -> int | None:
+    """Take one step and account for it; DIVERGED if its loss says so, else None."""
+    progress, rate = session.progress, _rate(session)
+    loss, tokens = _optimizer_step(session, rate)
+    if not math.isfinite(loss):
+        return _diverged(session, loss, rate, "the loss or its gradient is no finite number")
+    progress.step += 1
+    session.pace.step_done(tokens)
+    _account(session, loss, rate)
+    if progress.watch.step(loss, session.config.run.diverged_factor):
+        return _diverged(session, loss, rate, "the loss has run away from its lowest")
+    return None
+
+
 def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
     """(loss, tokens read) of one optimizer step; a loss that is not finite changes no weight."""
     import torch
 
     step = session.progress.step
     samples = session.samples_of(step)
-    loss_ahead = _gradients(session, samples)
+    loss_ahead = _within_memory(session, lambda: session.passes.gradients(samples))
     parameters = models.trainable(session.model)
     norm_ahead = torch.nn.utils.clip_grad_norm_(parameters, session.config.max_grad_norm)
     if step + 1 < session.total_steps:  # while the card is at work
@@ -134,21 +159,21 @@ def _optimizer_step(session: Session, rate: float) -> tuple[float, int]:
     if math.isfinite(loss):
         for group in session.optimizer.param_groups:
             group["lr"] = rate
-        session.optimizer.step()
+        _update(session)
     session.passes.zero_gradients()
     return loss, tokens_in(samples)
 
 
-def _gradients(session: Session, samples: list[Encoded]) -> Any:
-    """The step's mean loss, its gradients added up; on another plan if memory runs out.
+def _within_memory(session: Session, work: Callable[[], Result]) -> Result:
+    """What `work` returns; it is done again on another plan where the card's memory runs out.
 
-    Then all is put back as the step found it (gradients, random numbers; the place in the data is
-    the step's number), and it is done again with less at a time.
+    Then all is put back as it was before (gradients, random numbers; the place in the data is the
+    step's number), and less is done at a time.
     """
     before = state.random_state() if session.passes.random else None
     while True:
         try:
-            return session.passes.gradients(samples)
+            return work()
         except Exception as error:
             if not models.is_out_of_memory(error):
                 raise
@@ -159,12 +184,29 @@ def _gradients(session: Session, samples: list[Encoded]) -> Any:
 
 def _retreat(session: Session) -> None:
     """Go on with less memory; Refusal, with all saved, where there is no less."""
+    phase = session.status.phase
     try:
         session.retreat()
     except Refusal:
         _save(session)
         raise
-    _tell(session, phase="train")
+    _tell(session, phase=phase)
+
+
+def _update(session: Session) -> None:
+    """The optimizer's own step; Refusal if the card has no memory for it.
+
+    Some weights may have changed by then, so it is not done again: the last checkpoint stands.
+    """
+    try:
+        session.optimizer.step()
+    except Exception as error:
+        if not models.is_out_of_memory(error):
+            raise
+        what = "out of memory in the optimizer's own step"
+        hint = f"use --optim paged_adamw_8bit, or {OUT_OF_MEMORY_ADVICE.removeprefix('use ')}"
+        place = f"step {session.progress.step + 1}"
+        raise Refusal(USAGE, what, where=place, hint=hint) from error
 
 
 def _is_time_to_judge(session: Session) -> bool:
@@ -176,10 +218,18 @@ def _is_time_to_judge(session: Session) -> bool:
 
 
 def _judge(session: Session) -> bool:
-    """Whether the loss on the held-out samples is the best so far; told in log and status."""
+    """Whether the loss on the held-out samples is the best so far; told in log and status.
+
+    A stop request breaks it off, since it may take minutes: it is still due on the resume.
+    """
     session.status.update(phase="evaluate")
-    batches = session.held_out_batches()
-    total = sum(session.passes.loss_sum(batch) for batch in batches)
+    total = 0.0
+    for batch in session.held_out_batches():
+        if session.stop.requested:
+            _tell(session, phase="train")
+            return False
+        total += _within_memory(session, functools.partial(session.passes.loss_sum, batch))
+    session.progress.judge_due = False
     loss = total / supervised_in(session.judged_by)
     progress = session.progress
     better = progress.watch.judged(loss, progress.step, session.config.run.min_improvement_percent)
@@ -190,7 +240,7 @@ def _judge(session: Session) -> bool:
     session.log.append({"current_steps": progress.step, "total_steps": session.total_steps,
                         "eval_loss": loss, "phase": "evaluate"})  # fmt: skip
     say(f"step {progress.step}/{session.total_steps}  held-out loss {loss:.4f}")
-    session.board.add(progress.step, eval_loss=loss)
+    session.boards.add(progress.step, eval_loss=loss)
     _tell(session, phase="train", eval_loss=loss)
     return better
 
@@ -222,6 +272,7 @@ def _account(session: Session, loss: float, rate: float) -> None:
     progress.loss_sum += loss
     progress.loss_steps += 1
     _tell(session, loss=loss)
+    session.bar.show(progress.step, loss, session.pace.eta_s(session.total_steps - progress.step))
     if progress.step % every == 0 or progress.step == session.total_steps:
         _log_line(session, progress.loss_sum / progress.loss_steps, rate, progress.step)
         progress.loss_sum, progress.loss_steps = 0.0, 0
@@ -248,7 +299,7 @@ def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
             "peak_memory_gib": round(models.peak_memory_gib(session.device), 3),
         }
     )
-    session.board.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
+    session.boards.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
     say(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
 
 

@@ -46,6 +46,16 @@ def losses(output_dir: Path) -> list[float]:
     return [line["loss"] for line in logged(output_dir) if "loss" in line]
 
 
+def stop_after(step: int) -> Callable[[int], None]:
+    """A hook that asks for a stop after the given step, as an agent would."""
+
+    def hook(done: int) -> None:
+        if done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return hook
+
+
 class _Card:
     """Runs out of memory in the passes that `fails(plan tokens, checkpointing)` names."""
 
@@ -89,6 +99,8 @@ def test_out_of_memory_is_answered_with_smaller_passes(
     assert run(make_config(output_dir=tmp_path / "short", run=wide)) == FINISHED
     assert "out of memory at step 3; from here: passes of up to 256" in capsys.readouterr().err
     assert {tokens for tokens, _ in card.seen} == {512, 256}
+    (told,) = [line for line in logged(tmp_path / "short") if "out_of_memory" in line]
+    assert (told["current_steps"], told["plan"][:24]) == (2, "passes of up to 256 toke")
     assert losses(tmp_path / "short") == pytest.approx(losses(tmp_path / "plain"), rel=1e-4)
 
 
@@ -130,6 +142,77 @@ def test_random_numbers_are_put_back_for_the_second_try(
     assert torch.equal(card.random[first], card.random[again])
 
 
+def test_what_fitted_is_kept_on_a_resume(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the same card the wide plan is not tried again, though the flag still says it."""
+    config = make_config(run=RunOptions(wishes=Wishes(pack_tokens=512)))
+    with monkeypatch.context() as patch:
+        _Card(patch, lambda tokens, _checkpointing: tokens > 256)
+        assert run(config, stop_after(4)) == SAVED_ON_REQUEST
+    capsys.readouterr()
+    assert run(config) == FINISHED
+    captured = capsys.readouterr()
+    assert "plan (the checkpoint's, after memory ran out): passes of up to 256" in captured.out
+    assert "not bit for bit" not in captured.err
+
+
+def test_another_card_gets_a_plan_of_its_own(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Nothing of what is learnt may change, how it is computed may: planned anew, and said."""
+    narrow = RunOptions(wishes=Wishes(pack_tokens=256))
+    assert run(make_config(run=narrow), stop_after(4)) == SAVED_ON_REQUEST
+    monkeypatch.setattr("trainer.model.card_name", lambda _device: "another card")
+    capsys.readouterr()
+    assert run(make_config()) == FINISHED
+    captured = capsys.readouterr()
+    assert "plan (usual on another card, where the checkpoint's ran on cpu)" in captured.out
+    assert "device: was 'cpu', is 'another card'" in captured.err
+    run(make_config(output_dir=tmp_path / "whole"))
+    assert losses(tmp_path / "output") == pytest.approx(losses(tmp_path / "whole"), rel=1e-4)
+
+
+def test_out_of_memory_in_a_judgement_is_answered_too(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is done again in smaller passes, and the run goes on."""
+    import torch
+
+    judge = passes.Passes.loss_sum
+
+    def limited(self: passes.Passes, samples: Any) -> float:
+        if self.plan.pack_tokens > 256:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return judge(self, samples)
+
+    monkeypatch.setattr(passes.Passes, "loss_sum", limited)
+    assert run(make_config(val_size=3, run=RunOptions(eval_steps=4))) == FINISHED
+    judged = [line for line in logged(tmp_path / "output") if "eval_loss" in line]
+    assert [line["current_steps"] for line in judged] == [4, 8]
+
+
+def test_out_of_memory_in_the_optimizer_ends_with_advice(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some weights may have changed by then: the checkpoint before stands, and nothing is saved."""
+    import torch
+
+    def full(*_arguments: Any) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    config = make_config(save_steps=2)
+    assert run(config, stop_after(3)) == SAVED_ON_REQUEST
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", full)
+        assert run(config) == USAGE
+    told = status(tmp_path / "output")
+    assert "--optim paged_adamw_8bit" in told["detail"]
+    assert told["last_checkpoint"]["step"] == told["step"] == 3
+    assert run(config) == FINISHED
+
+
 def test_held_out_samples_are_judged_and_the_best_is_kept(
     make_config: MakeConfig, tmp_path: Path
 ) -> None:
@@ -155,6 +238,37 @@ def test_judging_changes_nothing_of_what_is_learnt(make_config: MakeConfig, tmp_
         options = RunOptions(eval_steps=every)
         run(make_config(output_dir=tmp_path / name, val_size=3, lora_dropout=0.1, run=options))
     assert adapter_of(tmp_path / "often") == adapter_of(tmp_path / "once")
+
+
+@pytest.mark.parametrize("stopped_in", [4, 8], ids=["half-way", "at the end"])
+def test_a_stop_breaks_a_judgement_off_and_it_is_made_up_for(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_in: int
+) -> None:
+    """It may take minutes, and a stop must not; the resume judges first, and ends the same."""
+    options = RunOptions(eval_steps=4, plot=False)
+    assert run(make_config(output_dir=tmp_path / "whole", val_size=12, run=options)) == FINISHED
+    judge, calls = passes.Passes.loss_sum, []
+
+    def interrupted(self: passes.Passes, samples: Any) -> float:
+        calls.append(samples)
+        if len(calls) == 2 + 3 * (stopped_in // 4 - 1):  # the second batch of three
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judge(self, samples)
+
+    config = make_config(val_size=12, run=options)
+    with monkeypatch.context() as patch:
+        patch.setattr(passes.Passes, "loss_sum", interrupted)
+        assert run(config) == SAVED_ON_REQUEST
+    assert len(calls) == 2 + 3 * (stopped_in // 4 - 1)
+    steps: list[int] = []
+    assert run(config, steps.append) == FINISHED
+    assert steps == list(range(stopped_in + 1, 9))
+    for name in ("whole", "output"):
+        judged = [line for line in logged(tmp_path / name) if "eval_loss" in line]
+        assert [line["current_steps"] for line in judged] == [4, 8]
+    best = [status(tmp_path / name)["best_checkpoint"] for name in ("whole", "output")]
+    assert best[0] == best[1]
+    assert adapter_of(tmp_path / "output") == adapter_of(tmp_path / "whole")
 
 
 def test_a_plateau_ends_the_run_well(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -230,12 +344,7 @@ def test_a_rung_begins_with_the_adapter_of_the_last(
 
 def test_from_base_puts_the_old_checkpoints_aside(make_config: MakeConfig, tmp_path: Path) -> None:
     """Another meaning is refused, and begins anew when told so; nothing is deleted."""
-
-    def stop(done: int) -> None:
-        if done == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    assert run(make_config(), stop) == SAVED_ON_REQUEST
+    assert run(make_config(), stop_after(2)) == SAVED_ON_REQUEST
     assert run(make_config(seed=7)) == USAGE
     steps: list[int] = []
     assert run(make_config(seed=7, run=RunOptions(begin="base")), steps.append) == FINISHED
@@ -250,6 +359,19 @@ def test_several_processes_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert run(make_config()) == USAGE
     assert "3 would idle" in capsys.readouterr().err
+
+
+def test_cards_that_would_idle_are_refused(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without torchrun too: they are paid for all the same."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert run(make_config()) == USAGE
+    said = capsys.readouterr().err
+    assert "4 cards are here, but one trains: 3 would idle" in said
+    assert "CUDA_VISIBLE_DEVICES=0" in said
 
 
 # An epoch has 6 steps; the others under make test-full, each takes two runs.

@@ -236,6 +236,20 @@ def test_weights_pass_through_one_at_a_time(
     assert max(most) <= 2  # the one that was just read, and the last one until its name is taken
 
 
+def test_no_layer_that_could_repack_is_made(
+    run: Callable[..., tuple[int, Path, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The comparison computes on weights, not on bitsandbytes' layers, whatever the CPU has."""
+    import bitsandbytes
+
+    def made(*_arguments: object, **_named: object) -> None:
+        raise AssertionError("a Linear4bit was made")
+
+    monkeypatch.setattr(bitsandbytes.nn.Linear4bit, "__init__", made)
+    assert run("--merge_base", "dequantized")[0] == FINISHED
+    assert run("--export_quantization_bit", "4", name="nf4")[0] == FINISHED
+
+
 def test_without_a_data_set_standard_questions_are_compared_and_said_so(
     tiny_model: Path, trained: dict[int | None, Path], tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -98,6 +98,7 @@ def test_strict_takes_what_cannot_matter(data: Path) -> None:
         (["--deepspeed", "ds.json"], "one card"),
         (["--push_to_hub", "true"], "nothing is uploaded"),
         (["--hf_hub_token", "secret"], "no token of yours"),
+        (["--swanlab_api_key", "secret"], "no token of yours"),
         (["--weight_decay", "0.1"], "use 0, or leave it out"),
         (["--label_smoothing_factor", "0.1"], "plain cross entropy"),
         (["--quantization_method", "hqq"], "use bnb"),
@@ -132,6 +133,17 @@ def test_the_warmup_is_a_share_of_all_steps(data: Path) -> None:
     assert parse(data, "--warmup_ratio", "0.1").warmup(101) == 11
     assert parse(data, "--warmup_ratio", "0.1", "--warmup_steps", "3").warmup(101) == 3
     assert parse(data).warmup(101) == 0
+
+
+@pytest.mark.parametrize(
+    ("bits", "fixed", "auto"), [("4", 4, False), ("none", None, False), ("auto", None, True)]
+)
+def test_the_bits_may_be_left_to_the_card(
+    data: Path, bits: str, fixed: int | None, *, auto: bool
+) -> None:
+    """`auto` is told apart from bf16, which is what no flag means."""
+    config = parse(data, "--quantization_bit", bits)
+    assert (config.quantization_bit, config.run.auto_bits) == (fixed, auto)
 
 
 def test_a_word_without_a_flag_is_refused(data: Path) -> None:

@@ -1,4 +1,8 @@
-"""`kill -9` after random steps and inside saves, again and again: never an unusable directory."""
+"""`kill -9` after random steps, inside saves and at any moment, again and again.
+
+Never an unusable directory, never another result. `make test-full` kills 200 times; the histogram
+of such a run is kept in `evidence/`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ KILLS, KILLS_IN_SAVES = (200, 50) if FULL else (20, 5)
 
 # A process that has imported everything and forks for each run: torch takes seconds to import.
 PROGRAM = """
-import hashlib, json, os, pathlib, random, signal, sys
+import hashlib, json, os, pathlib, random, signal, sys, time
 from trainer.config import Config
 from trainer.disk import Disk
 from trainer.train import run
@@ -63,23 +67,34 @@ def attempt(directory, point, number):
     pid = os.fork()
     if pid == 0:
         child(config, point, number)
+    if point == "moment":
+        time.sleep(number / 100 * whole_s)
+        os.kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def phase(directory):
+    try:
+        return json.loads((directory / "status.json").read_bytes())["phase"]
+    except FileNotFoundError:
+        return "start"
 
 def adapter(directory):
     data = (directory / "adapter" / "adapter_model.safetensors").read_bytes()
     return hashlib.sha256(data).hexdigest()
 
+began_s = time.monotonic()
 assert attempt(out / "whole", "never", 0) == 0
+whole_s = time.monotonic() - began_s
 histogram, differing, bad_codes, runs = {}, 0, [], 0
 while sum(histogram.values()) < kills:
     runs += 1
     directory = out / f"run-{runs}"
     while True:
-        point = chance.choice(("save", "step"))
-        number = chance.randint(1, 30) if point == "save" else chance.randint(1, 3)
+        point = chance.choice(("save", "step", "moment"))
+        number = chance.randint(1, {"save": 30, "step": 3, "moment": 100}[point])
         code = attempt(directory, point, number)
         if code == -signal.SIGKILL:
-            key = f"{point} {number}"
+            key = f"moment in {phase(directory)}" if point == "moment" else f"{point} {number:02}"
             histogram[key] = histogram.get(key, 0) + 1
             continue
         if code:
@@ -94,7 +109,11 @@ print(json.dumps({"histogram": histogram, "differing": differing, "bad": bad_cod
 def test_kills_at_random_never_change_the_result(
     make_config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    """Each run, killed several times, ends with the bytes of the one that never was."""
+    """Each run, killed several times, ends with the bytes of the one that never was.
+
+    `save N`: at the N-th file operation of that process; `step N`: after its N-th step; `moment`:
+    whenever a clock says so, told by the phase that status.json was left in.
+    """
     config = make_config(lora_dropout=0.1, save_steps=1)
     fields = {
         name: str(value) if isinstance(value, Path) else value
@@ -111,5 +130,5 @@ def test_kills_at_random_never_change_the_result(
     print(json.dumps(told, sort_keys=True))  # noqa: T201 - the histogram is kept with the log
     assert (told["differing"], told["bad"]) == (0, [])
     assert sum(histogram.values()) >= KILLS
-    inside = sum(count for point, count in histogram.items() if point.startswith("save"))
+    inside = sum(count for point, count in histogram.items() if "save" in point)
     assert inside >= KILLS_IN_SAVES

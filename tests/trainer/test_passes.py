@@ -129,6 +129,22 @@ def test_the_logits_of_packed_samples_are_those_of_separate_ones(
     torch.testing.assert_close(logits(changed)[second], packed[second], rtol=0, atol=1e-6)
 
 
+def test_a_judgement_with_a_layer_that_would_repack_is_an_error(bench: Bench) -> None:
+    """On AVX512-BF16 the next step would fail, or lose the gradient's path without a word."""
+    import bitsandbytes
+
+    bench.passes.arrange(plan(2048), bench.packing(2048))
+    assert bench.passes.loss_sum(bench.samples) > 0
+    layers = (m for m in bench.model.modules() if isinstance(m, bitsandbytes.nn.Linear4bit))
+    layer = next(layers)
+    layer.support_avx512bf16_for_cpu = True
+    try:
+        with pytest.raises(AssertionError, match="repack"):
+            bench.passes.loss_sum(bench.samples)
+    finally:
+        layer.support_avx512bf16_for_cpu = False
+
+
 def test_the_chunked_cross_entropy_is_the_plain_one() -> None:
     """Sum and gradient, over several chunks, with rows that count for nothing."""
     import torch
@@ -187,6 +203,28 @@ def test_selective_keeps_the_frozen_products(
         seen[checkpointing] = len(counted)
     assert seen["selective"] == seen["none"] > 0
     assert seen["full"] == seen["none"] + 7
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")
+def test_running_out_of_the_recompile_limit_is_an_error() -> None:
+    """Torch would go on in eager code without a word, at the price of compiled code by the hour."""
+    import torch
+
+    from trainer import layers
+
+    settings = torch._dynamo.config
+    before = (settings.recompile_limit, settings.fail_on_recompile_limit_hit)
+    try:
+        layers._prepare_compiler()
+        assert settings.recompile_limit >= 2 * layers.COMPILED_SHAPES_MAX
+        settings.recompile_limit = 2
+        compiled = torch.compile(lambda values: values * 2, backend="eager", dynamic=False)
+        with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+            for size in range(2, 6):
+                compiled(torch.ones(size))
+    finally:
+        settings.recompile_limit, settings.fail_on_recompile_limit_hit = before
+        torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(

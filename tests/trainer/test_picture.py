@@ -1,5 +1,3 @@
-"""The picture of the losses, and TensorBoard where it is wanted."""
-
 from __future__ import annotations
 
 import sys
@@ -7,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trainer.picture import TensorBoard, curves, draw
+from trainer.picture import curves, draw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,14 +45,3 @@ def test_without_matplotlib_nothing_is_drawn(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert not draw(output_dir)
     assert not (output_dir / "training_loss.png").exists()
-
-
-def test_tensorboard_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Once, and the run goes on; unasked, it is not even looked for."""
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    TensorBoard(tmp_path, wanted=False).add(1, loss=1.0)
-    assert capsys.readouterr().err == ""
-    TensorBoard(tmp_path, wanted=True).add(1, loss=1.0)
-    assert "pip install tensorboard" in capsys.readouterr().err

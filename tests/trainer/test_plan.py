@@ -102,8 +102,8 @@ def test_a_measured_plan_is_remembered(tmp_path: Path, monkeypatch: pytest.Monke
     """For its key alone; a spoilt cache is as none, and is put right by the next plan."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     plan = plans.cpu_plan()
-    plans.remember("a", plan, {"s_per_step": 1.0})
-    assert plans.recall("a") == plan
+    plans.remember("a", plan, {"s_per_step": 1.0, "bits": 4})
+    assert plans.recall("a") == plans.Measured(plan, 4)
     assert plans.recall("b") is None
     plans.cache_path().write_text("{")
     assert plans.recall("a") is None

@@ -42,7 +42,7 @@ def train(variant: Variant, work: Work, model: Path, folder: Path, turns: Turns)
                 pack_tokens=variant.options["pack_tokens"],
                 checkpointing=variant.options["checkpointing"],
                 compiled=True,
-                captured=True,
+                captured=variant.options["captured"],
             )
         ),
     )

@@ -7,17 +7,17 @@ made of them are counted.
 from __future__ import annotations
 
 import json
-import random
 from typing import TYPE_CHECKING, Any
 
 from trainer.bench.turns import write_whole
-from trainer.bench.work import LORA_RANK
+from trainer.bench.work import LORA_RANK, text_rows
 from trainer.template import IGNORED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trainer.bench.turns import Turns
+    from trainer.bench.unit import Whole
     from trainer.bench.work import Variant, Work
     from trainer.template import Encoded
 
@@ -26,7 +26,7 @@ RATE = 2e-4
 NEVER = 10**9
 
 
-def train_hf(variant: Variant, work: Work, model: Path, folder: Path, turns: Turns) -> None:
+def train_hf(variant: Variant, work: Work, model: Path, folder: Path, turns: Turns | Whole) -> None:
     """Transformers' Trainer with peft, bitsandbytes and Liger's kernels."""
     import torch
     from liger_kernel.transformers import (  # type: ignore[import-not-found]
@@ -75,9 +75,12 @@ def train_hf(variant: Variant, work: Work, model: Path, folder: Path, turns: Tur
     )
     _tell_tokens(folder, work, rows if pack else None, options["ga"])
     trainer.train()
+    turns.trained(trainer)
 
 
-def train_unsloth(variant: Variant, work: Work, model: Path, folder: Path, turns: Turns) -> None:
+def train_unsloth(
+    variant: Variant, work: Work, model: Path, folder: Path, turns: Turns | Whole
+) -> None:
     """Unsloth's model and its patched SFTTrainer, with its own checkpointing and optimizer."""
     import torch
     from datasets import Dataset  # type: ignore[import-not-found]
@@ -117,22 +120,18 @@ def train_unsloth(variant: Variant, work: Work, model: Path, folder: Path, turns
         facts |= {"tokens_per_step": tokens * share, "samples_per_step": len(samples) * share}
     write_whole(folder / "tokens.json", facts)
     trainer.train()
+    turns.trained(trainer)
 
 
 def train_llamafactory(
-    variant: Variant, work: Work, model: Path, folder: Path, turns: Turns
+    variant: Variant, work: Work, model: Path, folder: Path, turns: Turns | Whole
 ) -> None:
     """LLaMA-Factory's own entry point, in its own order of samples left as they are."""
     from llamafactory.train.tuner import run_exp  # type: ignore[import-not-found]
     from transformers import TrainerCallback
 
     options = variant.options
-    letters = random.Random(7)  # noqa: S311 - a benchmark's data
-    rows = []
-    for sample in work.samples():
-        count = max(16, len(sample.token_ids) - 26)  # what its template adds
-        text = "".join(letters.choice("bcdfghjkmnpqrstvwxz") for _ in range(count))
-        rows.append({"instruction": text[: count // 3], "input": "", "output": text[count // 3 :]})
+    rows = text_rows(work.samples())
     data = folder / "data"
     data.mkdir()
     (data / "train.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -167,7 +166,7 @@ def train_llamafactory(
     run_exp(arguments, callbacks=[Count(), _callback(turns)])
 
 
-def _common(turns: Turns) -> dict[str, Any]:
+def _common(turns: Turns | Whole) -> dict[str, Any]:
     """What every trainer of transformers is told alike."""
     return {
         "max_steps": turns.total_steps, "learning_rate": RATE, "lr_scheduler_type": "cosine",
@@ -177,12 +176,14 @@ def _common(turns: Turns) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _callback(turns: Turns) -> Any:
+def _callback(turns: Turns | Whole) -> Any:
     from transformers import TrainerCallback
 
     class Callback(TrainerCallback):
-        def on_step_end(self, *_given: Any, **_named: Any) -> None:
+        def on_step_end(self, _arguments: Any, _state: Any, control: Any, **_named: Any) -> None:
             turns.step_done()
+            if turns.enough():
+                control.should_training_stop = True
 
     return Callback()
 

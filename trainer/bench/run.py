@@ -1,33 +1,44 @@
-"""`python -m trainer bench`: the rows of the table, one after another, each variant in turns."""
+"""`python -m trainer bench`: the rows of the table, one after another, each variant in turns.
+
+Beside the rows there are stages: `unit` (1,000 samples x 3 epochs, from start to adapter), `plan`,
+and `steady` (resume and judgements against chance). All of it goes on where it was cut off.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from trainer.bench.work import GIB, VARIANTS, WORKS, Variant, Work
+from trainer.bench import planned, shape, steady, unit
+from trainer.bench.stages import environment_of, facts_of, run_pieces
+from trainer.bench.work import GIB, SAMPLES, VARIANTS, WORKS, Variant, Work
 from trainer.bench.worker import ROUND_STEPS, ROUNDS, WARM_STEPS
 from trainer.data import read_dataset
 from trainer.exits import FINISHED, USAGE, Refusal
 from trainer.memory import Shape
 from trainer.progress import say, warn
 
+if TYPE_CHECKING:
+    from trainer.bench.stages import Piece
+
+STAGES = ("rows", "unit", "plan", "steady")
+TINY_ROWS = 24
 EXAMPLE = Path(__file__).parents[1] / "examples" / "kefu" / "train.jsonl"
 QWEN_7B = Shape(hidden=3584, inner=18944, layers=28, words=152064, keys=512, rank=8, quantised=True)
 POLL_S = 0.1
 
 
 def run_bench(argv: list[str]) -> int:
-    """FINISHED once every wanted row has been measured; prints the table, or JSON with --json.
+    """FINISHED once all that is wanted has been measured; prints it, as JSON with --json.
 
-    What is in `--out` already is not measured again, so a run that was cut off goes on.
+    What is in `--out` already is not measured again, so a run that was cut off goes on. A stage
+    whose time is up ends with SAVED_ON_REQUEST: the same command goes on.
     """
     parser = argparse.ArgumentParser(prog="python -m trainer bench", allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("bench-out"))
@@ -36,6 +47,9 @@ def run_bench(argv: list[str]) -> int:
     parser.add_argument("--variant", action="append", help="default: all of the work")
     parser.add_argument("--peers", type=Path, help="packages that LLaMA-Factory alone needs")
     parser.add_argument("--warm_timeout_s", type=float, default=240.0)
+    parser.add_argument("--stage", choices=STAGES, default="rows")
+    parser.add_argument("--budget_s", type=float, default=570.0, help="of one call, for a stage")
+    parser.add_argument("--tiny", action="store_true", help="see that a stage works, on a CPU too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     try:
@@ -43,6 +57,8 @@ def run_bench(argv: list[str]) -> int:
     except ImportError as error:
         raise Refusal(USAGE, "bench needs torch", hint="pip install costguard[trainer]") from error
     out: Path = options.out
+    if options.stage != "rows":
+        return _run_stage(options, torch)
     if torch.cuda.is_available():
         model = options.model or out / "model"
         _make_model(model)
@@ -60,6 +76,34 @@ def run_bench(argv: list[str]) -> int:
         for row in rows:
             say("  ".join(f"{value}" for value in row.values()))
     return FINISHED
+
+
+def _run_stage(options: argparse.Namespace, torch: Any) -> int:
+    """The exit code of one stage; its facts are printed as JSON, whatever is there of them."""
+    on_card = torch.cuda.is_available()
+    out, tiny = options.out, options.tiny
+    if not on_card and not tiny:
+        hint = "or --tiny, to see that the stage works"
+        raise Refusal(USAGE, f"--stage {options.stage} needs a CUDA card", hint=hint)
+    device = torch.device("cuda" if on_card else "cpu")
+    config = {**shape.QWEN_7B, **(shape.TINY if tiny else {})}
+    pieces: list[Piece]
+    if options.stage == "steady":
+        pieces = steady.pieces(out, tiny=tiny, on_card=on_card)
+    elif options.stage == "plan":
+        pieces = planned.pieces(out, config, EXAMPLE, device)
+    else:
+        model = options.model or out / "model"
+        shape.make(model, read_dataset(EXAMPLE).samples, config, device)
+        rows = TINY_ROWS if tiny else SAMPLES
+        pieces = unit.pieces(out, model, rows, options.peers, on_card=on_card and not tiny)
+    wanted = [p for p in pieces if not options.variant or p.name in options.variant]
+    code = run_pieces(out, wanted, options.budget_s)
+    found: dict[str, Any] = {"stage": options.stage, "facts": facts_of(out, pieces)}
+    if options.stage == "steady":
+        found["verdict"] = steady.verdict(out, pieces)
+    say(json.dumps(found, ensure_ascii=False))
+    return code
 
 
 def table(out: Path) -> list[dict[str, Any]]:
@@ -128,10 +172,7 @@ def _measure(work: Work, model: Path, out: Path, options: argparse.Namespace) ->
             if old.is_file():
                 old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
-        environment = dict(os.environ)
-        if variant.tool == "llamafactory" and options.peers:
-            path = environment.get("PYTHONPATH", "")
-            environment["PYTHONPATH"] = f"{options.peers}{os.pathsep}{path}"
+        environment = environment_of(variant.tool, options.peers)
         command = [
             sys.executable,
             "-m",
@@ -178,8 +219,6 @@ def _folder(out: Path, variant: Variant) -> Path:
 
 def _make_model(model: Path) -> None:
     import torch
-
-    from trainer.bench import shape
 
     shape.make(model, read_dataset(EXAMPLE).samples, shape.QWEN_7B, torch.device("cuda"))
     torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
-"""A model of Qwen2.5-7B's shape with random weights, in NF4 as bitsandbytes saves it.
+"""A model of Qwen2.5-7B's shape with random weights, in NF4 as bitsandbytes saves it, or in bf16.
 
 Random weights cost what trained ones cost, and nothing has to be downloaded. Each matrix is made
-and quantised on the card, so the 15 GB of the whole are never in one place.
+(and quantised) by itself, so the 15 GB of the whole are never in one place.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ QWEN_7B: dict[str, Any] = {
 }
 """config.json of Qwen/Qwen2.5-7B-Instruct, with the numbers that our tokenizer's tokens have."""
 
+TINY = {
+    "hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 1,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 2000,
+}  # fmt: skip
+"""Instead of QWEN_7B's: a model on which a stage is seen to work within seconds, on a CPU."""
 QUANTIZATION = {
     "quant_method": "bitsandbytes",
     "load_in_4bit": True,
@@ -57,7 +62,14 @@ QUANTIZATION = {
 }
 
 
-def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], device: Any) -> None:
+def make(
+    directory: Path,
+    samples: Sequence[Sample],
+    config: dict[str, Any],
+    device: Any,
+    *,
+    quantised: bool = True,
+) -> None:
     """Write the model and a tokenizer trained on `samples`; nothing if it is there already."""
     import torch
     from bitsandbytes import functional
@@ -72,7 +84,9 @@ def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], dev
         weights = torch.empty(shape, dtype=torch.bfloat16, device=device)
         return weights.normal_(0.0, DEVIATION, generator=generator)
 
-    def quantised(name: str, *shape: int) -> dict[str, Any]:
+    def matrix(name: str, *shape: int) -> dict[str, Any]:
+        if not quantised:
+            return {name: normal(*shape)}
         packed, quant_state = functional.quantize_4bit(
             normal(*shape), blocksize=64, compress_statistics=True, quant_type="nf4"
         )
@@ -97,17 +111,25 @@ def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], dev
             f"{prefix}post_attention_layernorm.weight": ones.clone(),
         }
         for name, width in (("q", hidden), ("k", keys), ("v", keys)):
-            tensors |= quantised(f"{prefix}self_attn.{name}_proj.weight", width, hidden)
+            tensors |= matrix(f"{prefix}self_attn.{name}_proj.weight", width, hidden)
             tensors[f"{prefix}self_attn.{name}_proj.bias"] = normal(width)
-        tensors |= quantised(f"{prefix}self_attn.o_proj.weight", hidden, hidden)
-        tensors |= quantised(f"{prefix}mlp.gate_proj.weight", inner, hidden)
-        tensors |= quantised(f"{prefix}mlp.up_proj.weight", inner, hidden)
-        tensors |= quantised(f"{prefix}mlp.down_proj.weight", hidden, inner)
+        tensors |= matrix(f"{prefix}self_attn.o_proj.weight", hidden, hidden)
+        tensors |= matrix(f"{prefix}mlp.gate_proj.weight", inner, hidden)
+        tensors |= matrix(f"{prefix}mlp.up_proj.weight", inner, hidden)
+        tensors |= matrix(f"{prefix}mlp.down_proj.weight", hidden, inner)
         write(f"layer-{layer}.safetensors", tensors)
     words = config["vocab_size"]
     write("embedding.safetensors", {"model.embed_tokens.weight": normal(words, hidden)})
     head = {"model.norm.weight": ones, "lm_head.weight": normal(words, hidden)}
     write("head.safetensors", head)
+    told = {**config, **({"quantization_config": QUANTIZATION} if quantised else {})}
+    _write_beside(directory, samples, told, index)
+
+
+def _write_beside(
+    directory: Path, samples: Sequence[Sample], config: dict[str, Any], index: dict[str, str]
+) -> None:
+    """The tokenizer, the index of the weights, and config.json last: then the model is whole."""
     total = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
     tokenizer, _words = make_tokenizer(samples, 2000)
     (directory / "tokenizer.json").write_bytes(tokenizer)
@@ -117,7 +139,7 @@ def make(directory: Path, samples: Sequence[Sample], config: dict[str, Any], dev
         ),
         "generation_config.json": {"eos_token_id": 2, "pad_token_id": 0},
         "model.safetensors.index.json": {"metadata": {"total_size": total}, "weight_map": index},
-        "config.json": {**config, "quantization_config": QUANTIZATION},
+        "config.json": config,
     }
     for name, document in documents.items():
         text = json.dumps(document, indent=2, ensure_ascii=False)

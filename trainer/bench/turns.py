@@ -61,6 +61,13 @@ class Turns:
                     self._profile = _start_profile()
         self._began_s = time.perf_counter()
 
+    def enough(self) -> bool:
+        """Never: each worker has its number of steps."""
+        return False
+
+    def trained(self, trainer: Any) -> None:
+        """Nothing is saved: the steps alone are measured."""
+
     def _profiled(self, now_s: float) -> dict[str, Any]:
         self._profile.stop()
         busy_us: dict[str, float] = {}

@@ -1,4 +1,7 @@
-"""One variant in a process of its own: `python -m trainer.bench.worker NAME MODEL FOLDER`."""
+"""One variant in a process of its own: `python -m trainer.bench.worker NAME MODEL FOLDER [whole]`.
+
+With `whole` all steps of the user's unit, as many as the time allows; else in turns with others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.bench.turns import Turns, write_whole
+from trainer.bench.unit import Whole
 from trainer.bench.work import GIB, VARIANTS, WORKS
 
 ROUNDS = 3
@@ -15,8 +19,8 @@ ROUND_STEPS = 7
 WARM_STEPS = 3
 
 
-def run_worker(name: str, model: Path, folder: Path) -> None:
-    """Train `variant` on `model` in turns; `facts.json` in `folder` says with what."""
+def run_worker(name: str, model: Path, folder: Path, *, whole: bool = False) -> None:
+    """Train `variant` on `model`; `versions.json` in `folder` says with what."""
     began_s = time.monotonic()
     variant = VARIANTS[name]
     work = WORKS[variant.work]
@@ -26,11 +30,13 @@ def run_worker(name: str, model: Path, folder: Path) -> None:
 
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, work.cap_gib * GIB / total))
-    turns = Turns(folder, WARM_STEPS, ROUND_STEPS, ROUNDS)
+    turns: Turns | Whole = Turns(folder, WARM_STEPS, ROUND_STEPS, ROUNDS)
+    if whole:
+        turns = Whole(folder, len(work.samples()), work.samples_per_step)
     write_whole(
-        folder / "facts.json", {"versions": versions(), "imports_s": time.monotonic() - began_s}
+        folder / "versions.json", {"versions": versions(), "imports_s": time.monotonic() - began_s}
     )
-    if variant.tool == "ours":
+    if isinstance(turns, Turns) and variant.tool == "ours":
         from trainer.bench.ours import train
 
         train(variant, work, model, folder, turns)
@@ -61,4 +67,4 @@ def versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    run_worker(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    run_worker(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), whole=sys.argv[4:] == ["whole"])
