@@ -160,12 +160,16 @@ def _watch(job: MaybeJob = None, *, as_json: AsJson = False) -> int:
 def _report(
     *,
     by: Annotated[
-        str | None, typer.Option(help="job | stage | phase | gpu | day", metavar="KEY")
+        str | None,
+        typer.Option(help="job | stage | phase | gpu | day | platform", metavar="KEY"),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help=_("CSV on stdout"))] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help=_("a page with charts"), metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    return reading.show_report(by, as_json=as_json, as_csv=as_csv)
+    return reading.show_report(by, as_json=as_json, as_csv=as_csv, html=html)
 
 
 @app.command("explain", help=_("why a job is where it is, with the evidence"))

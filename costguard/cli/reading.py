@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL_S = 1.0
 LOGS_INTERVAL_S = 1.0
+PAGE_TIMEOUT_S = 120.0  # weeks of telemetry are read for the charts
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
 
@@ -43,11 +44,17 @@ def show_status(job: str | None, *, as_json: bool) -> int:
     return 0
 
 
-def show_report(by: str | None, *, as_json: bool, as_csv: bool) -> int:
+def show_report(by: str | None, *, as_json: bool, as_csv: bool, html: Path | None = None) -> int:
     """Spend to date."""
-    if as_json and as_csv:
-        what = _("--json and --csv exclude each other")
+    if as_json + as_csv + (html is not None) > 1:
+        what = _("--json, --csv and --html exclude each other")
         raise UserError("usage", what, "report", _("take one of them"), EXIT_USAGE)
+    if html is not None:
+        from costguard.cli.page import write_page
+
+        write_page(ask("page", {"by": by} if by else {}, PAGE_TIMEOUT_S), html)
+        print(_("written: {path}").format(path=html), file=sys.stderr)
+        return 0
     document = ask("report", {"by": by} if by else {})
     if as_json:
         print_json(document)

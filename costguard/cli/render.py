@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
+from costguard.cli.advice import advice_text, cost_parts, saved_text
 from costguard.cli.text import INDENT, Column, Screen, indented, labelled, table, width
 from costguard.cli.words import (
     Document,
@@ -21,6 +22,7 @@ from costguard.cli.words import (
 )
 from costguard.core.money import yuan_screen
 from costguard.lang import _
+from costguard.retell import retell
 
 STATE_COLOURS = {
     "training": ("green",),
@@ -105,15 +107,21 @@ def explain_lines(document: Document, screen: Screen) -> list[str]:
     lines = [f"{screen.paint(document['job'], 'bold')}  {state_text(document, screen)}"]
     for verdict in document["verdicts"]:
         head = f"{clock(verdict['at'])}  {reason_word(verdict['guard'])}"
-        lines += ["", screen.paint(head, "bold"), *indented(verdict["text"], screen)]
+        lines += ["", screen.paint(head, "bold"), *indented(retell(verdict["text"]), screen)]
         for key, value in (verdict.get("evidence") or {}).items():
             for text in _evidence_lines(key, value, screen):
                 lines += indented(text, screen, deeper=True)
     if not document["verdicts"]:
         lines += ["", _("no guard has given a verdict")]
     lines += ["", *_stop_lines(document["stop"], screen)]
+    for item in document.get("saved") or ():
+        lines += labelled(_("saved"), [saved_text(item)], screen)
+    if document.get("cost"):
+        lines += labelled(_("cost"), cost_parts(document["cost"], screen), screen)
+    for item in document.get("advice") or ():
+        lines += labelled(_("advice"), [advice_text(item)], screen)
     for text in document["next"]:
-        lines += labelled(_("next"), [text], screen)
+        lines += labelled(_("next"), [retell(text)], screen)
     return lines
 
 

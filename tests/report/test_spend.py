@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TOTALS = [
     "billed_hours", "spent_yuan", "reserved_yuan", "cap_yuan", "left_yuan", "worst_case_yuan",
     "idle_yuan", "estimated_yuan", "confirmed_yuan", "drift_yuan", "overrun_yuan",
+    "setup_yuan", "disk_yuan", "idle_percent", "setup_percent",
 ]  # fmt: skip
 ROW = [
     "job", "stage", "phase", "provider", "instance", "gpu", "hours", "price_yuan_per_hour",
@@ -40,7 +41,7 @@ def test_the_document_has_exactly_the_keys_of_the_contract(store: Store) -> None
         books = Books.open(session)
         books.run_to(books.interval(), 60)
     report = ask(store, "report")
-    assert list(report) == ["schema", "as_of", "currency", "totals", "rows"]
+    assert list(report) == ["schema", "as_of", "currency", "totals", "by_the_month", "rows"]
     assert report["schema"] == "costguard.report/1"
     assert (report["currency"], report["as_of"]) == ("CNY", "2026-11-24T17:00:00.000Z")
     assert list(report["totals"]) == TOTALS
@@ -63,7 +64,7 @@ def test_money_and_hours_are_text_in_the_contracts_form(store: Store) -> None:
 
 def test_a_home_without_jobs_has_spent_nothing(store: Store) -> None:
     """Zeros, not an error."""
-    assert set(totals(store).values()) == {"0.00", "0.000000"}
+    assert set(totals(store).values()) == {"0.00", "0.000000", "0.0"}
     assert rows(store) == []
 
 
