@@ -31,7 +31,18 @@ ARROWS: dict[str, set[str]] = {
     "notify": {"core", "errors", "lang", "settings", "store"},
     "daemon": {"core", "localcloud", "notify", "providers", "remote", "report", "store"}
     | {"errors", "paths", "sdnotify", "settings"},
-    "cli": {"core", "daemon", "demo", "jobfile", "notify", "preflight", "report", "sim", "store"}
+    "cli": {
+        "core",
+        "daemon",
+        "demo",
+        "engines",
+        "jobfile",
+        "notify",
+        "preflight",
+        "report",
+        "sim",
+        "store",
+    }
     | {"errors", "lang", "paths", "retell", "settings"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
     "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},
