@@ -13,6 +13,7 @@ from costguard.core.money import yuan_text
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.amounts import billed_s, spent_micros
 from costguard.report.figures import hours_text, time_text
+from costguard.report.off_hours import PHASE as PAUSED, off_hours
 from costguard.store.ledger import pending_micros, posted_by_instance, posted_micros
 from costguard.store.models import (
     Instance,
@@ -24,10 +25,12 @@ from costguard.store.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from zoneinfo import ZoneInfo
 
     from sqlalchemy.orm import Session
+
+    from costguard.report.off_hours import OffHours
 
 REPORT_SCHEMA = "costguard.report/1"
 GROUPS = ("job", "stage", "phase", "provider", "instance", "gpu", "day")
@@ -53,7 +56,7 @@ class Row:
     gpu: str | None
     day: str | None
     price_micros: int
-    billed_s: int = 0
+    billed_s: int = 0  # of what is free, the time itself
     amount_micros: int = 0
 
 
@@ -116,11 +119,36 @@ def report_document(
 
 def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | None) -> Sums:
     sums = Sums(idle=idle_micros(session, jobs.values()))
+    # A stretch that is free belongs to no day's bill, and may go over many.
+    off = {} if by == "day" else {each.after_interval: each for each in off_hours(session)}
+    last: int | None = None
+    for row, interval, kind, setup, overrun in _charges(session, jobs, zone, by):
+        if interval != last and last in off:
+            _add(sums, _free_row(off.pop(last), jobs), by)
+        last = interval if kind == "running" else last
+        _add(sums, row, by)
+        if kind == "running":
+            sums.running_s += row.billed_s
+            sums.overrun += overrun
+            sums.setup += setup
+        else:
+            sums.disk += row.amount_micros
+    return sums
+
+
+def _charges(
+    session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | None
+) -> Iterator[tuple[Row, int, str, int, int]]:
+    """Each sum of the ledger as a row, in the order in which they were first booked.
+
+    With it come its interval, its kind, and in micro-yuan what was set-up and what was overrun.
+    """
     slot = LedgerSum.slot if by == "day" else literal(0)
     group = (LedgerSum.job_id, LedgerSum.interval_id, LedgerSum.stage, LedgerSum.phase, slot)
     query = (
         select(
             LedgerSum.job_id,
+            LedgerSum.interval_id,
             LedgerSum.stage,
             LedgerSum.phase,
             slot,
@@ -139,11 +167,19 @@ def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | No
         .group_by(*group)
         .order_by(func.min(LedgerSum.first_id))
     )
-    for job_id, stage, phase, at, *where, price, kind, amount, covered, charged in session.execute(
-        query
-    ):
-        provider, instance, gpu = where
-        paid_s = billed_s(amount, price)
+    for (
+        job_id,
+        interval,
+        stage,
+        phase,
+        at,
+        *where,
+        kind,
+        amount,
+        covered,
+        charged,
+    ) in session.execute(query):
+        provider, instance, gpu, price = where
         row = Row(
             job=jobs[job_id].name,
             stage=None if stage < 0 else stage,
@@ -153,17 +189,32 @@ def _add_up(session: Session, jobs: dict[int, Job], zone: ZoneInfo, by: str | No
             gpu=gpu,
             day=day_of(at * SLOT_MS, zone),
             price_micros=price,
+            billed_s=billed_s(amount, price),
+            amount_micros=amount,
         )
-        kept = sums.rows.setdefault(_key(row, by), row)
-        kept.billed_s += paid_s
-        kept.amount_micros += amount
-        if kind == "running":
-            sums.running_s += paid_s
-            sums.overrun += (charged or 0) - covered
-            sums.setup += amount if phase in SETUP_PHASES else 0
-        else:
-            sums.disk += amount
-    return sums
+        yield row, interval, kind, amount * (phase in SETUP_PHASES), (charged or 0) - covered
+
+
+def _free_row(off: OffHours, jobs: dict[int, Job]) -> Row:
+    return Row(
+        job=jobs[off.job_id].name,
+        stage=off.stage,
+        phase=PAUSED,
+        provider=off.instance.provider,
+        instance=off.instance.provider_id,
+        gpu=off.instance.gpu,
+        day=None,
+        price_micros=0,
+        billed_s=off.off_s,
+    )
+
+
+def _add(sums: Sums, row: Row, by: str | None) -> None:
+    """Into the row that it shares, or as a new one."""
+    kept = sums.rows.setdefault(_key(row, by), row)
+    if kept is not row:
+        kept.billed_s += row.billed_s
+        kept.amount_micros += row.amount_micros
 
 
 def idle_micros(session: Session, jobs: Iterable[Job]) -> int:
