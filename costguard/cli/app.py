@@ -270,6 +270,18 @@ def _data_check(
     return reading.check_data(file, as_json=as_json)
 
 
+@data.command("mask", help=_("a copy in which personal data is replaced, its samples usable"))
+def _data_mask(
+    file: Annotated[Path, typer.Argument(help=_("the data set"), metavar="FILE")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help=_("the new file; without it FILE.masked"), metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    return reading.mask_data(file, out, as_json=as_json)
+
+
 @app.command("simulate", help=_("try budget and guards against a thousand bad nights"))
 def _simulate(
     *,

@@ -1,4 +1,4 @@
-"""The commands that only read: status, watch, report, explain, logs, budget show, data check."""
+"""The commands that only read: status, watch, report, explain, logs, budget show, data."""
 
 from __future__ import annotations
 
@@ -130,6 +130,16 @@ def watch(job: str | None, *, as_json: bool, rounds: int | None = None) -> int:
 
 def check_data(file: Path, *, as_json: bool) -> int:
     """The trainer's judgement of a data set; its own exit code (65: refused)."""
+    return _trainer(file, "check", as_json=as_json)
+
+
+def mask_data(file: Path, out: Path | None, *, as_json: bool) -> int:
+    """A copy of the data set without the personal data that `data check` finds in it."""
+    out = file.with_name(f"{file.stem}.masked{file.suffix}") if out is None else out
+    return _trainer(file, "mask", "--out", str(out.absolute()), as_json=as_json)
+
+
+def _trainer(file: Path, do: str, *words: str, as_json: bool) -> int:
     import subprocess
 
     from costguard.preflight import trainer_command
@@ -137,8 +147,8 @@ def check_data(file: Path, *, as_json: bool) -> int:
     if not file.exists():
         what = _("{path} does not exist").format(path=file)
         raise UserError("missing_dataset", what, str(file), _("check the path"), EXIT_USAGE)
-    words = ["check", str(file.absolute()), *(["--json"] if as_json else [])]
-    command, folder = trainer_command(*words)
+    more = [*words, "--json"] if as_json else words
+    command, folder = trainer_command(do, str(file.absolute()), *more)
     sys.stdout.flush()
     return subprocess.run(command, cwd=folder, check=False).returncode
 

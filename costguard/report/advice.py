@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from costguard.store.models import Telemetry
+from costguard.core.contact import WARN
+from costguard.store.models import Event, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ def advice(session: Session, job: Job) -> list[dict[str, Any]]:
             if steps[0][0] <= at_ms <= steps[-1][0]
         ]
         found += _of_cards(windows)
+    found += _of_mounts(session, job)
     found += _of_losses([data["loss"] for _at, data in steps if _is_figure(data.get("loss"))])
     return found
 
@@ -74,6 +76,18 @@ def _of_cards(windows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if used > MEMORY_PERCENT:
         found.append({"code": "memory_is_tight", "gpu_memory_percent": round(used)})
     return found
+
+
+def _of_mounts(session: Session, job: Job) -> list[dict[str, Any]]:
+    """Data that first contact found on a network file system, by its table (`core/contact.py`)."""
+    query = select(Event.data_json).where(Event.job_id == job.id, Event.kind == "first_contact")
+    newest = session.scalars(query.order_by(Event.id.desc()).limit(1)).first()
+    rows = json.loads(newest).get("rows") or [] if newest is not None else []
+    return [
+        {"code": "data_on_network", "seen": row.get("seen")}
+        for row in rows
+        if str(row.get("check")).startswith("data in ") and row.get("verdict") == WARN
+    ]
 
 
 def _of_losses(losses: Sequence[float]) -> list[dict[str, Any]]:

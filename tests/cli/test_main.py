@@ -268,6 +268,21 @@ def test_the_csv_is_for_a_file(answering: Any, capsys: pytest.CaptureFixture[str
     assert answering.asked("report") == [{"by": "job"}]
 
 
+def test_data_mask_leaves_the_original_and_hides_who_it_is_about(tmp_path: Path) -> None:
+    """Beside it, or where it is told; a file that is there is not written over."""
+    phone = "139" + "1234" + "5678"
+    file = tmp_path / "train.jsonl"
+    row = {"instruction": f"我的电话是{phone}", "input": "", "output": "好的，已记录"}
+    file.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert command("data", "mask", str(file)).returncode == 0
+    masked = (tmp_path / "train.masked.jsonl").read_text(encoding="utf-8")
+    assert phone not in masked
+    assert "我的电话是" in masked
+    assert phone in file.read_text(encoding="utf-8")
+    assert command("data", "mask", str(file)).returncode != 0
+    assert command("data", "mask", str(file), "--out", str(tmp_path / "b.jsonl")).returncode == 0
+
+
 def test_data_check_is_the_trainers(tmp_path: Path) -> None:
     """Its findings and its exit code are passed on."""
     good = tmp_path / "good.jsonl"
