@@ -15,12 +15,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from costguard.lang import selected
+from costguard.lang import catalogue, selected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_BLANK = re.compile(r"\{(\w*)\}")
+_BLANK = re.compile(r"\{(\d*)(:word)?\}")
+FEW_LETTERS = 5
 LENGTH_MAX = 4_000  # of a text worth looking at: what is longer is a log
 
 
@@ -52,11 +53,22 @@ def _retold(text: str, depth: int) -> str:
 
 
 def _filled(chinese: str, parts: list[str]) -> str:
-    """The Chinese with its blanks filled: `{}` in order, `{2}` where the order is another."""
+    """The Chinese with its blanks filled: `{}` in order, `{2}` where the order is another.
+
+    `{:word}` is one of our own words, such as a state; any other blank may hold a name.
+    """
     in_order = iter(parts)
-    return _BLANK.sub(
-        lambda blank: parts[int(blank[1]) - 1] if blank[1] else next(in_order), chinese
-    )
+
+    def fill(blank: re.Match[str]) -> str:
+        part = parts[int(blank[1]) - 1] if blank[1] else next(in_order)
+        return _words().get(part, part) if blank[2] else part
+
+    return _BLANK.sub(fill, chinese)
+
+
+@lru_cache(maxsize=1)
+def _words() -> Mapping[str, str]:
+    return {**catalogue("zh"), **sentences()}
 
 
 @lru_cache(maxsize=1)
@@ -69,5 +81,8 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 def _pattern(english: str) -> re.Pattern[str]:
     pieces = re.split(r"(\{\})", english)
-    words = "".join("(.+?)" if piece == "{}" else re.escape(piece) for piece in pieces)
+    # A sentence of hardly a word of its own would fit too much: its blanks hold single words.
+    few = sum(char.isalpha() for char in english) <= FEW_LETTERS
+    blank = r"(\S*?)" if few else "(.*?)"
+    words = "".join(blank if piece == "{}" else re.escape(piece) for piece in pieces)
     return re.compile(words, re.DOTALL)

@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "providers": {"core", "errors"},
     "remote": set(),
     "report": {"core", "errors", "paths", "settings", "store"},
-    "notify": {"core", "errors", "lang", "settings", "store"},
+    "notify": {"core", "errors", "lang", "retell", "settings", "store"},
     "daemon": {"core", "localcloud", "notify", "providers", "remote", "report", "store"}
     | {"errors", "paths", "sdnotify", "settings"},
     "cli": {

@@ -253,7 +253,7 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
 def _evidence_lines(key: str, value: object, screen: Screen) -> list[str]:
     """One piece of evidence; a list of texts, such as the end of a log, with a line for each."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return [f"{key}:", *[INDENT + item for item in value]]
+        return [f"{retell(key)}:", *[INDENT + item for item in value]]
     return [_evidence(key, value, screen)]
 
 
@@ -266,7 +266,8 @@ def _evidence(key: str, value: object, screen: Screen) -> str:
         ("_s", duration),
     ):
         if key.endswith(ending) and isinstance(value, int):
-            return f"{key.removesuffix(ending)} {shown(value)}"
+            return f"{retell(key.removesuffix(ending))} {shown(value)}"
+    key = retell(key)
     if isinstance(value, Mapping):
         inner = ", ".join(_evidence(name, item, screen) for name, item in value.items())
         return f"{key}: {inner}"

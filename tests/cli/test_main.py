@@ -272,7 +272,7 @@ def test_data_mask_leaves_the_original_and_hides_who_it_is_about(tmp_path: Path)
     """Beside it, or where it is told; a file that is there is not written over."""
     phone = "139" + "1234" + "5678"
     file = tmp_path / "train.jsonl"
-    row = {"instruction": f"我的电话是{phone}", "input": "", "output": "好的，已记录"}
+    row = {"instruction": f"我的电话是{phone}", "input": "", "output": "好的 已记录"}
     file.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
     assert command("data", "mask", str(file)).returncode == 0
     masked = (tmp_path / "train.masked.jsonl").read_text(encoding="utf-8")
