@@ -123,6 +123,25 @@ def test_the_language_may_stand_anywhere(
     assert "已完成" in capsys.readouterr().out
 
 
+def test_a_refusal_of_the_daemon_is_said_in_the_language_selected(
+    daemon: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a person; a script gets it as it was."""
+    error = {
+        "code": "unknown_job",
+        "what": "there is no job 'kefo'",
+        "where": "/home",
+        "hint": "jobs here: kefu",
+    }
+    daemon.answers["status"] = {"error": error}
+    assert main(["--lang", "zh", "status", "kefo"]) == 1
+    told = capsys.readouterr().err
+    assert "没有任务 'kefo'" in told
+    assert "这里的任务" in told
+    assert main(["--lang", "zh", "status", "kefo", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["what"] == "there is no job 'kefo'"
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """Today's commands, and none that does not exist yet."""
     assert main(["--help"]) == 0

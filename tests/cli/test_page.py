@@ -53,6 +53,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, empty: Path) -> Path:
     with store.write() as session:
         a_night(session, every_s=300)
         books = a_night(session, LONG_NAME, util_percent=42, every_s=300)
+        books.instance.bill_micros = 45_000_000
         books.job.verdict_text = PLANTED
         books.job.breach = True
     store.close()
@@ -147,10 +148,26 @@ def test_it_prints_light_on_a4(night: Path, browser: Browser) -> None:
     assert {(round(float(w)), round(float(h))) for w, h in boxes} == {(595, 842)}
 
 
+SHOWN = {
+    "spent_yuan": "spent",
+    "reserved_yuan": "reserved",
+    "cap_yuan": "cap",
+    "left_yuan": "left",
+    "worst_case_yuan": "worst case",
+    "setup_yuan": "set-up",
+    "idle_yuan": "idle",
+    "disk_yuan": "paused disk",
+    "estimated_yuan": "as metered here",
+    "confirmed_yuan": "confirmed by the platform",
+    "drift_yuan": "drift",
+    "overrun_yuan": "overrun",
+}
+
+
 def test_the_same_figure_is_the_same_in_table_json_csv_page_and_status(
     home: Path, template: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What was spent, asked of all five."""
+    """Every total and every job's sums, asked of all five."""
     paths.database_path().write_bytes(template.read_bytes())
 
     def said(*arguments: str) -> str:
@@ -159,15 +176,18 @@ def test_the_same_figure_is_the_same_in_table_json_csv_page_and_status(
 
     report = json.loads(said("report", "--json"))
     status = json.loads(said("status", "--json"))
-    spent = Decimal(report["totals"]["spent_yuan"])
-    assert spent == sum(Decimal(row["budget"]["spent_yuan"]) for row in status["jobs"])
-    assert spent == sum(Decimal(row["subtotal_yuan"]) for row in report["rows"])
+    table, page = said("report"), written(home).read_text(encoding="utf-8")
+    totals = {key: Decimal(report["totals"][key]) for key in SHOWN}
+    for key, label in SHOWN.items():
+        sign = "-" if totals[key] < 0 else ""
+        shown = f"{sign}¥{abs(totals[key]):,.2f}"
+        assert re.search(rf"^ *{label} +{re.escape(shown)}( .*)?$", table, re.MULTILINE), label
+        assert f"<span>{label}</span><b>{shown}</b>" in page
+    for key in ("spent_yuan", "reserved_yuan", "cap_yuan", "left_yuan", "worst_case_yuan"):
+        assert totals[key] == sum(Decimal(row["budget"][key]) for row in status["jobs"])
     rows = list(csv.DictReader(io.StringIO(said("report", "--csv"))))
-    assert spent == sum(Decimal(row["subtotal_yuan"]) for row in rows)
-    shown = f"¥{spent:,.2f}"
-    assert re.search(rf"^spent +{re.escape(shown)}$", said("report"), re.MULTILINE)
-    page = written(home).read_text(encoding="utf-8")
-    assert f"<span>spent</span><b>{shown}</b>" in page
+    for found in (report["rows"], rows):
+        assert totals["estimated_yuan"] == sum(Decimal(row["subtotal_yuan"]) for row in found)
     for row in status["jobs"]:
         each = f"spent ¥{Decimal(row['budget']['spent_yuan']):,.2f} of ¥60.00"
         assert each in said("status", row["job"])
