@@ -10,6 +10,7 @@ from pathlib import Path
 LANGUAGES = ("en", "zh")
 
 _catalogue: dict[str, str] = {}
+_selected = ["en"]
 
 
 def _(text: str) -> str:
@@ -26,9 +27,15 @@ def select(explicit: str | None = None) -> str:
     if chosen == "zh" and not _stdout_shows("元"):
         chosen = "en"
     _catalogue.clear()
+    _selected[0] = chosen
     if chosen == "zh":
         _catalogue.update(catalogue("zh"))
     return chosen
+
+
+def selected() -> str:
+    """The language that was chosen last: English before any was."""
+    return _selected[0]
 
 
 def catalogue(language: str) -> dict[str, str]:

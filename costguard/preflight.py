@@ -11,6 +11,9 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,15 @@ try:
     parse_train(sys.argv[1:])
 except Refusal as refusal:
     print(json.dumps({"what": refusal.what, "where": refusal.where, "hint": refusal.hint}))
+"""
+
+FACTS_PROBE = """
+import json, sys
+from trainer.flags import parse_train
+config = parse_train(sys.argv[1:])
+names = ("samples_per_step per_device_train_batch_size num_train_epochs max_steps max_samples"
+         " val_size cutoff_len quantization_bit")
+print(json.dumps({name: getattr(config, name) for name in names.split()}))
 """
 
 _FLAG = re.compile(r"--(\w+)")
@@ -113,6 +125,34 @@ def check_dataset(path: Path, flags: Sequence[str] = ()) -> None:
 
     `flags` are those of the run that change the judgement, as the run itself will have them.
     """
+    data_report(path, flags)
+
+
+@dataclass(frozen=True, slots=True)
+class DataReport:
+    """What the trainer's check says of a data set that it passes."""
+
+    samples: int
+    tokens: int  # of all samples, once
+    longest_tokens: int
+    counted_by: str  # characters (an estimate), or the tokenizer
+    histogram: tuple[tuple[int, int], ...]  # the bin's upper edge in tokens, samples in it
+
+
+def data_report(path: Path, flags: Sequence[str] = ()) -> DataReport:
+    """The trainer's findings; UserError where it refuses the data. Asked once as long as it stays.
+
+    The judgement before a run and its estimate are of one and the same reading.
+    """
+    beside = path.with_name("dataset_info.json")
+    stamps = [each.stat() for each in (path, beside) if each.exists()]
+    stamp = (*((each.st_mtime_ns, each.st_size) for each in stamps), trainer_root())
+    return _judged(path, tuple(flags), stamp)
+
+
+@cache
+def _judged(path: Path, flags: tuple[str, ...], stamp: tuple[object, ...]) -> DataReport:
+    del stamp  # another file under the same name is judged anew
     done = _run([sys.executable, "-m", "trainer", "check", str(path), "--json", *flags])
     report = _json_object(done.stdout)
     if "error" in report:
@@ -127,6 +167,51 @@ def check_dataset(path: Path, flags: Sequence[str] = ()) -> None:
         raise _checker_failed(path, _last_line(done))
     if done.returncode == EXIT_DATA:
         raise _bad_data(path, report)
+    tokens = report["tokens"]
+    longest = int(tokens["longest"])
+    return DataReport(
+        samples=int(report["samples"]),
+        tokens=int(tokens["total"]),
+        longest_tokens=longest,
+        counted_by=str(tokens["counted_by"]),
+        histogram=tuple(
+            (min(int(each["below"] or longest), longest), int(each["samples"]))
+            for each in tokens["histogram"]
+            if each["samples"]
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the trainer makes of a run's flags: its own defaults filled in."""
+
+    samples_per_step: int
+    batch_size: int
+    epochs: Fraction
+    max_steps: int | None
+    max_samples: int | None
+    val_size: Fraction
+    cutoff_len: int
+    in_4_bits: bool
+
+
+def run_facts(flags: Sequence[str]) -> RunFacts:
+    """The run's size by the trainer's own parser; UserError where it refuses the flags."""
+    done = _run([sys.executable, "-c", FACTS_PROBE, *flags])
+    found = _json_object(done.stdout)
+    if done.returncode != 0 or not found:
+        raise _checker_failed(Path(), _last_line(done))
+    return RunFacts(
+        samples_per_step=found["samples_per_step"],
+        batch_size=found["per_device_train_batch_size"],
+        epochs=Fraction(str(found["num_train_epochs"])),
+        max_steps=found["max_steps"] if found["max_steps"] > 0 else None,
+        max_samples=found["max_samples"],
+        val_size=Fraction(str(found["val_size"])),
+        cutoff_len=found["cutoff_len"],
+        in_4_bits=found["quantization_bit"] == 4,
+    )
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:

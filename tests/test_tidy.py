@@ -28,11 +28,22 @@ ARROWS: dict[str, set[str]] = {
     "providers": {"core", "errors"},
     "remote": set(),
     "report": {"core", "errors", "paths", "settings", "store"},
-    "notify": {"core", "errors", "lang", "settings", "store"},
+    "notify": {"core", "errors", "lang", "retell", "settings", "store"},
     "daemon": {"core", "localcloud", "notify", "providers", "remote", "report", "store"}
     | {"errors", "paths", "sdnotify", "settings"},
-    "cli": {"core", "daemon", "demo", "jobfile", "notify", "preflight", "report", "sim", "store"}
-    | {"errors", "lang", "paths", "settings"},
+    "cli": {
+        "core",
+        "daemon",
+        "demo",
+        "engines",
+        "jobfile",
+        "notify",
+        "preflight",
+        "report",
+        "sim",
+        "store",
+    }
+    | {"errors", "lang", "paths", "retell", "settings"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
     "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},
     "engines": {"core", "lang", "preflight", "tomlfile"},
@@ -43,6 +54,7 @@ ARROWS: dict[str, set[str]] = {
     "tomlfile": {"errors", "lang"},
     "paths": {"errors", "lang"},
     "lang": {"paths", "tomlfile"},
+    "retell": {"lang"},
     "errors": set(),
     "__init__": set(),
     "__main__": {"cli"},

@@ -160,12 +160,16 @@ def _watch(job: MaybeJob = None, *, as_json: AsJson = False) -> int:
 def _report(
     *,
     by: Annotated[
-        str | None, typer.Option(help="job | stage | phase | gpu | day", metavar="KEY")
+        str | None,
+        typer.Option(help="job | stage | phase | gpu | day | platform", metavar="KEY"),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help=_("CSV on stdout"))] = False,
+    html: Annotated[
+        Path | None, typer.Option("--html", help=_("a page with charts"), metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    return reading.show_report(by, as_json=as_json, as_csv=as_csv)
+    return reading.show_report(by, as_json=as_json, as_csv=as_csv, html=html)
 
 
 @app.command("explain", help=_("why a job is where it is, with the evidence"))
@@ -264,6 +268,18 @@ def _data_check(
     as_json: AsJson = False,
 ) -> int:
     return reading.check_data(file, as_json=as_json)
+
+
+@data.command("mask", help=_("a copy in which personal data is replaced, its samples usable"))
+def _data_mask(
+    file: Annotated[Path, typer.Argument(help=_("the data set"), metavar="FILE")],
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help=_("the new file; without it FILE.masked"), metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    return reading.mask_data(file, out, as_json=as_json)
 
 
 @app.command("simulate", help=_("try budget and guards against a thousand bad nights"))

@@ -26,6 +26,7 @@ from costguard.cli.words import (
 )
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -309,7 +310,8 @@ def _state_line(state: str, phase: str | None, reason: str | None) -> str:
 def _event_line(event: Row) -> str:
     """The event's sentence, a verdict's with its guard in front."""
     guard = (event.get("data") or {}).get("guard") if event["kind"] == "verdict" else None
-    return f"{reason_word(str(guard))}: {event['text']}" if guard else str(event["text"])
+    text = retell(str(event["text"]))
+    return f"{reason_word(str(guard))}: {text}" if guard else text
 
 
 def _tell(console: Console, item: News, *, skip_ticks: bool) -> None:

@@ -51,11 +51,13 @@ def tell_error(error: UserError, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"error": error.to_json()}))
         return error.exit_code
-    lines = [f"costguard: {error.what}"]
+    from costguard.retell import retell
+
+    lines = [f"costguard: {retell(error.what)}"]
     if error.where:
-        lines.append(f"  {_('where')}: {error.where}")
+        lines.append(f"  {_('where')}: {retell(error.where)}")
     if error.hint:
-        lines.append(f"  {_('do')}: {error.hint}")
+        lines.append(f"  {_('do')}: {retell(error.hint)}")
     print("\n".join(lines), file=sys.stderr)
     return error.exit_code
 

@@ -13,6 +13,7 @@ from costguard.cli.text import Column, indented, labelled, print_lines, screen_o
 from costguard.cli.words import duration, money
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import _
+from costguard.retell import retell
 from costguard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def offer_lines(document: Mapping[str, Any], screen: Screen) -> list[str]:
     if with_finish and any(row["speed_kind"] == "calculated" for row in document["rows"]):
         lines += indented(_("* the card's speed is calculated, not measured"), screen)
     for one in document["failed"]:
-        lines += indented(f"{one['provider']}: {one['what']}", screen)
+        lines += indented(f"{one['provider']}: {retell(one['what'])}", screen)
     return lines
 
 
@@ -138,7 +139,7 @@ def doctor_lines(document: Mapping[str, Any], screen: Screen) -> list[str]:
 
 def _finding_lines(finding: Mapping[str, Any], screen: Screen) -> list[str]:
     mark = {True: "ok", False: _("NOT FIT"), None: _("to be shown")}[finding["is_fine"]]
-    return labelled(_finding_word(finding["what"]), [f"{mark}: {finding['text']}"], screen)
+    return labelled(_finding_word(finding["what"]), [f"{mark}: {retell(finding['text'])}"], screen)
 
 
 def _finding_word(what: str) -> str:

@@ -1,4 +1,4 @@
-"""The commands that ask the platforms: doctor, offers, images."""
+"""The commands that ask the platforms: doctor, offers, estimate, images."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     app.command("doctor", help=_("check everything that is free to check; rents nothing"))(_doctor)
     app.command("offers", help=_("what can be rented, on every account of the config"))(_offers)
+    app.command("estimate", help=_("yuan to finish, on each GPU and platform, before renting"))(
+        _estimate
+    )
     app.command("images", help=_("which images a platform has"))(_images)
 
 
@@ -49,6 +52,19 @@ def _offers(
     from costguard.cli import market
 
     return market.show_offers(gpus, job, tokens, as_json=as_json)
+
+
+def _estimate(
+    job_file: Annotated[Path, typer.Argument(help=_("the job file"), metavar="JOB.toml")],
+    *,
+    budget: Annotated[
+        str | None, typer.Option("--budget", help=_("yuan; overrides the file"), metavar="YUAN")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    from costguard.cli import estimate
+
+    return estimate.show_estimate(job_file, budget, as_json=as_json)
 
 
 def _images(

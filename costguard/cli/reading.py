@@ -1,4 +1,4 @@
-"""The commands that only read: status, watch, report, explain, logs, budget show, data check."""
+"""The commands that only read: status, watch, report, explain, logs, budget show, data."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 WATCH_INTERVAL_S = 1.0
 LOGS_INTERVAL_S = 1.0
+PAGE_TIMEOUT_S = 120.0  # weeks of telemetry are read for the charts
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
 
@@ -43,11 +44,17 @@ def show_status(job: str | None, *, as_json: bool) -> int:
     return 0
 
 
-def show_report(by: str | None, *, as_json: bool, as_csv: bool) -> int:
+def show_report(by: str | None, *, as_json: bool, as_csv: bool, html: Path | None = None) -> int:
     """Spend to date."""
-    if as_json and as_csv:
-        what = _("--json and --csv exclude each other")
+    if as_json + as_csv + (html is not None) > 1:
+        what = _("--json, --csv and --html exclude each other")
         raise UserError("usage", what, "report", _("take one of them"), EXIT_USAGE)
+    if html is not None:
+        from costguard.cli.page import write_page
+
+        write_page(ask("page", {"by": by} if by else {}, PAGE_TIMEOUT_S), html)
+        print(_("written: {path}").format(path=html), file=sys.stderr)
+        return 0
     document = ask("report", {"by": by} if by else {})
     if as_json:
         print_json(document)
@@ -123,6 +130,16 @@ def watch(job: str | None, *, as_json: bool, rounds: int | None = None) -> int:
 
 def check_data(file: Path, *, as_json: bool) -> int:
     """The trainer's judgement of a data set; its own exit code (65: refused)."""
+    return _trainer(file, "check", as_json=as_json)
+
+
+def mask_data(file: Path, out: Path | None, *, as_json: bool) -> int:
+    """A copy of the data set without the personal data that `data check` finds in it."""
+    out = file.with_name(f"{file.stem}.masked{file.suffix}") if out is None else out
+    return _trainer(file, "mask", "--out", str(out.absolute()), as_json=as_json)
+
+
+def _trainer(file: Path, do: str, *words: str, as_json: bool) -> int:
     import subprocess
 
     from costguard.preflight import trainer_command
@@ -130,8 +147,8 @@ def check_data(file: Path, *, as_json: bool) -> int:
     if not file.exists():
         what = _("{path} does not exist").format(path=file)
         raise UserError("missing_dataset", what, str(file), _("check the path"), EXIT_USAGE)
-    words = ["check", str(file.absolute()), *(["--json"] if as_json else [])]
-    command, folder = trainer_command(*words)
+    more = [*words, "--json"] if as_json else words
+    command, folder = trainer_command(do, str(file.absolute()), *more)
     sys.stdout.flush()
     return subprocess.run(command, cwd=folder, check=False).returncode
 

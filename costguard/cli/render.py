@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
+from costguard.cli.advice import advice_text, cost_parts, saved_text
 from costguard.cli.text import INDENT, Column, Screen, indented, labelled, table, width
 from costguard.cli.words import (
     Document,
@@ -21,6 +22,7 @@ from costguard.cli.words import (
 )
 from costguard.core.money import yuan_screen
 from costguard.lang import _
+from costguard.retell import retell
 
 STATE_COLOURS = {
     "training": ("green",),
@@ -105,15 +107,21 @@ def explain_lines(document: Document, screen: Screen) -> list[str]:
     lines = [f"{screen.paint(document['job'], 'bold')}  {state_text(document, screen)}"]
     for verdict in document["verdicts"]:
         head = f"{clock(verdict['at'])}  {reason_word(verdict['guard'])}"
-        lines += ["", screen.paint(head, "bold"), *indented(verdict["text"], screen)]
+        lines += ["", screen.paint(head, "bold"), *indented(retell(verdict["text"]), screen)]
         for key, value in (verdict.get("evidence") or {}).items():
             for text in _evidence_lines(key, value, screen):
                 lines += indented(text, screen, deeper=True)
     if not document["verdicts"]:
         lines += ["", _("no guard has given a verdict")]
     lines += ["", *_stop_lines(document["stop"], screen)]
+    for item in document.get("saved") or ():
+        lines += labelled(_("saved"), [saved_text(item)], screen)
+    if document.get("cost"):
+        lines += labelled(_("cost"), cost_parts(document["cost"], screen), screen)
+    for item in document.get("advice") or ():
+        lines += labelled(_("advice"), [advice_text(item)], screen)
     for text in document["next"]:
-        lines += labelled(_("next"), [text], screen)
+        lines += labelled(_("next"), [retell(text)], screen)
     return lines
 
 
@@ -245,7 +253,7 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
 def _evidence_lines(key: str, value: object, screen: Screen) -> list[str]:
     """One piece of evidence; a list of texts, such as the end of a log, with a line for each."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return [f"{key}:", *[INDENT + item for item in value]]
+        return [f"{retell(key)}:", *[INDENT + item for item in value]]
     return [_evidence(key, value, screen)]
 
 
@@ -258,7 +266,8 @@ def _evidence(key: str, value: object, screen: Screen) -> str:
         ("_s", duration),
     ):
         if key.endswith(ending) and isinstance(value, int):
-            return f"{key.removesuffix(ending)} {shown(value)}"
+            return f"{retell(key.removesuffix(ending))} {shown(value)}"
+    key = retell(key)
     if isinstance(value, Mapping):
         inner = ", ".join(_evidence(name, item, screen) for name, item in value.items())
         return f"{key}: {inner}"

@@ -16,6 +16,7 @@ from costguard.cli.words import money
 from costguard.core.money import yuan_text
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,10 +84,19 @@ def _submit(spec: JobSpec, *, yes: bool) -> dict[str, Any]:
         _confirm(spec)
     if ensure_daemon():
         note(_("started the daemon in the background; `costguard daemon stop` ends it"))
-    args = {"spec": spec.to_json(), "key": str(uuid.uuid4())}
+    args = {"spec": spec.to_json(), "key": str(uuid.uuid4()), "work": _work(spec)}
     answer: dict[str, Any] = ask_daemon("submit", args, SUBMIT_TIMEOUT_S)
     tell_bound(answer, spec)
     return answer
+
+
+def _work(spec: JobSpec) -> list[dict[str, Any]]:
+    """What the job has to compute, for the forecast of the plan; [] where nobody knows."""
+    from costguard.cli.works import read_works
+    from costguard.daemon.foretell import works_to_json
+
+    reading = read_works(spec)
+    return [] if reading is None else works_to_json(reading.works)
 
 
 def _confirm(spec: JobSpec) -> None:
@@ -106,7 +116,9 @@ def _show_plan(spec: JobSpec, *, as_json: bool) -> int:
     """What would happen, as the daemon reckons it; nothing is rented and no daemon left behind."""
     started = ensure_daemon()
     try:
-        answer = ask_daemon("quote", {"spec": spec.to_json()}, SUBMIT_TIMEOUT_S)
+        answer = ask_daemon(
+            "quote", {"spec": spec.to_json(), "work": _work(spec)}, SUBMIT_TIMEOUT_S
+        )
     finally:
         if started:
             stop_daemon("leave", SUBMIT_TIMEOUT_S)
@@ -133,9 +145,9 @@ def tell_bound(answer: dict[str, Any], spec: JobSpec | None = None) -> None:
         lines.append(_("price {price} an hour").format(price=price))
     enforcers = answer.get("enforcers") or []
     texts = enforcer_texts(item for item in enforcers if isinstance(item, dict))
-    texts += [item for item in enforcers if isinstance(item, str)]
+    texts += [retell(item) for item in enforcers if isinstance(item, str)]
     lines.append(_("stopped by: {enforcers}").format(enforcers="; ".join(texts) or "-"))
-    lines += answer.get("lines") or []
+    lines += [retell(line) for line in answer.get("lines") or []]
     print_lines([piece for line in lines for piece in wrap(line, screen.columns)], sys.stderr)
 
 

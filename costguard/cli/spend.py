@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from costguard.cli.text import Column, Screen, table, width
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from costguard.cli.text import Column, Screen, table, width, wrap
 from costguard.cli.words import Document, decimal, money, phase_word
 from costguard.lang import _
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WORDS = ("job", "phase", "provider", "instance", "gpu")  # told by others; the rest are figures
 HOURS_DIGITS = 4  # a third of a second, so that a short run does not look as if it took no time
@@ -12,6 +18,20 @@ HOURS_DIGITS = 4  # a third of a second, so that a short run does not look as if
 
 def report_lines(document: Document, screen: Screen, *, totals: bool = True) -> list[str]:
     """The spend report: its rows as a table, and the totals under it."""
+    rows = document["rows"]
+    if not rows:
+        lines = [_("nothing was spent yet")]
+    else:
+        present = report_columns(rows)
+        cells = [
+            [report_cell(key, row.get(key), screen) for key, _column in present] for row in rows
+        ]
+        lines = table([column for _key, column in present], cells, screen)
+    return [*lines, "", *_totals_lines(document, screen)] if totals else lines
+
+
+def report_columns(rows: Sequence[Document]) -> list[tuple[str, Column]]:
+    """The columns that these rows have something in, by the document's keys."""
     columns = [
         ("job", Column(_("JOB"), elastic=True)),
         ("day", Column(_("DAY"))),
@@ -24,16 +44,7 @@ def report_lines(document: Document, screen: Screen, *, totals: bool = True) -> 
         ("price_yuan_per_hour", Column(_("PRICE/H"), right=True)),
         ("subtotal_yuan", Column(_("SUBTOTAL"), right=True)),
     ]
-    rows = document["rows"]
-    present = [item for item in columns if any(row.get(item[0]) is not None for row in rows)]
-    if not rows:
-        lines = [_("nothing was spent yet")]
-    else:
-        cells = [
-            [_report_cell(key, row.get(key), screen) for key, _column in present] for row in rows
-        ]
-        lines = table([column for _key, column in present], cells, screen)
-    return [*lines, "", *_totals_lines(document["totals"], screen)] if totals else lines
+    return [item for item in columns if any(row.get(item[0]) is not None for row in rows)]
 
 
 def report_csv(document: Document) -> str:
@@ -62,7 +73,8 @@ def report_csv(document: Document) -> str:
     return out.getvalue()
 
 
-def _report_cell(key: str, value: object, screen: Screen) -> str:
+def report_cell(key: str, value: object, screen: Screen) -> str:
+    """One figure or word of a row as a person reads it."""
     if value is None:
         return "-"
     if key.endswith(("_yuan", "_yuan_per_hour")):
@@ -72,8 +84,25 @@ def _report_cell(key: str, value: object, screen: Screen) -> str:
     return decimal(value, HOURS_DIGITS) if key == "hours" else str(value)
 
 
-def _totals_lines(totals: Document, screen: Screen) -> list[str]:
+def month_words(lease: Document | None, screen: Screen) -> str:
+    """What a monthly lease would have cost instead, as a sentence; empty where nothing ran."""
+    if not lease:
+        return ""
+    return _(
+        "An {gpu} by the month ({month}) would have cost {cost} for {weeks} week(s):"
+        " {times} times as much."
+    ).format(
+        gpu=lease["gpu"],
+        month=money(lease["month_yuan"], screen),
+        cost=money(lease["would_cost_yuan"], screen),
+        weeks=lease["weeks"],
+        times=lease["times"],
+    )
+
+
+def _totals_lines(document: Document, screen: Screen) -> list[str]:
     """Label and amount, one a line; a sum that the document does not have is left out."""
+    totals = document["totals"]
     rows = [
         (_("billed hours"), decimal(totals.get("billed_hours"), HOURS_DIGITS)),
         *[
@@ -83,7 +112,9 @@ def _totals_lines(totals: Document, screen: Screen) -> list[str]:
                 ("  " + _("as metered here"), "estimated_yuan"),
                 ("  " + _("confirmed by the platform"), "confirmed_yuan"),
                 ("  " + _("drift"), "drift_yuan"),
+                ("  " + _("set-up"), "setup_yuan"),
                 ("  " + _("idle"), "idle_yuan"),
+                ("  " + _("paused disk"), "disk_yuan"),
                 ("  " + _("overrun"), "overrun_yuan"),
                 (_("reserved"), "reserved_yuan"),
                 (_("cap"), "cap_yuan"),
@@ -93,9 +124,19 @@ def _totals_lines(totals: Document, screen: Screen) -> list[str]:
             if totals.get(key) is not None
         ],
     ]
+    beside = {
+        "  " + _("set-up"): _share(totals.get("setup_percent")),
+        "  " + _("idle"): _share(totals.get("idle_percent")),
+    }
     labels = max(width(label) for label, _sum in rows)
     sums = max(width(amount) for _label, amount in rows)
-    return [
-        label + " " * (labels - width(label) + 2 + sums - width(amount)) + amount
-        for label, amount in rows
-    ]
+    lines = []
+    for label, amount in rows:
+        line = label + " " * (labels - width(label) + 2 + sums - width(amount)) + amount
+        lines.append(line + beside.get(label, ""))
+    months = month_words(document.get("by_the_month"), screen)
+    return [*lines, *(["", *wrap(months, screen.columns)] if months else [])]
+
+
+def _share(percent: object) -> str:
+    return f"  ({percent} %)" if percent is not None and Decimal(str(percent)) else ""

@@ -71,6 +71,7 @@ def phase_word(phase: str) -> str:
         "save": _("save"),
         "done": _("winding up"),
         "disk": _("disk"),
+        "paused": _("paused"),
     }.get(phase, phase)
 
 

@@ -117,3 +117,10 @@ def spec_from_json(text: str) -> JobSpec:
         runs=runs,
         **data,
     )
+
+
+def model_of(spec_json: str) -> str | None:
+    """The model that a stored job trains, as its command line says; None where it names none."""
+    argv: list[str] = json.loads(spec_json)["runs"][0]["argv"]
+    flag = "--model_name_or_path"
+    return argv[argv.index(flag) + 1] if flag in argv[:-1] else None

@@ -156,7 +156,16 @@ class Daemon:
             "confirm_stopped": self.commands.confirm_stopped,
             "stop": self._stop_command,
         }
-        for do in ("status", "report", "events", "explain", "logs", "source", "budget_show"):
+        for do in (
+            "status",
+            "report",
+            "page",
+            "events",
+            "explain",
+            "logs",
+            "source",
+            "budget_show",
+        ):
             handlers[do] = self._reader(do)
         return handlers
 

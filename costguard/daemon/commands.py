@@ -17,6 +17,7 @@ from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
 from costguard.daemon.attested import confirm_stopped
 from costguard.daemon.fetch import pull
+from costguard.daemon.foretell import works_from_json
 from costguard.daemon.load import newest_instance
 from costguard.daemon.plan import plan
 from costguard.daemon.resume import resume
@@ -47,7 +48,7 @@ class Commands:
 
     def quote(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would cost at most and who would enforce it; rents nothing."""
-        return plan(self._context, _spec(args))
+        return plan(self._context, _spec(args), works=works_from_json(args.get("work")))
 
     def submit(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Take a job, unless its budget cannot pay for even a first lease."""
@@ -57,7 +58,7 @@ class Commands:
             if known is not None:
                 kept: dict[str, Any] = json.loads(known.result_json)
                 return kept
-        answer = plan(self._context, spec)
+        answer = plan(self._context, spec, works=works_from_json(args.get("work")))
         now = self._context.clock.now()
         with self._context.store.write() as session:
             _refuse_unfinished_namesake(session, spec)

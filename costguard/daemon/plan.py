@@ -13,28 +13,38 @@ from costguard.core.money import yuan_text
 from costguard.core.tariff import Tariff, hold_micros, running_micros
 from costguard.daemon.adopt import check_adoption
 from costguard.daemon.asking import price_of
+from costguard.daemon.foretell import foretell, seen_before, warnings
 from costguard.errors import EXIT_REFUSED, UserError
-from costguard.providers.base import Provider, ProviderError, ProviderFacts
+from costguard.providers.base import Provider, ProviderError, ProviderFacts, Quote
 from costguard.store.ledger import accounts
 from costguard.store.models import Job
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from costguard.core.forecast import Work
     from costguard.core.moment import Moment
     from costguard.core.spec import JobSpec
     from costguard.daemon.context import Context
+    from costguard.daemon.foretell import Foretold
+    from costguard.store.ledger import Caps
 
 NO_ROW = -1  # stands for a job that has no row yet: nothing is booked under it
 
 
-def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any]:
+def plan(
+    context: Context, spec: JobSpec, job_id: int = NO_ROW, works: tuple[Work, ...] = ()
+) -> dict[str, Any]:
     """Price, worst case and enforcers; UserError with the arithmetic where it cannot begin.
 
-    `job_id` names a job that is to go on: what it has spent counts.
+    `job_id` names a job that is to go on: what it has spent counts. With `works` it is foretold
+    whether the budget reaches to the end.
     """
     provider = context.provider(spec.instance.provider)
     now = context.clock.now()
     check_adoption(context, provider, spec, job_id, now)
-    tariff = _tariff(context, provider, spec, now)
+    quote = _quote(context, provider, spec, now)
+    tariff = quote.tariff
     scopes = _accounts(context, spec, tariff, job_id, now)
     latency_ms = latency_of(spec, provider.facts)
     offer = offer_lease(
@@ -43,14 +53,48 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
     if offer is None:
         raise _does_not_fit(spec, tariff, scopes, latency_ms, now.utc_ms)
     _refuse_unenforceable(spec, provider.facts)
+    foretold = _foretold(context, provider, spec, works, quote, scopes, latency_ms, now)
+    bounds = _bounds(provider.facts, tariff, now.utc_ms) + _assumed(spec, provider.facts)
     return {
         "job": spec.name,
         "price_yuan_per_hour": yuan_text(tariff.price_micros_per_hour),
         "quantum_s": tariff.quantum_s,
         "worst_case_yuan": yuan_text(spec.cap_micros),
         "enforcers": _enforcers(provider.facts),
-        "lines": _bounds(provider.facts, tariff, now.utc_ms) + _assumed(spec, provider.facts),
+        "lines": warnings(foretold) + bounds,
     }
+
+
+def _foretold(
+    context: Context,
+    provider: Provider,
+    spec: JobSpec,
+    works: tuple[Work, ...],
+    quote: Quote,
+    scopes: tuple[Account, ...],
+    latency_ms: int,
+    now: Moment,
+) -> Foretold | None:
+    """The forecast for the card that is asked for; None where its size or speed is not known."""
+    if not works:
+        return None
+    wish, stop_ms = spec.instance, provider.facts.stop_latency_ms
+    with context.store.read() as session:
+        seen = seen_before(session, spec, wish.provider)
+    names = (quote.gpu, wish.gpu or "")
+    return foretell(
+        spec,
+        works,
+        wish.provider,
+        names,
+        wish.gpu_count,
+        quote.tariff,
+        scopes,
+        now,
+        stop_ms,
+        latency_ms,
+        seen,
+    )
 
 
 def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
@@ -59,9 +103,9 @@ def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
     return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms + facts.seen_late_ms
 
 
-def _tariff(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> Tariff:
+def _quote(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> Quote:
     try:
-        return price_of(provider, spec, context.client_public_key, now).tariff
+        return price_of(provider, spec, context.client_public_key, now)
     except ProviderError as error:
         raise UserError(
             "no_price",
@@ -80,14 +124,21 @@ def _accounts(
         known = session.get(Job, job_id)
         if known is not None:
             return accounts(session, known, context.caps(), (month,))
-        job = Job(
-            id=job_id,
-            name=spec.name,
-            project=spec.project,
-            cap_micros=spec.cap_micros,
-            hold_micros=0,
-        )
-        found = accounts(session, job, context.caps(), (month,))
+        return scopes_of(session, spec, tariff, context.caps(), month, job_id)
+
+
+def scopes_of(
+    session: Session, spec: JobSpec, tariff: Tariff, caps: Caps, month: str, job_id: int = NO_ROW
+) -> tuple[Account, ...]:
+    """The accounts of a job that has no row yet, its disk held in each."""
+    job = Job(
+        id=job_id,
+        name=spec.name,
+        project=spec.project,
+        cap_micros=spec.cap_micros,
+        hold_micros=0,
+    )
+    found = accounts(session, job, caps, (month,))
     hold = hold_micros(tariff, spec.instance.keep_for_ms)
     return tuple(replace(each, hold_micros=each.hold_micros + hold) for each in found)
 

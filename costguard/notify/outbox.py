@@ -179,7 +179,7 @@ def pack(batch: Sequence[Waiting], channel: Channel) -> tuple[Message, list[Wait
     lines: list[str] = []
     room = channel.sender.max_bytes - 200  # the title, and a word on what had no room
     for each in batch:
-        text = texts.line(each.kind, each.facts, _)
+        text = texts.line(each.kind, each.facts, _, channel.lang)
         size = len(text.encode())
         if size > room and packed:
             break

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.core.money import yuan_screen
 from costguard.lang import catalogue
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,18 +20,18 @@ def translator(language: str) -> Translate:
     return lambda text: texts.get(text, text)
 
 
-def line(kind: str, facts: Mapping[str, Any], _: Translate) -> str:
-    """One notice as a line, or a few for the morning's summary."""
+def line(kind: str, facts: Mapping[str, Any], _: Translate, language: str = "en") -> str:
+    """One notice as a line, or a few for the morning's summary; the daemon's words retold."""
     if kind == "morning":
         head = _("The night up to {date}:").format(date=facts["date"])
         return "\n".join([head, *(_summary(job, _) for job in facts["jobs"])])
     blanks = {
         "job": facts.get("job") or "-",
         "reason": _reason(str(facts.get("reason")), _),
-        "why": facts.get("why") or "",
+        "why": retell(facts.get("why") or "", language),
         "spent": yuan_screen(facts.get("spent_micros") or 0),
         "cap": yuan_screen(facts.get("cap_micros") or 0),
-        "said": facts.get("said") or "",
+        "said": retell(facts.get("said") or "", language),
     }
     if kind == "ended":
         kind = str(facts["state"])

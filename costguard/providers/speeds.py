@@ -22,6 +22,7 @@ Kind = Literal["measured", "published", "calculated"]
 PERCENT_OF_PEAK = 60
 MFLOP_PER_TOKEN = 41_300
 MFLOP_PER_TFLOP = 1_000_000
+OWN_RUNS = "your own runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def speed_of(name: str, own: Mapping[str, int] | None = None) -> Speed | None:
     wanted = card(name)
     for known, tokens_per_s in (own or {}).items():
         if card(known) == wanted and tokens_per_s > 0:
-            return Speed(tokens_per_s, "measured", "your own runs")
+            return Speed(tokens_per_s, "measured", OWN_RUNS)
     fitting = [known for known in SPEEDS if wanted == known or wanted.startswith(known)]
     # The longest: an A100 is no A10, though its name begins like one.
     return SPEEDS[max(fitting, key=len)] if fitting and _is_whole(wanted, fitting) else None

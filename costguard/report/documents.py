@@ -17,12 +17,14 @@ from costguard.core.calendar import month_of
 from costguard.core.money import yuan_text
 from costguard.core.spec import spec_from_json
 from costguard.errors import EXIT_USAGE, UserError
+from costguard.report.explain import explain_document
 from costguard.report.figures import time_text
+from costguard.report.page import page_document
 from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
 from costguard.store.ledger import Caps, accounts
-from costguard.store.models import Event, Instance, Job, Telemetry
+from costguard.store.models import Event, Job, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,18 +33,6 @@ if TYPE_CHECKING:
 
 EVENTS_LIMIT = 200
 LOG_ROWS = 500
-NEXT_STEPS: Mapping[str, str] = {
-    "finished": "the adapter is in the artifacts folder; the paused disk costs until `release`",
-    "budget": "raise the cap with `costguard budget set --job {job} YUAN`, or take what was saved",
-    "idle": "look at the log for what the training was waiting for: `costguard logs {job}`",
-    "stalled": "look at the last lines of the log: `costguard logs {job}`",
-    "blind": "the line to the instance was lost; what was saved is on its disk",
-    "failed": "read the end of the log: `costguard logs {job}`",
-    "diverged": "lower the learning rate, or look at the data near that step",
-    "platform": "look at the platform's console for this instance",
-    "user": "submit the job again when you want it to go on",
-    "max_hours": "raise [guards] max_hours if the run was healthy",
-}
 
 
 def answer(do: str, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,9 +68,11 @@ def read_answer(
         return status_document(session, now_ms, daemon_pid, name)
     if do == "report":
         return report_document(session, now_ms, zone, args.get("by"))
+    if do == "page":
+        return page_document(session, now_ms, zone, daemon_pid, args.get("by"))
     simple: Mapping[str, Callable[[], dict[str, Any]]] = {
         "events": lambda: _events(session, args),
-        "explain": lambda: _explain(session, args),
+        "explain": lambda: explain_document(session, find_job(session, str(args["job"]))),
         "logs": lambda: _logs(session, args),
         "source": lambda: _source(session, args),
         "budget_show": lambda: _budgets(session, caps, zone, now_ms),
@@ -144,42 +136,6 @@ def _events(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
         for event, name in session.execute(query.order_by(Event.id).limit(limit))
     ]
     return {"events": events, "last": events[-1]["id"] if events else after}
-
-
-def _explain(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
-    job = find_job(session, str(args["job"]))
-    verdicts = []
-    if job.pause_reason is not None:
-        verdicts.append(
-            {
-                "at": time_text(job.verdict_utc_ms),
-                "guard": job.pause_reason,
-                "text": job.verdict_text,
-                "evidence": json.loads(job.verdict_json or "{}"),
-            }
-        )
-    query = select(Event).where(Event.job_id == job.id, Event.kind == "stop_confirmed")
-    seen = session.scalars(query.order_by(Event.id.desc())).first()
-    reads = json.loads(seen.data_json).get("seen_ms", []) if seen is not None else []
-    attested = session.scalars(
-        select(Instance.attested_stop_ms)
-        .where(Instance.job_id == job.id)
-        .order_by(Instance.id.desc())
-    ).first()
-    hint = NEXT_STEPS.get(job.pause_reason or "", "")
-    return {
-        "schema": "costguard.explain/1",
-        "job": job.name,
-        "state": job.state,
-        "pause_reason": job.pause_reason,
-        "verdicts": verdicts,
-        "stop": {
-            "seen": [time_text(at) for at in reads],
-            "confirmed_at": None if seen is None else time_text(seen.at_ms),
-            "attested_at": time_text(attested),  # a person's word: never a proof
-        },
-        "next": [hint.format(job=job.name)] if hint else [],
-    }
 
 
 def _source(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -123,6 +123,25 @@ def test_the_language_may_stand_anywhere(
     assert "已完成" in capsys.readouterr().out
 
 
+def test_a_refusal_of_the_daemon_is_said_in_the_language_selected(
+    daemon: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For a person; a script gets it as it was."""
+    error = {
+        "code": "unknown_job",
+        "what": "there is no job 'kefo'",
+        "where": "/home",
+        "hint": "jobs here: kefu",
+    }
+    daemon.answers["status"] = {"error": error}
+    assert main(["--lang", "zh", "status", "kefo"]) == 1
+    told = capsys.readouterr().err
+    assert "没有任务 'kefo'" in told
+    assert "这里的任务" in told
+    assert main(["--lang", "zh", "status", "kefo", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["what"] == "there is no job 'kefo'"
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     """Today's commands, and none that does not exist yet."""
     assert main(["--help"]) == 0
@@ -130,7 +149,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in listed.strip().splitlines()] == [
         "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause", "resume",
         "pull", "release", "simulate", "backup", "restore", "confirm-stopped",
-        "doctor", "offers", "images", "daemon", "budget", "data", "ledger", "notify",
+        "doctor", "offers", "estimate", "images", "daemon", "budget", "data", "ledger", "notify",
     ]  # fmt: skip
     assert main(["status", "--help"]) == 0
     assert "--json" in capsys.readouterr().out
@@ -266,6 +285,21 @@ def test_the_csv_is_for_a_file(answering: Any, capsys: pytest.CaptureFixture[str
     assert main(["report", "--csv", "--by", "job"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 3
     assert answering.asked("report") == [{"by": "job"}]
+
+
+def test_data_mask_leaves_the_original_and_hides_who_it_is_about(tmp_path: Path) -> None:
+    """Beside it, or where it is told; a file that is there is not written over."""
+    phone = "139" + "1234" + "5678"
+    file = tmp_path / "train.jsonl"
+    row = {"instruction": f"我的电话是{phone}", "input": "", "output": "好的 已记录"}
+    file.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert command("data", "mask", str(file)).returncode == 0
+    masked = (tmp_path / "train.masked.jsonl").read_text(encoding="utf-8")
+    assert phone not in masked
+    assert "我的电话是" in masked
+    assert phone in file.read_text(encoding="utf-8")
+    assert command("data", "mask", str(file)).returncode != 0
+    assert command("data", "mask", str(file), "--out", str(tmp_path / "b.jsonl")).returncode == 0
 
 
 def test_data_check_is_the_trainers(tmp_path: Path) -> None:

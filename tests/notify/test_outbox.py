@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from costguard.notify import texts
 from costguard.notify.channels import Channel
 from costguard.notify.kinds import KINDS, URGENT
 from costguard.notify.wecom import WeCom
@@ -226,3 +227,12 @@ def test_a_morning_with_nothing_to_say_says_nothing(home: Home, hook: Webhook) -
     home.run(48 * 3_600)
     home.run(31)
     assert hook.requests == []
+
+
+def test_the_daemons_words_in_a_notice_are_in_the_channels_language() -> None:
+    """Its own sentence around them, theirs within."""
+    facts = {"job": "kefu", "said": "it will not fit the budget: about 91.00 yuan to finish"}
+    words = texts.line("will_not_fit", facts, texts.translator("zh"), "zh")
+    assert "91.00 元" in words
+    assert "budget" not in words
+    assert facts["said"] in texts.line("will_not_fit", facts, texts.translator("en"))

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.errors import UserError
-from costguard.report.documents import NEXT_STEPS, answer, read_answer
+from costguard.report.documents import answer, read_answer
+from costguard.report.explain import NEXT_STEPS
 from costguard.store.events import add_event
 from costguard.store.ledger import Caps
 from tests.report.books import NOW_MS, START_MS, YUAN, ZONE, Books, ask
@@ -46,6 +47,14 @@ def test_explain_tells_the_verdict_its_evidence_and_what_to_do(store: Store) -> 
             "confirmed_at": "2026-11-24T16:00:21.000Z",
             "attested_at": None,
         },
+        "saved": [],
+        "cost": {
+            "spent_yuan": "0.00",
+            "cap_yuan": "80.00",
+            "idle_yuan": "0.00",
+            "disk_yuan_per_day": "0.00",
+        },
+        "advice": [],
         "next": ["look at the last lines of the log: `costguard logs kefu`"],
     }
 

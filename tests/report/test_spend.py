@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 TOTALS = [
     "billed_hours", "spent_yuan", "reserved_yuan", "cap_yuan", "left_yuan", "worst_case_yuan",
     "idle_yuan", "estimated_yuan", "confirmed_yuan", "drift_yuan", "overrun_yuan",
+    "setup_yuan", "disk_yuan", "idle_percent", "setup_percent",
 ]  # fmt: skip
 ROW = [
     "job", "stage", "phase", "provider", "instance", "gpu", "hours", "price_yuan_per_hour",
@@ -40,7 +41,7 @@ def test_the_document_has_exactly_the_keys_of_the_contract(store: Store) -> None
         books = Books.open(session)
         books.run_to(books.interval(), 60)
     report = ask(store, "report")
-    assert list(report) == ["schema", "as_of", "currency", "totals", "rows"]
+    assert list(report) == ["schema", "as_of", "currency", "totals", "by_the_month", "rows"]
     assert report["schema"] == "costguard.report/1"
     assert (report["currency"], report["as_of"]) == ("CNY", "2026-11-24T17:00:00.000Z")
     assert list(report["totals"]) == TOTALS
@@ -63,22 +64,115 @@ def test_money_and_hours_are_text_in_the_contracts_form(store: Store) -> None:
 
 def test_a_home_without_jobs_has_spent_nothing(store: Store) -> None:
     """Zeros, not an error."""
-    assert set(totals(store).values()) == {"0.00", "0.000000"}
+    assert set(totals(store).values()) == {"0.00", "0.000000", "0.0"}
     assert rows(store) == []
 
 
-def test_the_articles_table_is_75_yuan(store: Store) -> None:
-    """1 + 1 + 2 + 1 hours at 15 yuan, each stage a row."""
+# The article's table 4.1: what was done, for how many hours, and what an hour cost.
+TABLE_4_1 = [
+    ("setup", 0, 1, 15),  # 环境部署与测试
+    ("paused", 0, 2, 0),  # 数据准备与验证, 可离线做
+    ("train", 1, 1, 15),  # 第一次微调(调试)
+    ("paused", 1, 1, 0),  # 效果评估与调整
+    ("train", 2, 2, 15),  # 第二次微调(正式)
+    ("done", 3, 1, 15),  # 模型导出与部署测试
+]
+
+
+def table_4_1(store: Store) -> None:
+    """The article's project: on for five of its eight hours, switched off for three."""
+    with store.write() as session:
+        books, running, at_s = Books.open(session), None, 0
+        for phase, stage, hours, price in TABLE_4_1:
+            if price == 0:
+                running = None
+            else:
+                running = running or books.interval(after_s=at_s)
+                books.run_to(running, at_s + hours * 3_600, phase=phase, stage=stage)
+                running.ended_ms = running.metered_to_ms
+            at_s += hours * 3_600
+
+
+def test_the_articles_table_is_75_yuan_with_its_free_rows(store: Store) -> None:
+    """Six rows, eight hours of which five are billed, 75 yuan: through ledger and report."""
+    table_4_1(store)
+    found = rows(store)
+    assert [
+        (row["phase"], row["stage"], float(row["hours"]), float(row["price_yuan_per_hour"]))
+        for row in found
+    ] == TABLE_4_1
+    assert [row["subtotal_yuan"] for row in found] == [
+        "15.00", "0.00", "15.00", "0.00", "30.00", "15.00",
+    ]  # fmt: skip
+    assert sum(Decimal(row["hours"]) for row in found) == 8
+    assert (totals(store)["spent_yuan"], totals(store)["billed_hours"]) == ("75.00", "5.000000")
+    assert (totals(store)["setup_yuan"], totals(store)["setup_percent"]) == ("15.00", "20.0")
+
+
+def test_a_monthly_lease_would_have_cost_forty_times_as_much(store: Store) -> None:
+    """The article's own comparison: 3,000 yuan for a week of an A100, against 75."""
+    table_4_1(store)
+    assert ask(store, "report")["by_the_month"] == {
+        "gpu": "A100",
+        "month_yuan": "12000.00",
+        "week_yuan": "3000.00",
+        "weeks": 1,
+        "would_cost_yuan": "3000.00",
+        "times": "40.0",
+    }
+
+
+def test_two_weeks_and_a_second_are_three_weeks_of_a_lease(store: Store) -> None:
+    """It is not let by the second."""
     with store.write() as session:
         books = Books.open(session)
-        running, to_s = books.interval(), 0
-        for stage, hours in enumerate((1, 1, 2, 1)):
-            to_s += hours * 3_600
-            books.run_to(running, to_s, stage=stage)
-    found = rows(store)
-    assert [row["hours"] for row in found] == ["1.000000", "1.000000", "2.000000", "1.000000"]
-    assert [row["subtotal_yuan"] for row in found] == ["15.00", "15.00", "30.00", "15.00"]
-    assert (totals(store)["spent_yuan"], totals(store)["billed_hours"]) == ("75.00", "5.000000")
+        books.run_to(books.interval(), 3_600)
+        books.run_to(books.interval(after_s=14 * 86_400), 14 * 86_400 + 1)
+    assert ask(store, "report")["by_the_month"]["weeks"] == 3
+
+
+def test_nothing_is_compared_before_anything_ran(store: Store) -> None:
+    """There is no week to count."""
+    with store.write() as session:
+        Books.open(session)
+    assert ask(store, "report")["by_the_month"] is None
+
+
+def test_free_hours_are_grouped_like_the_rest_and_counted_on_no_day(store: Store) -> None:
+    """By platform too, which is the provider by its other name."""
+    table_4_1(store)
+    for by in ("platform", "provider", "gpu", "job"):
+        assert [(row["hours"], row["subtotal_yuan"]) for row in rows(store, by)] == [
+            ("5.000000", "75.00"),
+            ("3.000000", "0.00"),
+        ]
+    assert [row["phase"] for row in rows(store, "phase")] == ["setup", "paused", "train", "done"]
+    assert sum(Decimal(row["hours"]) for row in rows(store, "day")) == 5
+
+
+def test_where_the_disk_costs_its_own_row_stands_for_the_hours_off(store: Store) -> None:
+    """A free row beside it would say that it was free."""
+    with store.write() as session:
+        books = Books.open(session)
+        books.instance.paused_micros_per_hour = 36_000
+        first = books.interval()
+        books.run_to(first, 3_600)
+        first.ended_ms = first.metered_to_ms
+        books.run_to(books.interval("disk"), 10_800, phase="disk")
+        books.run_to(books.interval(after_s=7_200), 10_800)
+    assert [row["phase"] for row in rows(store)] == ["train", "disk"]
+    assert totals(store)["disk_yuan"] == "0.108"
+
+
+def test_a_price_change_leaves_no_gap(store: Store) -> None:
+    """The next interval begins where the last one ended."""
+    with store.write() as session:
+        books = Books.open(session)
+        first = books.interval()
+        books.run_to(first, 3_600)
+        first.ended_ms = first.metered_to_ms
+        books.run_to(books.interval(after_s=3_600), 7_200)
+    assert [row["phase"] for row in rows(store)] == ["train"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""The daemon's own sentences in another language.
+
+The daemon, the agent and the core speak one language: what is stored, logged and sent is English.
+Whoever shows it to a person puts it through here. `locale/zh_daemon.json` has each sentence with
+blanks ({} or named); a text that fits one is said again in Chinese with what stood in the blanks,
+which is retold itself. So rows of earlier versions are read too, and what has no translation (a
+platform's own words) stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from costguard.lang import catalogue, selected
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_BLANK = re.compile(r"\{(\d*)(:word)?\}")
+FEW_LETTERS = 5
+LENGTH_MAX = 4_000  # of a text worth looking at: what is longer is a log
+
+
+def retell(text: str, language: str | None = None) -> str:
+    """`text` in `language`, else in the one selected; unchanged where nothing fits it."""
+    if (language or selected()) != "zh" or not text or len(text) > LENGTH_MAX:
+        return text
+    return _retold(text, depth=3)
+
+
+@lru_cache(maxsize=1)
+def sentences() -> Mapping[str, str]:
+    """Every sentence of the daemon's with its Chinese."""
+    path = Path(__file__).with_name("locale") / "zh_daemon.json"
+    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _retold(text: str, depth: int) -> str:
+    whole = sentences().get(text)
+    if whole is not None or depth == 0:
+        return whole or text
+    for pattern, chinese in _patterns():
+        found = pattern.fullmatch(text)
+        if found is not None:
+            parts = [_retold(part, depth - 1) for part in found.groups()]
+            return _filled(chinese, parts)
+    return text
+
+
+def _filled(chinese: str, parts: list[str]) -> str:
+    """The Chinese with its blanks filled: `{}` in order, `{2}` where the order is another.
+
+    `{:word}` is one of our own words, such as a state; any other blank may hold a name.
+    """
+    in_order = iter(parts)
+
+    def fill(blank: re.Match[str]) -> str:
+        part = parts[int(blank[1]) - 1] if blank[1] else next(in_order)
+        return _words().get(part, part) if blank[2] else part
+
+    return _BLANK.sub(fill, chinese)
+
+
+@lru_cache(maxsize=1)
+def _words() -> Mapping[str, str]:
+    return {**catalogue("zh"), **sentences()}
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Sentences with blanks, those with the most words of their own first."""
+    with_blanks = [item for item in sentences().items() if "{}" in item[0]]
+    with_blanks.sort(key=lambda item: -len(item[0].replace("{}", "")))
+    return tuple((_pattern(english), chinese) for english, chinese in with_blanks)
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    pieces = re.split(r"(\{\})", english)
+    # A sentence of hardly a word of its own would fit too much: its blanks hold single words.
+    few = sum(char.isalpha() for char in english) <= FEW_LETTERS
+    blank = r"(\S*?)" if few else "(.*?)"
+    words = "".join(blank if piece == "{}" else re.escape(piece) for piece in pieces)
+    return re.compile(words, re.DOTALL)

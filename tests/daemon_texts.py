@@ -1,0 +1,122 @@
+"""The sentences that the daemon can say, read off its source: what has to have a Chinese text.
+
+A literal counts if it reads like a sentence and may come before a person: what is logged, asserted,
+told to the database or only names a place in a file does not.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import costguard
+
+ROOT = Path(costguard.__file__).parent
+PLACES = (
+    "daemon/*.py",
+    "core/*.py",
+    "report/*.py",
+    "store/attest.py",
+    "store/backup.py",
+    "store/database.py",
+    "store/migrate.py",
+    "providers/checkup.py",
+    "providers/speeds.py",
+)
+# Files of which no text is a sentence for a person.
+NOT = {
+    *("report/ledger_journal.py", "report/ledger_csv.py", "report/series.py", "report/advice.py"),
+    "core/contact.py",  # a table of what a machine has; its rows are not told one by one
+}
+NOT_SENTENCES = re.compile(
+    r"^(\[|costguard |budget set|PRAGMA|SELECT|INSERT|for f in|\^|tuple\[|%\(|option |commodity )"
+)
+LOGGERS = ("log", "logging")
+# Patterns of what a training's log says, and words that are only ever part of a hash or a file.
+ONLY_MATCHED = {
+    *("out of memory", "no space left on device", "disk quota exceeded", "undefined dataset"),
+    *("no module named", "cuda driver", "no kernel image", "command not found"),
+    *("no cuda gpus are available",),
+}
+A_BLANK = re.compile(r"\{\w*\}")
+
+
+def sentences() -> dict[str, str]:
+    """Each sentence with `{}` for its blanks, and where it stands."""
+    found: dict[str, str] = {}
+    for place in PLACES:
+        for path in sorted(ROOT.glob(place)):
+            name = path.relative_to(ROOT).as_posix()
+            if name not in NOT:
+                for text, line in _of_module(ast.parse(path.read_text(encoding="utf-8"))):
+                    found.setdefault(text, f"{name}:{line}")
+    return found
+
+
+def _of_module(tree: ast.Module) -> list[tuple[str, int]]:
+    passed_over = {id(node) for node in ast.walk(tree) for node in _passed_over(node)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) not in passed_over and isinstance(node, ast.Constant | ast.JoinedStr):
+            text = _template(node)
+            if _is_sentence(text):
+                found.append((text, node.lineno))
+    return found
+
+
+def _passed_over(node: ast.AST) -> list[ast.AST]:
+    """The literals below a node that no person reads, and the pieces of a longer text."""
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return [node.value]  # a docstring
+    if isinstance(node, ast.JoinedStr):
+        return [part for part in node.values if isinstance(part, ast.Constant)]
+    if isinstance(node, ast.Assert) and node.msg is not None:
+        return list(ast.walk(node.msg))
+    if isinstance(node, ast.Call) and _is_logged(node):
+        return list(ast.walk(node))
+    if isinstance(node, ast.AnnAssign):
+        return list(ast.walk(node.annotation))
+    return []
+
+
+def _is_logged(call: ast.Call) -> bool:
+    function = call.func
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+        return function.value.id in LOGGERS
+    return isinstance(function, ast.Name) and function.id in ("cast", "ProviderError")
+
+
+def _template(node: ast.Constant | ast.JoinedStr) -> str:
+    if isinstance(node, ast.Constant):
+        return A_BLANK.sub("{}", node.value) if isinstance(node.value, str) else ""
+    return "".join(
+        str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+    )
+
+
+def _is_sentence(text: str) -> bool:
+    words = A_BLANK.sub("", text).strip()
+    return (
+        " " in words
+        and any(char.islower() for char in words)
+        and not NOT_SENTENCES.match(text)
+        and text not in ONLY_MATCHED
+    )
+
+
+def evidence_names() -> set[str]:
+    """The names under which verdicts keep what they rest on, as they are shown: without units."""
+    found: set[str] = set()
+    for name in ("decide", "gate", "guards", "stalls", "verdicts"):
+        tree = ast.parse((ROOT / "core" / f"{name}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                found |= {text for key in node.keys for text in _texts(key)}
+            elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+                found |= set(_texts(node.slice))
+    return {re.sub(r"_(micros_per_hour|micros|ms|s)$", "", key) for key in found}
+
+
+def _texts(node: ast.AST | None) -> list[str]:
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
