@@ -10,6 +10,7 @@ from pathlib import Path
 LANGUAGES = ("en", "zh")
 
 _catalogue: dict[str, str] = {}
+_selected = ["en"]
 
 
 def _(text: str) -> str:
@@ -28,7 +29,13 @@ def select(explicit: str | None = None) -> str:
     _catalogue.clear()
     if chosen == "zh":
         _catalogue.update(catalogue("zh"))
+    _selected[0] = chosen
     return chosen
+
+
+def selected() -> str:
+    """The language that `select` last chose."""
+    return _selected[0]
 
 
 def catalogue(language: str) -> dict[str, str]:
