@@ -33,6 +33,8 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """The actions of this pass, in order; the caller does not go on past one that fails."""
     if snap.state in FINAL_STATES:
         return _after_the_end(snap, now)
+    if _holds_still(snap, now):
+        return ()
     if snap.pause_reason is not None and snap.wish == "pull":
         return _fetching(snap, now)
     if snap.pause_reason is not None:
@@ -47,6 +49,19 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if verdict is not None:
         return (act.Conclude(verdict), *_stopping(snap, now, now, verdict))
     return _running(snap, now)
+
+
+def _holds_still(snap: Snapshot, now: Moment) -> bool:
+    """Whether a drill has the instance in hand: paid for up to its lease's end, and not beyond.
+
+    A pause, a cap that was passed and the end of the lease each end the drill, and then all is as
+    for any other job.
+    """
+    instance, lease = snap.instance, snap.lease
+    if not snap.spec.drill or instance is None or instance.provider_id is None or lease is None:
+        return False
+    is_due = snap.wish != "run" or snap.pause_reason is not None or snap.in_breach
+    return not is_due and not has_ended(lease, now)
 
 
 def _must_ask(snap: Snapshot, now: Moment) -> bool:

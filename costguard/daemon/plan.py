@@ -15,6 +15,7 @@ from costguard.daemon.adopt import check_adoption
 from costguard.daemon.asking import price_of
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Provider, ProviderError, ProviderFacts
+from costguard.store.drilled import timer_fires
 from costguard.store.ledger import accounts
 from costguard.store.models import Job
 
@@ -48,7 +49,7 @@ def plan(context: Context, spec: JobSpec, job_id: int = NO_ROW) -> dict[str, Any
         "price_yuan_per_hour": yuan_text(tariff.price_micros_per_hour),
         "quantum_s": tariff.quantum_s,
         "worst_case_yuan": yuan_text(spec.cap_micros),
-        "enforcers": _enforcers(provider.facts),
+        "enforcers": _enforcers(context, provider.facts),
         "lines": _bounds(provider.facts, tariff, now.utc_ms) + _assumed(spec, provider.facts),
     }
 
@@ -128,16 +129,24 @@ def _refuse_unenforceable(spec: JobSpec, facts: ProviderFacts) -> None:
         )
 
 
-def _enforcers(facts: ProviderFacts) -> list[str]:
+def _enforcers(context: Context, facts: ProviderFacts) -> list[str]:
     """Who will stop the machine at a lease's end, in words."""
     found = ["daemon"] if facts.can_stop else ["nobody but you"]
     if facts.timer_min_lead_ms is not None:
-        found.append("platform timer (read back)")
+        found.append(f"platform timer (read back{_unseen(context, facts)})")
     if facts.timer_is_fixed:
         found.append("platform deadline (set once, never read back)")
     if facts.in_guest_stop is not None:
         found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
     return found
+
+
+def _unseen(context: Context, facts: ProviderFacts) -> str:
+    """What is said of a timer that nobody has seen stop an instance of this account."""
+    with context.store.read() as session:
+        if timer_fires(session, facts.name):
+            return ""
+    return f"; never seen to fire: `costguard doctor --provider {facts.name} --drill`"
 
 
 def _assumed(spec: JobSpec, facts: ProviderFacts) -> list[str]:
