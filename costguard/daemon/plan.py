@@ -137,7 +137,8 @@ def _enforcers(context: Context, facts: ProviderFacts) -> list[str]:
     if facts.timer_is_fixed:
         found.append("platform deadline (set once, never read back)")
     if facts.in_guest_stop is not None:
-        found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
+        own = "your command, not proven" if facts.in_guest_stop_given else "not proven"
+        found.append("agent" if facts.in_guest_stop_proven else f"agent ({own})")
     return found
 
 

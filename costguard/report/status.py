@@ -187,6 +187,7 @@ def _enforcers(
     # Where only a person can stop the meter, the daemon may call as often as it likes.
     can_stop = instance is None or instance.guest_stop != BY_HAND
     leased = job.launched_ms is not None and job.exit_json is None and runs
+    switches_off = instance is not None and instance.guest_stop in ("proven", "given", "unproven")
     fires = instance is not None and timer_fires(session, instance.provider)
     return [
         {
@@ -208,8 +209,9 @@ def _enforcers(
         },
         {
             "kind": "agent",
-            "armed": leased,
-            "until": time_text(armed_until) if leased else None,
+            # Without a command it saves and ends the training, and the meter runs on.
+            "armed": leased and switches_off,
+            "until": time_text(armed_until) if leased and switches_off else None,
             "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]
