@@ -139,10 +139,11 @@ def doctor_lines(document: Mapping[str, Any], screen: Screen) -> list[str]:
 
 def _finding_lines(finding: Mapping[str, Any], screen: Screen) -> list[str]:
     mark = {True: "ok", False: _("NOT FIT"), None: _("to be shown")}[finding["is_fine"]]
-    return labelled(_finding_word(finding["what"]), [f"{mark}: {retell(finding['text'])}"], screen)
+    return labelled(finding_word(finding["what"]), [f"{mark}: {retell(finding['text'])}"], screen)
 
 
-def _finding_word(what: str) -> str:
+def finding_word(what: str) -> str:
+    """What was looked at, in the language that is spoken."""
     return {
         "config": _("config"),
         "home": _("home"),
@@ -157,6 +158,12 @@ def _finding_word(what: str) -> str:
         "host key": _("host key"),
         "release clock": _("deletion"),
         "tags": _("tags"),
+        "create": _("rented"),
+        "timer read back": _("timer read back"),
+        "timer fires": _("timer fires"),
+        "timer lateness": _("timer's lateness"),
+        "resume": _("switched on again"),
+        "login after a resume": _("log-in after that"),
     }.get(what, what)
 
 

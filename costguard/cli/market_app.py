@@ -30,8 +30,22 @@ def _doctor(
     gpu: Annotated[
         str | None, typer.Option(help=_("the card to ask the price of"), metavar="GPU")
     ] = None,
+    drill: Annotated[
+        bool,
+        typer.Option(
+            "--drill", help=_("rent one, and see the platform's timer stop it: costs money")
+        ),
+    ] = False,
+    image: Annotated[
+        str | None, typer.Option(help=_("the image that a drill rents"), metavar="ID")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help=_("do not ask"))] = False,
     as_json: AsJson = False,
 ) -> int:
+    if drill:
+        from costguard.cli.drill import run_drill
+
+        return run_drill(provider, gpu, image, yes=yes, as_json=as_json)
     from costguard.cli import market
 
     return market.show_doctor(provider, gpu, as_json=as_json)

@@ -54,6 +54,11 @@ class PowerOn:
 
 
 @dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Call off a start that only waits for a card, lest it come true unseen; try again later."""
+
+
+@dataclass(frozen=True, slots=True)
 class Rest:
     """Settle what is reserved for a start that the platform refused; only after the proof of I4."""
 
@@ -162,6 +167,7 @@ Action: TypeAlias = (
     | ResolveCreate
     | Shorten
     | PowerOn
+    | TakeBack
     | Rest
     | Collect
     | Fetched

@@ -24,6 +24,7 @@ FIRST_LEASE_SHORTEST_MS = 30_000
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
 TOLD_WITHIN_MS = 3_000  # an agent that is attached has told its journal by then
 PULL_PATIENCE_MS = 120_000
+QUEUE_PATIENCE_MS = 30_000  # a start that waits longer for its card may wait for ever
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
@@ -33,6 +34,8 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """The actions of this pass, in order; the caller does not go on past one that fails."""
     if snap.state in FINAL_STATES:
         return _after_the_end(snap, now)
+    if _holds_still(snap, now):
+        return ()
     if snap.pause_reason is not None and snap.wish == "pull":
         return _fetching(snap, now)
     if snap.pause_reason is not None:
@@ -47,6 +50,19 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if verdict is not None:
         return (act.Conclude(verdict), *_stopping(snap, now, now, verdict))
     return _running(snap, now)
+
+
+def _holds_still(snap: Snapshot, now: Moment) -> bool:
+    """Whether a drill has the instance in hand: paid for up to its lease's end, and not beyond.
+
+    A pause, a cap that was passed and the end of the lease each end the drill, and then all is as
+    for any other job.
+    """
+    instance, lease = snap.instance, snap.lease
+    if not snap.spec.drill or instance is None or instance.provider_id is None or lease is None:
+        return False
+    is_due = snap.wish != "run" or snap.pause_reason is not None or snap.in_breach
+    return not is_due and not has_ended(lease, now)
 
 
 def _must_ask(snap: Snapshot, now: Moment) -> bool:
@@ -75,10 +91,12 @@ def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _resuming(snap, now)
     if not instance.was_on and instance.power is Power.STOPPED:
         return _coming_on(snap, now, instance)
+    if instance.waits:
+        return _queueing(snap, now, instance)
     actions: list[act.Action] = [*leasing(snap, now)]
     if act.Shorten in map(type, actions):
         return tuple(actions)  # the agent is told by the next pass, which knows the new end
-    if instance.power is Power.RUNNING and snap.has_ssh:
+    if instance.power is Power.RUNNING and snap.has_ssh and not instance.cardless:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
         actions.extend(granting(snap))
@@ -187,6 +205,17 @@ def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[ac
     return (*leasing(snap, now), act.SetState("provisioning"))
 
 
+def _queueing(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[act.Action, ...]:
+    """Told to start, it waits for a card that somebody else has: paid for briefly, then called off.
+
+    A start that came true in the small hours would find nobody reserving for it.
+    """
+    called = instance.last_call
+    if called is None or elapsed_ms(called, now) >= QUEUE_PATIENCE_MS:
+        return (act.TakeBack(), act.SetState("waiting_capacity"))
+    return (*leasing(snap, now), act.SetState("waiting_capacity"))
+
+
 def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """Bring home what is still over there, of a job that has ended, under a lease of its own."""
     instance = snap.instance
@@ -196,6 +225,8 @@ def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _resuming(snap, now)
     if not instance.was_on and instance.power is Power.STOPPED:
         return _coming_on(snap, now, instance)
+    if instance.waits:
+        return _queueing(snap, now, instance)
     over = _fetch_is_over(snap, now, instance)
     if over is not None:
         return (act.Fetched(over),)

@@ -48,6 +48,8 @@ class InstanceFacts:
     absent: bool
     stopped_seen: bool
     attested: bool = False  # a person says that it has stopped: never a proof
+    waits: bool = False  # told to start, and queued for a card, perhaps for ever
+    cardless: int = 0  # so many reads in a row that showed it running without a card
 
 
 @dataclass(frozen=True, slots=True)

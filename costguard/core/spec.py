@@ -90,6 +90,7 @@ class JobSpec:
     long_leases: bool = False  # where an agent is proven, a lease may span the budget
     telemetry_window_ms: int = 5_000
     source: str = ""  # the job file it came from, for messages
+    drill: bool = False  # what is rented is left alone until its lease ends: see daemon/drills
 
     def to_json(self) -> str:
         """The spec as one JSON text, as the database keeps it."""

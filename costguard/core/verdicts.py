@@ -10,6 +10,8 @@ from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import Power, off_run
 from costguard.core.snapshot import Snapshot, Verdict
 
+BARE_READS = 2  # one read may come before the cards are listed
+
 
 def judge(snap: Snapshot, now: Moment) -> Verdict | None:
     """Why the run should end now, or None. The first reason found is the one that is kept."""
@@ -53,6 +55,9 @@ def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
         return Verdict("platform", "the platform no longer knows the instance", evidence)
     if instance.was_on and len(off_run(instance.reads)) >= 2:
         return _stopped_without_us(snap, now, "the instance was found switched off")
+    if instance.cardless >= BARE_READS and not snap.training.is_alive:
+        text = "it came up without a GPU: its host has none free; resume it later, or release it"
+        return Verdict("platform", text, {**evidence, "cards": 0}, save=False)
     limits = snap.spec.guards
     started = instance.started_call or snap.created
     if snap.stage_since is not None and snap.stage_since.utc_ms > started.utc_ms:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import CostguardError, UserError
-from costguard.providers import open_account, open_provider
+from costguard.providers import DECLARATIONS, open_account, open_provider
 from costguard.providers.local import endpoint_settings
+from costguard.providers.shared import ssh_line
 
 if TYPE_CHECKING:
     from costguard.providers.base import Account
@@ -52,3 +54,37 @@ def open_to_ask(settings: Settings, name: str) -> Account:
             raise UserError("not_running", what, f"[providers.{LOCAL}]", hint)
         return open_provider(LOCAL, {**local_settings(settings), **endpoint})
     return open_named(settings, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a person has to tell of a platform before it can be asked anything."""
+
+    name: str
+    title: str
+    secrets: tuple[tuple[str, str, str], ...]  # its file, what it is called, where it is made
+    required: tuple[str, ...]  # fields of its table without a default
+
+
+def platforms() -> tuple[Needs, ...]:
+    """Every platform with an API, in the order in which they are shown."""
+    return tuple(
+        Needs(
+            name=name,
+            title=declared.title,
+            secrets=tuple(
+                (f"{name}.{each.key}", each.label, each.made_at) for each in declared.credentials
+            ),
+            required=tuple(option.key for option in declared.options if option.required),
+        )
+        for name, declared in DECLARATIONS.items()
+    )
+
+
+def is_ssh_line(text: str) -> bool:
+    """Whether a text is a line such as `ssh -p 12345 root@host`."""
+    try:
+        ssh_line(text)
+    except ValueError:
+        return False
+    return True

@@ -21,7 +21,7 @@ from costguard.daemon.asking import price_of
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
-from costguard.daemon.power_on import power_on
+from costguard.daemon.power_on import power_on, take_back
 from costguard.daemon.record import close_disk
 from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
@@ -244,6 +244,11 @@ class Actor:
         if not power_on(self):
             raise Halt
 
+    def take_back(self, _: act.TakeBack) -> None:
+        """Call off a start that only waits for a card."""
+        if not take_back(self):
+            raise Halt
+
     def rest(self, _: act.Rest) -> None:
         """Give back what was reserved for a start that did not happen."""
         assert self.snap.instance is not None
@@ -454,6 +459,7 @@ HANDLERS = {
     act.ResolveCreate: Actor.resolve_create,
     act.Shorten: Actor.shorten,
     act.PowerOn: Actor.power_on,
+    act.TakeBack: Actor.take_back,
     act.Rest: Actor.rest,
     act.Collect: Actor.collect,
     act.Fetched: Actor.fetched,

@@ -25,6 +25,7 @@ from costguard.daemon.chores import Chores
 from costguard.daemon.clock import SystemClock
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
+from costguard.daemon.drills import drill_plan, drilled
 from costguard.daemon.embedded import Embedded
 from costguard.daemon.head_check import check_head
 from costguard.daemon.loop import Loop
@@ -154,6 +155,8 @@ class Daemon:
             "pull": self.commands.pull,
             "budget_set": self.commands.budget_set,
             "confirm_stopped": self.commands.confirm_stopped,
+            "drill_plan": lambda args: drill_plan(self.context, args),
+            "drilled": lambda args: drilled(self.context, args),
             "stop": self._stop_command,
         }
         for do in (

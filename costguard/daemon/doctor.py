@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from costguard.daemon.accounts import account_names, open_to_ask
@@ -11,6 +12,8 @@ from costguard.providers.base import CreateRequest, ProviderError
 from costguard.providers.checkup import Finding, examine
 from costguard.remote.ssh import HostKeyChangedError, SshError, fingerprint, scan_host_key
 from costguard.report.figures import time_text
+from costguard.store.database import read_only_session
+from costguard.store.drilled import proof_of
 
 if TYPE_CHECKING:
     from costguard.core.moment import Moment
@@ -58,12 +61,29 @@ def _account(settings: Settings, now: Moment, name: str, gpu: str | None) -> lis
     try:
         account = open_to_ask(settings, name)
     except UserError as error:
-        return [Finding("token", False, f"{error.what}: {error.hint}")]
-    found = examine(account, _request(gpu), now)
+        # The platform on this machine is started by the first job that wants it.
+        is_fine = None if error.code == "not_running" else False
+        return [Finding("token", is_fine, f"{error.what}: {error.hint}")]
+    found = [_drilled(settings, name, each) for each in examine(account, _request(gpu), now)]
     if not name.startswith("ssh."):
         return found
     key = _host_key(account, name.removeprefix("ssh."), now)
     return [key if each.what == "host key" else each for each in found]
+
+
+def _drilled(settings: Settings, name: str, found: Finding) -> Finding:
+    """The finding on a timer that can be armed, with what a drill has shown of it."""
+    if found.what != "timer" or found.is_fine is not None:
+        return found
+    proof = None
+    database = settings.home / "costguard.db"
+    if database.exists():
+        with read_only_session(database) as session:
+            proof = proof_of(session, name)
+    if proof is None:
+        return replace(found, text=f"{found.text}: costguard doctor --provider {name} --drill")
+    seen = f"seen to stop an instance on {time_text(proof.at_ms)}, {proof.late_ms} ms late"
+    return Finding("timer", True, f"read back, and {seen}")
 
 
 def _host_key(account: Account, box: str, now: Moment) -> Finding:

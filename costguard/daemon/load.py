@@ -216,6 +216,8 @@ def _seen(memory: JobMemory, power: Power) -> dict[str, Any]:
         "stop_calls": memory.calls.stop_calls,
         "stop_accepted": memory.calls.stop_accepted,
         "was_on": memory.calls.was_on,
+        "waits": memory.waits,
+        "cardless": memory.cardless,
     }
 
 

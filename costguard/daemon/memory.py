@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from costguard.core.power import Power
 from costguard.core.snapshot import LinkFacts, Snapshot, TrainingFacts, Verdict
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class JobMemory:
     pull_failed: set[int] = field(default_factory=set)
     snapshot: Snapshot | None = None  # the last one that could be loaded
     resolving_since: Moment | None = None
+    quiet_until: Moment | None = None  # the platform wants to be left alone for so long
+    waits: bool = False  # told to start, it waits for a card; nothing has run since
+    cardless: int = 0  # so many reads in a row that showed it on without a card
     pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
@@ -69,6 +73,11 @@ class JobMemory:
 
     def take_read(self, view: InstanceView) -> None:
         """Keep one answer of the platform."""
+        self.waits = view.waits_for_capacity and not self.calls.was_on
+        if self.waits:  # what waits for its card since our call has nothing yet to be charged for
+            view = replace(view, read=replace(view.read, charging=False))
+        is_bare = view.gpu_count == 0 and view.read.power is Power.RUNNING
+        self.cardless = self.cardless + 1 if is_bare else 0
         self.fresh = view
         self.reads = [*self.reads, view.read][-READS_KEPT:]
         self.ssh = view.ssh

@@ -25,6 +25,7 @@ from costguard.daemon.load import (
 )
 from costguard.daemon.memory import READS_KEPT, JobMemory
 from costguard.daemon.power_off import note_calls
+from costguard.daemon.quiet import note_quiet, quiet_ms
 from costguard.daemon.record import record_pass
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
@@ -131,6 +132,8 @@ class JobPasses:
         instance = snap.instance
         if instance is None or instance.provider_id is None or snap.state == "released":
             return
+        if quiet_ms(memory, now) > 0:
+            return
         if memory.read_at is not None:
             since_ms = elapsed_ms(memory.read_at, now)
             if since_ms < self._poll_ms(snap, provider):
@@ -141,6 +144,7 @@ class JobPasses:
         except Absent:
             self._note_absent(memory, now)
         except ProviderError as error:
+            note_quiet(memory, error, now)
             self.context.notify("warning", self._name, f"the platform did not answer: {error}")
 
     def _poll_ms(self, snap: Snapshot, provider: Provider) -> int:
@@ -248,10 +252,10 @@ class JobPasses:
         """The platform's next poll or the nearest deadline; whatever happens earlier wakes us."""
         now = self.context.clock.now()
         if snap.instance is not None and snap.instance.provider_id is None:
-            return RESOLVE_AGAIN_MS
+            return max(RESOLVE_AGAIN_MS, quiet_ms(memory, now))
         poll_ms = self._poll_ms(snap, provider)
         if memory.read_at is not None:
-            poll_ms = max(poll_ms - elapsed_ms(memory.read_at, now), 1)
+            poll_ms = max(poll_ms - elapsed_ms(memory.read_at, now), quiet_ms(memory, now), 1)
         if snap.state in FINAL_STATES:
             return poll_ms
         waits_ms = [poll_ms]

@@ -16,6 +16,7 @@ from costguard.daemon.asking import price_of
 from costguard.daemon.foretell import foretell, seen_before, warnings
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Provider, ProviderError, ProviderFacts, Quote
+from costguard.store.drilled import timer_fires
 from costguard.store.ledger import accounts
 from costguard.store.models import Job
 
@@ -60,7 +61,7 @@ def plan(
         "price_yuan_per_hour": yuan_text(tariff.price_micros_per_hour),
         "quantum_s": tariff.quantum_s,
         "worst_case_yuan": yuan_text(spec.cap_micros),
-        "enforcers": _enforcers(provider.facts),
+        "enforcers": _enforcers(context, provider.facts),
         "lines": warnings(foretold) + bounds,
     }
 
@@ -179,16 +180,25 @@ def _refuse_unenforceable(spec: JobSpec, facts: ProviderFacts) -> None:
         )
 
 
-def _enforcers(facts: ProviderFacts) -> list[str]:
+def _enforcers(context: Context, facts: ProviderFacts) -> list[str]:
     """Who will stop the machine at a lease's end, in words."""
     found = ["daemon"] if facts.can_stop else ["nobody but you"]
     if facts.timer_min_lead_ms is not None:
-        found.append("platform timer (read back)")
+        found.append(f"platform timer (read back{_unseen(context, facts)})")
     if facts.timer_is_fixed:
         found.append("platform deadline (set once, never read back)")
     if facts.in_guest_stop is not None:
-        found.append("agent" if facts.in_guest_stop_proven else "agent (not proven)")
+        own = "your command, not proven" if facts.in_guest_stop_given else "not proven"
+        found.append("agent" if facts.in_guest_stop_proven else f"agent ({own})")
     return found
+
+
+def _unseen(context: Context, facts: ProviderFacts) -> str:
+    """What is said of a timer that nobody has seen stop an instance of this account."""
+    with context.store.read() as session:
+        if timer_fires(session, facts.name):
+            return ""
+    return f"; never seen to fire: `costguard doctor --provider {facts.name} --drill`"
 
 
 def _assumed(spec: JobSpec, facts: ProviderFacts) -> list[str]:

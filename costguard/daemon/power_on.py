@@ -15,7 +15,8 @@ from costguard.core.power import Power
 from costguard.core.snapshot import Verdict
 from costguard.daemon.host_keys import ON_ALREADY
 from costguard.daemon.memory import Calls
-from costguard.providers.base import NoCapacity, ProviderError, Refused
+from costguard.daemon.quiet import told_ms
+from costguard.providers.base import Busy, NoCapacity, ProviderError, Refused
 from costguard.store.events import add_event
 from costguard.store.models import Instance, Intent, Job
 
@@ -41,7 +42,7 @@ def power_on(actor: Actor) -> bool:
         return True
     try:
         actor.provider.start(instance.provider_id)
-    except NoCapacity as error:
+    except (NoCapacity, Busy) as error:
         _wait(actor, key, error)
         return False
     except Refused as error:
@@ -93,9 +94,30 @@ def _close_intent(actor: Actor, key: str, state: str, detail: str) -> None:
             add_event(session, actor.job_id, now.utc_ms, "start_call", text[state])
 
 
-def _wait(actor: Actor, key: str, error: NoCapacity) -> None:
-    """No card is free now: look again later, and later still."""
-    _close_intent(actor, key, "failed", str(error))
+def take_back(actor: Actor) -> bool:
+    """Stop what waits for a card, and try again later; False where the platform did not take it."""
+    instance = actor.snap.instance
+    assert instance is not None
+    assert instance.provider_id is not None, "only what was rented can wait"
+    sent = actor.now()
+    try:
+        actor.provider.stop(instance.provider_id)
+    except ProviderError as error:
+        actor.context.notify("warning", actor.snap.spec.name, f"the start waits on: {error}")
+        return False
+    actor.memory.calls, actor.memory.waits = Calls(last=sent), False
+    starts = select(Intent.key).where(Intent.job_id == actor.job_id, Intent.kind == "start")
+    with actor.context.store.read() as session:
+        key = session.scalars(starts.order_by(Intent.id.desc()).limit(1)).first()
+    why = NoCapacity("the platform has queued it for a card that somebody else has")
+    _wait(actor, key, why)
+    return True
+
+
+def _wait(actor: Actor, key: str | None, error: NoCapacity | Busy) -> None:
+    """No card is free now, or another operation is under way: later, and later still."""
+    if key is not None:
+        _close_intent(actor, key, "failed", str(error))
     now = actor.now()
     with actor.context.store.write() as session:
         job = session.get_one(Job, actor.job_id)
@@ -106,8 +128,13 @@ def _wait(actor: Actor, key: str, error: NoCapacity) -> None:
             Intent.created_ms >= (job.stage_since_ms or 0),
         )
         tries = session.scalar(refused) or 1
-        wait_ms = CAPACITY_RETRY_MS[min(tries, len(CAPACITY_RETRY_MS)) - 1]
+        wait_ms = CAPACITY_RETRY_MS[min(max(tries, 1), len(CAPACITY_RETRY_MS)) - 1]
+        if isinstance(error, Busy):  # it says when, and is not the longer in coming for it
+            wait_ms = told_ms(error, CAPACITY_RETRY_MS[0])
         job.retry_at_ms = now.utc_ms + wait_ms
-        text = f"no capacity to switch it on again; next try in {wait_ms // 1000} s: {error}"
-        add_event(session, job.id, now.utc_ms, "no_capacity", text)
+        kind, what = "no_capacity", "no capacity to switch it on again"
+        if isinstance(error, Busy):
+            kind, what = "busy", "it cannot be switched on just now"
+        text = f"{what}; next try in {wait_ms // 1000} s: {error}"
+        add_event(session, job.id, now.utc_ms, kind, text)
     actor.context.notify("info", actor.snap.spec.name, text)

@@ -17,8 +17,10 @@ from costguard.core.moment import Moment, elapsed_ms
 from costguard.daemon.asking import request_for
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls
+from costguard.daemon.quiet import note_quiet, quiet_ms, told_ms
 from costguard.daemon.strays import take_stray
 from costguard.providers.base import (
+    Busy,
     InstanceView,
     NoCapacity,
     ProviderError,
@@ -86,10 +88,12 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
         view = actor.provider.create(request, sent)
     except Unclear as error:
         actor.context.notify("warning", actor.snap.spec.name, f"create is unclear: {error}")
+        note_quiet(actor.memory, error, actor.now())
         _close_intent(actor, tag, "unclear", str(error))
         return False
     except Refused as error:
-        _give_up(actor, tag, error, CAPACITY_RETRY_MS if isinstance(error, NoCapacity) else None)
+        passes = isinstance(error, (NoCapacity, Busy))
+        _give_up(actor, tag, error, told_ms(error, CAPACITY_RETRY_MS) if passes else None)
         return False
     adopt(actor, tag, view)
     return True
@@ -98,13 +102,16 @@ def create(actor: Actor, timer_after_ms: int) -> bool:
 def guest_stop_of(facts: ProviderFacts) -> str:
     """What a power-off from inside is worth here, as the instance's row keeps it.
 
-    `by_hand` where nobody but a person stops the meter, from outside or from inside.
+    `by_hand` where nobody but a person stops the meter, from outside or from inside; `given` where
+    the command is the user's own: it will be run, and what it does is theirs to know.
     """
     if not facts.can_stop:
         return BY_HAND
     if facts.in_guest_stop is None:
         return "none"
-    return "proven" if facts.in_guest_stop_proven else "unproven"
+    if facts.in_guest_stop_proven:
+        return "proven"
+    return "given" if facts.in_guest_stop_given else "unproven"
 
 
 def is_armed(back_ms: int | None, wanted_ms: int, step_ms: int) -> bool:
@@ -141,6 +148,8 @@ def adopt(actor: Actor, tag: str, view: InstanceView) -> None:
 def resolve_create(actor: Actor) -> None:
     """Find our tag on the platform: take it over, or learn that nothing was made."""
     now = actor.now()
+    if quiet_ms(actor.memory, now) > 0:
+        return
     with actor.context.store.read() as session:
         row = newest_instance(session, actor.job_id)
     assert row is not None, "an unclear create has left a row"
@@ -149,6 +158,7 @@ def resolve_create(actor: Actor) -> None:
     except ProviderError as error:
         actor.context.notify("warning", actor.snap.spec.name, f"not listed yet: {error}")
         actor.memory.resolving_since = None  # absence must be seen, not supposed
+        note_quiet(actor.memory, error, now)
         return
     mine = sorted((view for view in found if view.tag == row.tag), key=lambda v: v.created_ms or 0)
     if mine:

@@ -20,6 +20,7 @@ from costguard.store.models import Event, Instance, Job
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from costguard.core.moment import Moment
     from costguard.daemon.context import Context
 
 log = logging.getLogger("costguard.chores")
@@ -55,12 +56,27 @@ def watch_run_outs(context: Context) -> None:
             log.warning("%s: %s", name, error)
 
 
+def _gone_ms(context: Context, row: Instance, now: Moment) -> int | None:
+    """When the platform deletes a stopped disk: by its rule or its own word, whichever is first."""
+    assert row.provider_id is not None, "only what was rented is looked after"
+    provider = context.provider(row.provider)
+    days = provider.facts.release_after_off_days
+    found = [] if days is None else [(row.stopped_seen_ms or 0) + days * DAY_MS]
+    try:
+        told_ms = provider.read(row.provider_id, now).release_at_ms
+        found += [] if told_ms is None else [told_ms]
+    except ProviderError as error:
+        log.warning("%s: %s", row.provider, error)  # the rule stands without its word
+    return min(found, default=None)
+
+
 def _watch_disk(context: Context, row: Instance) -> None:
-    days = context.provider(row.provider).facts.release_after_off_days
-    if days is None or row.stopped_seen_ms is None:
+    if row.stopped_seen_ms is None:
         return
-    now_ms = context.clock.now().utc_ms
-    gone_ms = row.stopped_seen_ms + days * DAY_MS
+    now = context.clock.now()
+    gone_ms, now_ms = _gone_ms(context, row, now), now.utc_ms
+    if gone_ms is None:
+        return
     with context.store.write() as session:
         warned = _last_days(session, row)
         due = warning_days(gone_ms, now_ms, warned)
@@ -69,12 +85,12 @@ def _watch_disk(context: Context, row: Instance) -> None:
         job = session.get_one(Job, row.job_id)
         left_hours = max(gone_ms - now_ms, 0) // 3_600_000
         text = (
-            f"off for {days} days, {row.provider} deletes {row.provider_id} with its disk, "
-            f"in {left_hours} hours: `costguard pull {job.name}`, then "
+            f"{row.provider} deletes {row.provider_id} with its disk in {left_hours} hours, "
+            f"unless it is switched on: `costguard pull {job.name}`, then "
             f"`costguard release {job.name}`; or resume it"
         )
         if due == 0:
-            text = f"{row.provider} may have deleted {row.provider_id}: off for {days} days"
+            text = f"{row.provider} may have deleted {row.provider_id}: its time was over"
         add_event(session, job.id, now_ms, "release_clock", text, {"days": due, "loud": True})
         name = job.name
     context.notify("warning", name, text)

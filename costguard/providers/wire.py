@@ -34,6 +34,7 @@ WHOLE_CALL_S = 45.0  # a server that drips a byte at a time must not hold a pass
 BODY_MAX_BYTES = 8 * 1024 * 1024
 QUIET_FIRST_S = 2.0
 QUIET_MAX_S = 120.0
+QUIET_TOLD_MAX_S = 600.0
 PAGE_LIMIT = 1_000  # a platform that pages for ever must not hold a pass for ever
 
 
@@ -61,7 +62,8 @@ class BackOff:
     def refused(self, name: str, told_s: float | None) -> Unclear:
         """The error for a call that was too many; later ones are held back from now on."""
         self._last_s = min(max(self._last_s * 2, QUIET_FIRST_S), QUIET_MAX_S)
-        wait_s = self._last_s if told_s is None else told_s
+        # One that says a day must not blind us for a day: it is asked again, and says it again.
+        wait_s = self._last_s if told_s is None else min(told_s, QUIET_TOLD_MAX_S)
         self._until = self._clock() + wait_s
         return Unclear(f"{name}: 429, too many calls", wait_s)
 

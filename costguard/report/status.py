@@ -12,6 +12,7 @@ from costguard.core.money import yuan_text
 from costguard.core.tariff import paid_until_ms
 from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
+from costguard.store.drilled import timer_fires
 from costguard.store.ledger import pending_by_job, posted_by_instance
 from costguard.store.models import (
     BY_HAND,
@@ -124,7 +125,7 @@ def job_row(
             "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
-        "enforcers": _enforcers(instance, lease, job, now_ms, daemon_runs=daemon_runs),
+        "enforcers": _enforcers(session, instance, lease, job, now_ms, daemon_runs=daemon_runs),
         "telemetry": _telemetry(session, job, now_ms),
         "last_checkpoint": _last_checkpoint(session, job, now_ms),
     }
@@ -171,6 +172,7 @@ def _instance(row: Instance, shelf: Shelf) -> dict[str, Any]:
 
 
 def _enforcers(
+    session: Session,
     instance: Instance | None,
     lease: LeaseRow | None,
     job: Job,
@@ -185,6 +187,8 @@ def _enforcers(
     # Where only a person can stop the meter, the daemon may call as often as it likes.
     can_stop = instance is None or instance.guest_stop != BY_HAND
     leased = job.launched_ms is not None and job.exit_json is None and runs
+    switches_off = instance is not None and instance.guest_stop in ("proven", "given", "unproven")
+    fires = instance is not None and timer_fires(session, instance.provider)
     return [
         {
             "kind": "daemon",
@@ -196,14 +200,18 @@ def _enforcers(
             "kind": "platform_timer",
             "armed": timer is not None and timer > now_ms,
             "until": time_text(timer),
-            # Read back from the platform. A deadline beyond the lease is none of ours to move:
-            # it was set at create and is never read again.
-            "proven": timer is not None and lease is not None and timer <= _last_ms(lease),
+            # Read back from the platform, and seen to fire on this account. A deadline beyond the
+            # lease is none of ours to move: it was set at create and is never read again.
+            "proven": fires
+            and timer is not None
+            and lease is not None
+            and timer <= _last_ms(lease),
         },
         {
             "kind": "agent",
-            "armed": leased,
-            "until": time_text(armed_until) if leased else None,
+            # Without a command it saves and ends the training, and the meter runs on.
+            "armed": leased and switches_off,
+            "until": time_text(armed_until) if leased and switches_off else None,
             "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]

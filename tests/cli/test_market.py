@@ -9,6 +9,9 @@ from costguard import lang
 from costguard.cli.main import main
 from costguard.cli.market import job_tokens
 from costguard.cli.text import width
+from costguard.store.database import Store
+from costguard.store.drilled import Proof, keep_proof
+from costguard.store.migrate import upgrade
 from tests.remote.ssh_server import Machine, public_line
 
 if TYPE_CHECKING:
@@ -149,3 +152,36 @@ def test_a_platform_without_images_says_so(capsys: pytest.CaptureFixture[str]) -
     """With its own word for it."""
     found = document(capsys, "images", "--provider", "ssh.box1", "qwen", code=7)
     assert found["error"]["code"] == "no_images"
+
+
+def test_doctor_tells_what_a_drill_has_shown_of_a_timer(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until then it names the command; the platform may be out of reach all the while."""
+    (home / "config.toml").write_text('[providers.compshare]\nbase_url = "http://127.0.0.1:9"\n')
+    for key in ("public_key", "private_key"):
+        (home / f"compshare.{key}").touch(0o600)
+        (home / f"compshare.{key}").write_text(WORD)
+
+    def timer() -> Any:
+        (account,) = document(capsys, "doctor", code=1)["accounts"]
+        return next(each for each in account["findings"] if each["what"] == "timer")
+
+    assert timer()["is_fine"] is None
+    assert timer()["text"].endswith("costguard doctor --provider compshare --drill")
+    upgrade(home / "costguard.db")
+    store = Store(home / "costguard.db")
+    with store.write() as session:
+        keep_proof(session, "compshare", Proof(1_795_565_904_000, 812))
+    store.close()
+    assert timer()["is_fine"] is True
+    assert "2026-11-25" in timer()["text"]
+
+
+def test_the_platform_on_this_machine_is_not_unfit_because_it_is_not_up_yet(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first job starts it."""
+    (home / "config.toml").write_text("[providers.local]\n")
+    (account,) = document(capsys, "doctor")["accounts"]
+    assert account["findings"][0]["is_fine"] is None

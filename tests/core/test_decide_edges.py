@@ -281,3 +281,39 @@ def test_artifacts_come_home_one_at_a_time_the_adapter_first() -> None:
     assert "Pull" not in kinds(replace(RUNNING, artifacts=busy))
     given_up = (artifact(5, failed=True), artifact(4))
     assert only(replace(RUNNING, artifacts=given_up), act.Pull).artifact_id == 4
+
+
+# ------------------------------------------------------------------------------ a drill
+
+DRILL = replace(RUNNING, spec=replace(SPEC, drill=True), training=TrainingFacts(), link=LinkFacts())
+
+
+def test_a_drills_instance_is_rented_like_any_other_and_then_left_alone() -> None:
+    """Up to the end of its lease: no renewal, no line, no stop, whatever its power state."""
+    assert kinds(replace(QUEUED, spec=DRILL.spec)) == kinds(QUEUED)
+    unclear = replace(DRILL, instance=replace(INSTANCE, provider_id=None))
+    assert kinds(unclear) == ["ResolveCreate"]
+    assert kinds(DRILL) == []
+    stopped = replace(INSTANCE, power=Power.STOPPED, reads=off(-2_000, -500))
+    assert kinds(replace(DRILL, instance=stopped)) == []
+    assert kinds(DRILL, LEASE.end.plus_ms(-1)) == []
+
+
+@pytest.mark.parametrize(
+    "snap",
+    [
+        replace(DRILL, wish="release"),
+        replace(DRILL, pause_reason="user", verdict_at=NOW),
+        replace(DRILL, accounts=(Account("job x", YUAN, 2 * YUAN, 0, 0),)),
+        replace(DRILL, lease=None, armed_end=None),
+    ],
+    ids=["wish", "ended", "breach", "no lease"],
+)
+def test_a_drill_ends_where_anything_else_would(snap: Snapshot) -> None:
+    """What was asked for, what was decided before, a cap that was passed, running unpaid for."""
+    assert "StopPower" in kinds(snap)
+
+
+def test_after_its_lease_a_drills_instance_is_stopped() -> None:
+    """Whoever drilled may have died: what still runs is switched off."""
+    assert "StopPower" in kinds(DRILL, LEASE.end.plus_ms(1_000))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from costguard.core.actions import ArmTimer, Conclude, Finish, Grant
+from costguard.core.actions import ArmTimer, Conclude, Finish, Grant, SetState
 from costguard.core.decide import proven_stopped
 from costguard.core.lease import Account
 from costguard.core.power import Power
@@ -111,3 +112,35 @@ def test_the_time_to_prepare_counts_from_the_stage(since_ms: int | None) -> None
     )
     verdict = judge(snap, NOW)
     assert (verdict is None) is (since is not None)
+
+
+QUEUED_FOR_A_CARD = replace(
+    STARTED,
+    instance=replace(STARTED.instance or INSTANCE, power=Power.STARTING, reads=(), waits=True),
+)
+
+
+@pytest.mark.parametrize("changes", [{}, {"wish": "pull", "pause_reason": "user"}])
+def test_a_start_that_waits_for_a_card_is_called_off_before_long(changes: dict[str, Any]) -> None:
+    """Half a minute is given to it, under its lease; longer it may wait for ever."""
+    waiting = replace(QUEUED_FOR_A_CARD, **changes)
+    assert kinds(waiting) == ["SetState"]
+    assert only(waiting, SetState).state == "waiting_capacity"
+    assert kinds(waiting, NOW.plus_ms(20_000)) == ["TakeBack", "SetState"]
+    unknown = replace(waiting, instance=replace(INSTANCE, waits=True, was_on=False, last_call=None))
+    assert kinds(unknown) == ["TakeBack", "SetState"]
+
+
+def test_what_comes_up_without_a_card_is_given_no_line_and_then_no_more_time() -> None:
+    """Two reads in a row; a training that is alive is not judged by what a list shows."""
+    bare = replace(RUNNING, link=LinkFacts(), training=TrainingFacts())
+    assert bare.instance is not None
+    once = replace(bare, instance=replace(bare.instance, cardless=1))
+    assert "EnsureLink" in kinds(bare)
+    assert "EnsureLink" not in kinds(once)
+    twice = replace(bare, instance=replace(bare.instance, cardless=2))
+    verdict = only(twice, Conclude).verdict
+    assert (verdict.reason, verdict.save) == ("platform", False)
+    assert "StopPower" in kinds(twice)
+    alive = replace(twice, training=TrainingFacts(launched_at_ms=1))
+    assert judge(alive, NOW) is None

@@ -50,6 +50,9 @@ FACTS = ProviderFacts(
 )
 
 
+FOR_EVER_MS = 10**12
+
+
 @dataclass
 class Run:
     """One power interval of the platform's meter; `prices` are (since, micros per hour)."""
@@ -121,6 +124,9 @@ class Habits:
     password: str | None = None  # what it lets people in with
     balance: int | None = None  # what the wallet holds; None: not told
     unfit: str | None = None  # why its machines must not be adopted
+    queues: bool = False  # a start waits for a card, for ever
+    cards: int | None = None  # how many cards a machine that is on shows
+    release_at_ms: int | None = None  # when it says that it deletes what is off
 
 
 class FakeCloud:
@@ -342,7 +348,8 @@ class FakeCloud:
     def start(self, instance_id: str) -> None:
         """Switch on."""
         trouble = self._enter("start", instance_id)
-        self._begin(self._machine(instance_id), "starting", self.habits.start_ms)
+        start_ms = FOR_EVER_MS if self.habits.queues else self.habits.start_ms
+        self._begin(self._machine(instance_id), "starting", start_ms)
         self._leave(trouble, None)
 
     def stop(self, instance_id: str) -> None:
@@ -470,4 +477,7 @@ class FakeCloud:
             ssh=ssh,
             created_ms=machine.created_ms,
             unfit=self.habits.unfit,
+            gpu_count=self.habits.cards,
+            release_at_ms=self.habits.release_at_ms,
+            waits_for_capacity=self.habits.queues and machine.power == "starting",
         )

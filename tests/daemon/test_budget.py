@@ -8,6 +8,7 @@ from costguard.core.actions import Grant
 from costguard.core.calendar import month_of
 from costguard.daemon.act import HANDLERS, Actor
 from costguard.errors import UserError
+from costguard.store.drilled import Proof, keep_proof
 from costguard.store.ledger import Caps
 from costguard.store.models import Command, Event, Job, PowerInterval
 from tests.daemon.world import YUAN, ZONE, spec_of
@@ -313,6 +314,13 @@ def test_a_quote_rents_and_writes_nothing(world: World) -> None:
     plan = world.commands.quote({"spec": spec_of().to_json()})
     assert plan["price_yuan_per_hour"] == "36.00"
     assert plan["worst_case_yuan"] == "5.00"
+    unseen = (
+        "platform timer (read back; never seen to fire: `costguard doctor --provider fake --drill`)"
+    )
+    assert plan["enforcers"] == ["daemon", unseen, "agent"]
+    with world.store.write() as session:
+        keep_proof(session, "fake", Proof(1, 2))
+    plan = world.commands.quote({"spec": spec_of().to_json()})
     assert plan["enforcers"] == ["daemon", "platform timer (read back)", "agent"]
     assert world.rows(Event) == []
     assert world.cloud.routes("create") == []

@@ -159,3 +159,41 @@ def test_after_a_resume_a_fixed_deadline_is_gone(make_world: Callable[..., World
     world.until_state("training", within_s=30)
     assert world.instances[0].timer_at_ms is None
     assert timer_of(world)["armed"] is False
+
+
+# ------------------------------------------------------------- a stop from inside that you named
+
+
+@pytest.mark.parametrize(
+    ("command", "worth", "armed", "says"),
+    [
+        (("sh", "-c", "mine"), "given", True, "agent (your command, not proven)"),
+        (("sh", "-c", "theirs"), "unproven", True, "agent (not proven)"),
+        (None, "none", False, None),
+    ],
+)
+def test_a_stop_from_inside_that_you_named_is_armed_and_not_called_proven(
+    make_world: Callable[..., World],
+    command: tuple[str, ...] | None,
+    worth: str,
+    armed: bool,
+    says: str | None,
+) -> None:
+    """The cap still needs --best-effort; without a command the agent switches nothing off."""
+    facts = replace(
+        BY_HAND,
+        can_stop=True,
+        can_create=True,
+        in_guest_stop=command,
+        in_guest_stop_given=worth == "given",
+    )
+    world = make_world(facts=facts)
+    with pytest.raises(UserError, match="nothing but this daemon"):
+        world.submit(spec_of())
+    world.set_script(steps=500)
+    answer = world.submit(spec_of(best_effort=True))
+    assert answer["enforcers"] == (["daemon"] if says is None else ["daemon", says])
+    world.until_state("training", within_s=30)
+    assert world.instances[0].guest_stop == worth
+    agent = enforcers_of(world)[2]
+    assert (agent["kind"], agent["armed"], agent["proven"]) == ("agent", armed, False)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from costguard.providers.base import Unclear
 from costguard.providers.clocks import DAY_MS
 from tests.daemon.fake_cloud import FACTS
 from tests.daemon.test_resume import pause_in_training
@@ -68,3 +69,24 @@ def test_a_wallet_is_not_asked_after_where_nothing_runs(world: World) -> None:
     world.cloud.habits.balance = 0
     world.chores.watch_run_outs()
     assert not world.events("low_balance")
+
+
+def test_the_platforms_own_word_on_when_it_deletes_comes_first(world: World) -> None:
+    """No rule is known of it, and it tells a day."""
+    pause_in_training(world)
+    world.cloud.habits.release_at_ms = world.clock.now().utc_ms + 2 * DAY_MS
+    world.chores.watch_run_outs()
+    (event,) = world.events("release_clock")
+    assert json.loads(event.data_json)["days"] == 3
+    assert "in 48 hours" in event.text
+    assert "costguard release job" in event.text
+
+
+def test_a_rule_stands_without_the_platforms_word(make_world: Callable[..., World]) -> None:
+    """It does not answer now: the days since the stop are counted all the same."""
+    world = make_world(facts=replace(FACTS, release_after_off_days=15))
+    pause_in_training(world)
+    world.clock.advance(13 * DAY_MS)
+    world.cloud.fail("read", Unclear("500"), times=9)
+    world.chores.watch_run_outs()
+    assert json.loads(world.events("release_clock")[0].data_json)["days"] == 3

@@ -1,46 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from costguard.providers.checkup import Finding, drill, examine
+from costguard.providers.checkup import Finding, examine
 from costguard.providers.ssh import SshBox
 from tests.providers.asking import every
-from tests.providers.rigs import NOW, RIGS, Rig
-
-if TYPE_CHECKING:
-    from costguard.core.moment import Moment
-
-
-class Night:
-    """A clock and a sleep; the platform's transitions and timers go on while one sleeps."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig, self.now, self.slept = rig, NOW, 0.0
-        self.timers, self.late_s = True, 0
-
-    def clock(self) -> Moment:
-        """Now."""
-        return self.now
-
-    def sleep(self, s: float) -> None:
-        """Let the platform's world go on."""
-        self.slept += s
-        self.rig.clock.forward(s)
-        self.now = self.now.plus_ms(int(s * 1_000))
-        cloud = self.rig.cloud
-        cloud.settle()
-        for machine in cloud.machines.values():
-            due_s = machine.timer_s
-            if due_s is not None and due_s > 10**11:
-                due_s //= 1_000  # the embedded platform keeps milliseconds
-            if (
-                self.timers
-                and due_s is not None
-                and ((due_s + self.late_s) * 1_000 <= self.now.utc_ms)
-            ):
-                cloud.switch_off(machine)
+from tests.providers.rigs import NOW, Rig
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -97,77 +64,3 @@ def test_a_box_without_a_pause_command_is_found_out() -> None:
     found = by_name(examine(box, request, NOW))
     assert found["stop"].is_fine is False
     assert found["timer"].is_fine is False
-
-
-@pytest.mark.parametrize("rig", [name for name in RIGS if name != "aws"], indirect=True)
-def test_a_drill_rents_is_stopped_by_the_timer_resumes_and_gives_back(rig: Rig) -> None:
-    """On each platform; nothing of it is left. AWS keeps its schedule where no fake fires it."""
-    night = Night(rig)
-    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
-    assert shown.is_fine, shown.findings
-    assert shown.start_ms is not None
-    assert shown.stop_ms is not None
-    assert shown.resume_ms is not None
-    if rig.account.facts.timer_kind == "lease":
-        assert shown.timer_late_ms is not None
-        assert rig.cloud.counts["stop"] == 1, "the first stop was the platform's own"
-    assert {machine.power for machine in rig.cloud.machines.values()} == {"gone"}
-
-
-@pytest.mark.parametrize("rig", ["compshare"], indirect=True)
-def test_a_timer_that_does_not_fire_is_found_and_the_instance_given_back(rig: Rig) -> None:
-    """What the drill is for."""
-    night = Night(rig)
-    night.timers = False
-    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
-    assert not shown.is_fine
-    assert by_name(shown.findings)["timer fires"].is_fine is False
-    assert by_name(shown.findings)["given back"].is_fine
-    assert rig.cloud.only().power == "gone"
-
-
-@pytest.mark.parametrize("rig", ["compshare"], indirect=True)
-@pytest.mark.parametrize(("late_s", "is_fine"), [(30, True), (900, False)])
-def test_how_late_a_timer_fires_is_measured(rig: Rig, late_s: int, is_fine: bool) -> None:
-    """Against what the adapter says of it, which a lease pays for."""
-    night = Night(rig)
-    night.late_s = late_s
-    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
-    assert shown.timer_late_ms is not None
-    assert late_s * 1_000 <= shown.timer_late_ms < (late_s + 60) * 1_000
-    assert by_name(shown.findings)["timer lateness"].is_fine is is_fine
-    assert rig.cloud.only().power == "gone"
-
-
-@pytest.mark.parametrize("rig", ["compshare"], indirect=True)
-def test_a_timer_that_reads_back_wrong_ends_the_drill_at_once(rig: Rig) -> None:
-    """And what was rented goes back."""
-    rig.cloud.habits.add("timer_lost")
-    night = Night(rig)
-    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
-    assert by_name(shown.findings)["timer read back"].is_fine is False
-    assert rig.cloud.only().power == "gone"
-    assert night.slept < 600
-
-
-@pytest.mark.parametrize("rig", ["autodl"], indirect=True)
-def test_what_cannot_be_given_back_is_said_aloud(rig: Rig) -> None:
-    """With where to do it by hand."""
-    night = Night(rig)
-    rig.cloud.fail("release", "500")
-    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
-    last = shown.findings[-1]
-    assert last.is_fine is False
-    assert "may still cost money" in last.text
-    assert rig.account.facts.console_url in last.text
-    assert not rig.account.read(rig.cloud.only().id, NOW).read.power.may_charge
-
-
-@pytest.mark.parametrize("rig", ["autodl"], indirect=True)
-def test_nothing_is_left_of_a_drill_that_could_not_even_begin(rig: Rig) -> None:
-    """No capacity: one finding."""
-    rig.cloud.habits.add("no_capacity")
-    night = Night(rig)
-    shown = drill(rig.account, rig.request(), night.clock, night.sleep)
-    assert [finding.what for finding in shown.findings] == ["create"]
-    assert rig.cloud.machines == {}

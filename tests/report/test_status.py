@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costguard.store.drilled import Proof, keep_proof
 from costguard.store.models import BY_HAND, Artifact, Job
 from tests.report.books import NOW_MS, START_MS, YUAN, Books, ask
 
@@ -189,6 +190,17 @@ def test_a_deadline_beyond_the_lease_is_shown_and_not_called_proven(store: Store
     with store.write() as session:
         Books.open(session).instance.timer_at_ms = NOW_MS + 1_200_000
     assert enforcers(store)["platform_timer"] == (True, "2026-11-24T17:20:00.000Z", False)
+
+
+def test_a_timer_that_nobody_has_seen_fire_is_not_called_proven(store: Store) -> None:
+    """A drill of that account changes it; the embedded platform's fires in our own tests."""
+    with store.write() as session:
+        instance = Books.open(session).instance
+        instance.timer_at_ms, instance.provider = NOW_MS + 604_000, "compshare"
+    assert enforcers(store)["platform_timer"][::2] == (True, False)
+    with store.write() as session:
+        keep_proof(session, "compshare", Proof(NOW_MS, 812))
+    assert enforcers(store)["platform_timer"][::2] == (True, True)
 
 
 def test_what_only_a_person_stops_has_no_daemon_for_it(store: Store) -> None:
