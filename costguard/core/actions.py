@@ -133,6 +133,11 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Have the disk released if the result at home is whole, as the job file asks; else keep it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """Something that costs money is not as it should be: say so, loudly, each time."""
 
@@ -174,6 +179,7 @@ Action: TypeAlias = (
     | Conclude
     | StopPower
     | Release
+    | GiveBack
     | Alarm
     | SetState
     | Finish

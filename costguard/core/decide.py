@@ -365,4 +365,13 @@ def _after_the_end(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return (act.Alarm("running_without_lease", instance.stop_calls), *_switching_off(snap, now))
     if snap.wish == "release":
         return (act.Release(),) if not instance.absent else (act.Finish("released"),)
-    return ()
+    return (act.GiveBack(),) if _is_to_be_given_back(snap, instance) else ()
+
+
+def _is_to_be_given_back(snap: Snapshot, instance: InstanceFacts) -> bool:
+    """Whether the job file has the disk deleted now: finished, and seen stopped.
+
+    A wish other than to run goes before it: a person wants the disk, or it was kept once already.
+    """
+    asked = snap.spec.instance.after_finish == "release" and snap.wish == "run"
+    return asked and snap.state == "finished" and instance.stopped_seen and not instance.absent

@@ -18,6 +18,7 @@ from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
 from costguard.daemon.adopt import adopt_existing, is_adopted
 from costguard.daemon.asking import price_of
+from costguard.daemon.give_back import give_back
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
@@ -372,6 +373,10 @@ class Actor:
             job.state = "released"
             add_event(session, job.id, now.utc_ms, "released", "the instance was given back")
 
+    def give_back(self, _: act.GiveBack) -> None:
+        """Decide, once, whether the disk may be deleted; the next pass releases it."""
+        give_back(self)
+
     def set_state(self, action: act.SetState) -> None:
         """Show a state; an event marks the change."""
         if action.state == self.snap.state:
@@ -418,6 +423,8 @@ class Actor:
             add_event(session, job.id, now.utc_ms, "state", action.state)
         close_link(self.memory)
         self._read_bill()
+        if self.snap.spec.instance.after_finish == "release":
+            self.wake()  # what is to be given back need not wait for the next rare look
 
     def _read_bill(self) -> None:
         """The platform's own figure, for the report; its absence changes nothing."""
@@ -466,6 +473,7 @@ HANDLERS = {
     act.Conclude: Actor.conclude,
     act.StopPower: Actor.stop_power,
     act.Release: Actor.release,
+    act.GiveBack: Actor.give_back,
     act.Alarm: Actor.alarm,
     act.SetState: Actor.set_state,
     act.Finish: Actor.finish,

@@ -56,7 +56,7 @@ class Job(Base):
     submit_key: Mapped[str] = mapped_column(unique=True)
     created_ms: Mapped[int]
     state: Mapped[str] = mapped_column(default="queued")
-    wish: Mapped[str] = mapped_column(default="run")  # run, pause, release
+    wish: Mapped[str] = mapped_column(default="run")  # run, pause, release, pull, visit, keep
     pause_reason: Mapped[str | None]
     breach: Mapped[bool] = mapped_column(default=False)
     cap_micros: Mapped[int]
