@@ -13,19 +13,20 @@ from costguard.core.leasing import (
     granting,
     is_silent,
     leasing,
-    save_lead_ms,
+    short_lease_ms,
 )
-from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
+from costguard.core.moment import Moment, elapsed_ms, has_passed
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
 from costguard.core.verdicts import account_lines, judge, judge_step_up
+from costguard.core.visits import why_over
 
 FIRST_LEASE_SHORTEST_MS = 30_000
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
-TOLD_WITHIN_MS = 3_000  # an agent that is attached has told its journal by then
 PULL_PATIENCE_MS = 120_000
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
+HOLDING_WISHES = frozenset({"pull", "visit"})
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
 
@@ -33,8 +34,8 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     """The actions of this pass, in order; the caller does not go on past one that fails."""
     if snap.state in FINAL_STATES:
         return _after_the_end(snap, now)
-    if snap.pause_reason is not None and snap.wish == "pull":
-        return _fetching(snap, now)
+    if snap.pause_reason is not None and snap.wish in HOLDING_WISHES:
+        return _holding(snap, now)
     if snap.pause_reason is not None:
         return _stopping(snap, now, snap.verdict_at or now)
     if _must_ask(snap, now):
@@ -156,7 +157,7 @@ def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         snap.lease,
         snap.accounts,
         now,
-        snap.spec.lease_ms,
+        short_lease_ms(snap, now),
         snap.latency_ms,
         FIRST_LEASE_SHORTEST_MS,
     )
@@ -187,48 +188,27 @@ def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[ac
     return (*leasing(snap, now), act.SetState("provisioning"))
 
 
-def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
-    """Bring home what is still over there, of a job that has ended, under a lease of its own."""
+def _holding(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Have an ended job's instance on under a lease: to bring its results home, or for a visit."""
     instance = snap.instance
     if instance is None or instance.provider_id is None:
         return (act.Fetched("nothing was ever rented"),)
+    over = why_over(snap, now, instance)
+    if over is not None:
+        return (act.Fetched(over),)
     if instance.stopped_seen:
         return _resuming(snap, now)
     if not instance.was_on and instance.power is Power.STOPPED:
         return _coming_on(snap, now, instance)
-    over = _fetch_is_over(snap, now, instance)
-    if over is not None:
-        return (act.Fetched(over),)
     actions: list[act.Action] = [*leasing(snap, now)]
+    if act.Shorten in map(type, actions):
+        return tuple(actions)  # the agent is told by the next pass, which knows the new end
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
-        actions.extend((*granting(snap), *_pulling(snap, only_newest=False)))
+        actions.extend(granting(snap))
+        actions.extend(_pulling(snap, only_newest=False) if snap.visit is None else ())
     return (*actions, act.SetState("preparing"))
-
-
-def _fetch_is_over(snap: Snapshot, now: Moment, instance: InstanceFacts) -> str | None:
-    """Why there is nothing more to fetch, or None."""
-    if instance.absent or (instance.was_on and len(off_run(instance.reads)) >= 2):
-        return "the instance was found switched off"
-    if snap.link.state == "refused":
-        return snap.link.detail
-    started = instance.started_call
-    if started is None or elapsed_ms(started, now) > snap.spec.guards.prepare_within_ms:
-        return "the instance could not be asked in time"
-    ends = snap.armed_end if snap.lease is not None else None
-    if ends is None or snap.lease is None:
-        return "no lease is open"
-    if snap.armed_end is not None and snap.armed_end.utc_ms < snap.lease.started.utc_ms:
-        ends = snap.lease.end  # the timer is being armed
-    if ms_until(ends, now) <= save_lead_ms(snap):
-        return "the lease ran out"
-    since = snap.link.since
-    has_told = snap.link.state == "attached" and since is not None
-    if has_told and since is not None and elapsed_ms(since, now) >= TOLD_WITHIN_MS:
-        missing = [each.name for each in snap.artifacts if not each.pulled and not each.failed]
-        return None if missing else "everything is home that can be had"
-    return None
 
 
 def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
@@ -283,7 +263,7 @@ def _saving(
 ) -> tuple[act.Action, ...] | None:
     """What is still to do before power-off, or None when nothing is or time is up."""
     instance = snap.instance
-    if instance is None or instance.power is not Power.RUNNING:
+    if instance is None or instance.power is not Power.RUNNING or snap.visit is not None:
         return None
     run = snap.spec.runs[snap.stage]
     waited_ms = elapsed_ms(since, now)

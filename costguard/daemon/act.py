@@ -31,6 +31,7 @@ from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
 from costguard.store.models import Artifact, Instance, Job, LeaseRow, Telemetry
 from costguard.store.restored import may_grant, unlisted
+from costguard.store.visits import close_visit, end_holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -275,9 +276,7 @@ class Actor:
         now = self.now()
         with self.context.store.write() as session:
             job = session.get_one(Job, self.job_id)
-            if job.wish == "pull":
-                job.wish = "run"
-            add_event(session, job.id, now.utc_ms, "fetched", action.text)
+            end_holding(session, job, now.utc_ms, action.text)
         self.wake()
 
     def next_stage(self, _: act.NextStage) -> None:
@@ -418,6 +417,7 @@ class Actor:
                 add_event(session, job.id, now.utc_ms, "stop_confirmed", text, {"seen_ms": seen})
             job.state = action.state
             job.closed_ms = now.utc_ms
+            close_visit(session, job.id, now.utc_ms)
             if instance is None:
                 job.hold_micros = 0
             add_event(session, job.id, now.utc_ms, "state", action.state)

@@ -83,7 +83,7 @@ class Daemon:
         )
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
         self.loop = Loop(self.context, executor, alive=lambda: sdnotify.tell(sdnotify.ALIVE))
-        self.commands = Commands(self.context, self.loop.wake)
+        self.commands = Commands(self.context, self.loop.wake, self.loop.passes)
         channels = Channels(lambda: self.settings)
         outbox = Outbox(self.store, channels, lambda: self.settings.notify, self.context.zone)
         self.chores = Chores(self.context, outbox)
@@ -152,6 +152,9 @@ class Daemon:
             "release": self.commands.release,
             "resume": self.commands.resume,
             "pull": self.commands.pull,
+            "visit": self.commands.visit,
+            "visit_touch": self.commands.visit_touch,
+            "visit_end": self.commands.visit_end,
             "budget_set": self.commands.budget_set,
             "confirm_stopped": self.commands.confirm_stopped,
             "stop": self._stop_command,
