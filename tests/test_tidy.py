@@ -31,8 +31,8 @@ ARROWS: dict[str, set[str]] = {
     "notify": {"core", "errors", "lang", "settings", "store"},
     "daemon": {"core", "localcloud", "notify", "providers", "remote", "report", "store"}
     | {"errors", "paths", "sdnotify", "settings"},
-    "cli": {"core", "daemon", "demo", "jobfile", "notify", "preflight", "report", "sim", "store"}
-    | {"errors", "lang", "paths", "settings"},
+    "cli": {"core", "daemon", "demo", "jobfile", "notify", "preflight", "remote", "report", "sim"}
+    | {"errors", "lang", "paths", "settings", "store"},
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
     "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},
     "engines": {"core", "lang", "preflight", "tomlfile"},

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from costguard.core.leasing import (
+    RENEWAL_GAIN_MS,
     is_silent,
     renewal,
     save_lead_ms,
     shortening,
     shortfall_micros,
 )
-from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
+from costguard.core.moment import MS_PER_S, Moment, elapsed_ms, has_passed, ms_until
 from costguard.core.power import off_run
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def _lease_is_over(snap: Snapshot, now: Moment) -> str | None:
     if ms_until(ends, now) > save_lead_ms(snap):
         return _price_is_too_high(snap, now, lease)
     if snap.visit is not None and snap.visit.until is not None and not is_silent(snap, now):
-        if ms_until(snap.visit.until, now) <= save_lead_ms(snap):
+        beyond_ms = ms_until(snap.visit.until, now) - ms_until(lease.end, now)
+        if beyond_ms <= RENEWAL_GAIN_MS:  # it was as long as its visit lets it be
             return _time_is_over(snap.visit)
         if lease.final:
             return "the budget reaches no further"
@@ -75,7 +77,9 @@ def _price_is_too_high(snap: Snapshot, now: Moment, lease: Lease) -> str | None:
 
 
 def _time_is_over(visit: Visit) -> str:
-    return f"its {visit.length_ms // 60_000} minutes are over"
+    seconds = visit.length_ms // MS_PER_S
+    length = f"{seconds} s" if seconds < 120 else f"{seconds // 60} minutes"
+    return f"its time, {length}, is over"
 
 
 def _all_is_home(snap: Snapshot, now: Moment) -> str | None:

@@ -52,6 +52,7 @@ log = logging.getLogger("costguard")
 # Each supervised job may hang in one platform call; beyond this many the rest would wait.
 PASS_THREADS = 16
 STOP_POLL_S = 0.2
+ANSWERS = ("status", "report", "events", "explain", "logs", "source", "result", "budget_show")
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 
 
@@ -159,7 +160,7 @@ class Daemon:
             "confirm_stopped": self.commands.confirm_stopped,
             "stop": self._stop_command,
         }
-        for do in ("status", "report", "events", "explain", "logs", "source", "budget_show"):
+        for do in ANSWERS:
             handlers[do] = self._reader(do)
         return handlers
 

@@ -7,10 +7,7 @@ gives a sign of life every few seconds for as long as it stays.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
-
-from sqlalchemy import select
 
 from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, FIRST_LEASE_SHORTEST_MS
@@ -26,7 +23,7 @@ from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.report.documents import find_job
 from costguard.store.events import add_event
 from costguard.store.ledger import accounts
-from costguard.store.models import Job, Telemetry, VisitRow
+from costguard.store.models import Job, VisitRow
 from costguard.store.tariffs import tariff_of
 from costguard.store.visits import end_holding, visit_facts
 
@@ -198,11 +195,6 @@ def _way_in(session: Session, job: Job, plan: LinkPlan) -> dict[str, Any] | None
         host_keys = instance.host_key.splitlines()
     if not host_keys:
         return None
-    started = select(Telemetry.data_json).where(
-        Telemetry.job_id == job.id, Telemetry.stage == job.stage, Telemetry.kind == "started"
-    )
-    text = session.scalars(started.order_by(Telemetry.seq.desc()).limit(1)).first()
-    known = {} if text is None else json.loads(text)
     password = target.password
     return {
         "ssh": {
@@ -215,8 +207,6 @@ def _way_in(session: Session, job: Job, plan: LinkPlan) -> dict[str, Any] | None
         },
         "job_dir": f"{plan.job_dir.rpartition('/')[0]}/stage-{job.stage}",
         "visit_dir": plan.job_dir,
-        "python": known.get("python"),
-        "argv": known.get("argv"),
     }
 
 

@@ -18,6 +18,7 @@ from costguard.core.money import yuan_text
 from costguard.core.spec import spec_from_json
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.figures import time_text
+from costguard.report.result import result_document
 from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
@@ -83,6 +84,7 @@ def read_answer(
         "explain": lambda: _explain(session, args),
         "logs": lambda: _logs(session, args),
         "source": lambda: _source(session, args),
+        "result": lambda: result_document(session, find_job(session, str(args["job"]))),
         "budget_show": lambda: _budgets(session, caps, zone, now_ms),
     }
     return simple[do]()

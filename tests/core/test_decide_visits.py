@@ -121,7 +121,7 @@ def test_the_next_pass_after_its_end_stops_at_once() -> None:
             },
             "in time",
         ),
-        ({"visit": replace(VISIT, until=NOW)}, "its 10 minutes are over"),
+        ({"visit": replace(VISIT, until=NOW)}, "its time, 10 minutes, is over"),
         ({"lease": None, "armed_end": None}, "no lease"),
         ({"accounts": (Account("job x", 10 * YUAN, 20 * YUAN, 0, 0),)}, "past the cap: job x"),
         (
@@ -141,7 +141,9 @@ def test_it_is_over_for_a_reason(changed: dict[str, object], text: str) -> None:
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"visit": replace(VISIT, until=LATE.plus_ms(4_000), heard=LATE)}, "are over"),
+        ({"visit": replace(VISIT, until=LATE.plus_ms(5_000), heard=LATE)}, "10 minutes, is over"),
+        ({"visit": Visit(1, "chat", 60_000, LATE.plus_ms(4_000), LATE)}, "60 s, is over"),
+        ({"visit": replace(VISIT, until=LATE.plus_ms(5_001), heard=LATE)}, "the lease ran out"),
         ({"lease": replace(LEASE, final=True)}, "reaches no further"),
         ({}, "the lease ran out"),
         ({"visit": replace(VISIT, until=None, heard=LATE)}, "the lease ran out"),

@@ -104,7 +104,7 @@ def test_it_goes_off_when_its_time_is_over(world: World) -> None:
     visitor.until("ready")
     visitor.stay(50)
     world.until_final(within_s=30)
-    assert "minutes are over" in why(world)
+    assert "its time, 50 s, is over" in why(world)
     assert off_after_s(machine) <= 50
     world.assert_books()
 
