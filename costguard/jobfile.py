@@ -212,19 +212,19 @@ def _instance_wish(file: TomlFile, table: _Instance) -> InstanceWish:
     """What to rent or to adopt; UserError for a platform or a machine that nobody knows."""
     wish: dict[str, Any] = table.model_dump()
     instance_id = wish.pop("id")
-    if table.after_finish == "release":  # taken and not done, it would leave a disk that costs
-        raise file.error(
-            "not_in_this_version",
-            _('after_finish = "release" is not in this version: the disk stays, and costs'),
-            ("instance", "after_finish"),
-            _('keep "pause", and run `costguard release` when you have the result'),
-        )
     name, _dot, box = table.provider.partition(".")
     if name == "ssh":
         instance_id = _box(file, box or instance_id)
         wish["provider"] = f"ssh.{instance_id}"
     elif table.provider not in PROVIDERS:
         _refuse_provider(file, table.provider)
+    if table.after_finish == "release" and instance_id is not None:
+        raise file.error(
+            "not_ours_to_delete",
+            _("a machine that was there before is not deleted by a job file"),
+            ("instance", "after_finish"),
+            _('keep "pause", and run `costguard release` when you have the result'),
+        )
     return InstanceWish(instance_id=instance_id, **wish)
 
 

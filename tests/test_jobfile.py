@@ -233,8 +233,8 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
         ("quantization_bit", 'output_dir = "../o"\nx', "inside the job's own", "output_dir", ""),
         (
             'keep_for = "7d"',
-            'after_finish = "release"',
-            "the disk stays",
+            'id = "mine"\nafter_finish = "release"',
+            "was there before",
             "[instance] after_finish",
             "costguard release",
         ),

@@ -39,6 +39,7 @@ ARROWS: dict[str, set[str]] = {
         "jobfile",
         "notify",
         "preflight",
+        "remote",
         "report",
         "sim",
         "store",

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from costguard import __version__
-from costguard.cli import books_app, init_app, market_app, reading
+from costguard.cli import books_app, init_app, market_app, reading, results_app
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
@@ -335,3 +335,4 @@ def _daemon_run() -> int:
 books_app.register(app)
 init_app.register(app)
 market_app.register(app)
+results_app.register(app)

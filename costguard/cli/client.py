@@ -14,7 +14,9 @@ from costguard import paths
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.lang import _
 
-READS = frozenset({"status", "report", "page", "explain", "events", "logs", "budget_show"})
+READS = frozenset(
+    {"status", "report", "page", "explain", "events", "logs", "result", "budget_show"}
+)
 GONE = frozenset({"no_daemon", "daemon_gone"})
 ANSWER_MAX_BYTES = 256 * 1024 * 1024
 TIMEOUT_S = 15.0

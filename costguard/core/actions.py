@@ -138,6 +138,11 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack:
+    """Have the disk released if the result at home is whole, as the job file asks; else keep it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Alarm:
     """Something that costs money is not as it should be: say so, loudly, each time."""
 
@@ -180,6 +185,7 @@ Action: TypeAlias = (
     | Conclude
     | StopPower
     | Release
+    | GiveBack
     | Alarm
     | SetState
     | Finish

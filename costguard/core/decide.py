@@ -13,20 +13,21 @@ from costguard.core.leasing import (
     granting,
     is_silent,
     leasing,
-    save_lead_ms,
+    short_lease_ms,
 )
-from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
+from costguard.core.moment import Moment, elapsed_ms, has_passed
 from costguard.core.power import Power, StopProof, off_run
 from costguard.core.snapshot import InstanceFacts, Snapshot, Verdict
 from costguard.core.verdicts import account_lines, judge, judge_step_up
+from costguard.core.visits import why_over
 
 FIRST_LEASE_SHORTEST_MS = 30_000
 ATTACH_PATIENCE_MS = 5_000  # a daemon that has just come back waits so long for the agent
-TOLD_WITHIN_MS = 3_000  # an agent that is attached has told its journal by then
 PULL_PATIENCE_MS = 120_000
 QUEUE_PATIENCE_MS = 30_000  # a start that waits longer for its card may wait for ever
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
+HOLDING_WISHES = frozenset({"pull", "visit"})
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
 
@@ -36,8 +37,8 @@ def decide(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _after_the_end(snap, now)
     if _holds_still(snap, now):
         return ()
-    if snap.pause_reason is not None and snap.wish == "pull":
-        return _fetching(snap, now)
+    if snap.pause_reason is not None and snap.wish in HOLDING_WISHES:
+        return _holding(snap, now)
     if snap.pause_reason is not None:
         return _stopping(snap, now, snap.verdict_at or now)
     if _must_ask(snap, now):
@@ -174,7 +175,7 @@ def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         snap.lease,
         snap.accounts,
         now,
-        snap.spec.lease_ms,
+        short_lease_ms(snap, now),
         snap.latency_ms,
         FIRST_LEASE_SHORTEST_MS,
     )
@@ -216,50 +217,29 @@ def _queueing(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[act
     return (*leasing(snap, now), act.SetState("waiting_capacity"))
 
 
-def _fetching(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
-    """Bring home what is still over there, of a job that has ended, under a lease of its own."""
+def _holding(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
+    """Have an ended job's instance on under a lease: to bring its results home, or for a visit."""
     instance = snap.instance
     if instance is None or instance.provider_id is None:
         return (act.Fetched("nothing was ever rented"),)
+    over = why_over(snap, now, instance)
+    if over is not None:
+        return (act.Fetched(over),)
     if instance.stopped_seen:
         return _resuming(snap, now)
     if not instance.was_on and instance.power is Power.STOPPED:
         return _coming_on(snap, now, instance)
     if instance.waits:
         return _queueing(snap, now, instance)
-    over = _fetch_is_over(snap, now, instance)
-    if over is not None:
-        return (act.Fetched(over),)
     actions: list[act.Action] = [*leasing(snap, now)]
+    if act.Shorten in map(type, actions):
+        return tuple(actions)  # the agent is told by the next pass, which knows the new end
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
-        actions.extend((*granting(snap), *_pulling(snap, only_newest=False)))
+        actions.extend(granting(snap))
+        actions.extend(_pulling(snap, only_newest=False) if snap.visit is None else ())
     return (*actions, act.SetState("preparing"))
-
-
-def _fetch_is_over(snap: Snapshot, now: Moment, instance: InstanceFacts) -> str | None:
-    """Why there is nothing more to fetch, or None."""
-    if instance.absent or (instance.was_on and len(off_run(instance.reads)) >= 2):
-        return "the instance was found switched off"
-    if snap.link.state == "refused":
-        return snap.link.detail
-    started = instance.started_call
-    if started is None or elapsed_ms(started, now) > snap.spec.guards.prepare_within_ms:
-        return "the instance could not be asked in time"
-    ends = snap.armed_end if snap.lease is not None else None
-    if ends is None or snap.lease is None:
-        return "no lease is open"
-    if snap.armed_end is not None and snap.armed_end.utc_ms < snap.lease.started.utc_ms:
-        ends = snap.lease.end  # the timer is being armed
-    if ms_until(ends, now) <= save_lead_ms(snap):
-        return "the lease ran out"
-    since = snap.link.since
-    has_told = snap.link.state == "attached" and since is not None
-    if has_told and since is not None and elapsed_ms(since, now) >= TOLD_WITHIN_MS:
-        missing = [each.name for each in snap.artifacts if not each.pulled and not each.failed]
-        return None if missing else "everything is home that can be had"
-    return None
 
 
 def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
@@ -314,7 +294,7 @@ def _saving(
 ) -> tuple[act.Action, ...] | None:
     """What is still to do before power-off, or None when nothing is or time is up."""
     instance = snap.instance
-    if instance is None or instance.power is not Power.RUNNING:
+    if instance is None or instance.power is not Power.RUNNING or snap.visit is not None:
         return None
     run = snap.spec.runs[snap.stage]
     waited_ms = elapsed_ms(since, now)
@@ -396,4 +376,13 @@ def _after_the_end(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return (act.Alarm("running_without_lease", instance.stop_calls), *_switching_off(snap, now))
     if snap.wish == "release":
         return (act.Release(),) if not instance.absent else (act.Finish("released"),)
-    return ()
+    return (act.GiveBack(),) if _is_to_be_given_back(snap, instance) else ()
+
+
+def _is_to_be_given_back(snap: Snapshot, instance: InstanceFacts) -> bool:
+    """Whether the job file has the disk deleted now: finished, and seen stopped.
+
+    A wish other than to run goes before it: a person wants the disk, or it was kept once already.
+    """
+    asked = snap.spec.instance.after_finish == "release" and snap.wish == "run"
+    return asked and snap.state == "finished" and instance.stopped_seen and not instance.absent

@@ -31,6 +31,7 @@ def goes_alone(snap: Snapshot) -> bool:
     """
     return (
         snap.spec.long_leases
+        and snap.pause_reason is None  # a pull or a visit trains nothing that could be judged
         and snap.platform.in_guest_stop_proven
         and snap.link.state == "attached"
         and snap.training.is_alive
@@ -79,7 +80,7 @@ def renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
         lease,
         snap.accounts,
         now,
-        max(_wanted_ms(snap), left_ms),  # never less than the open one still has
+        max(_wanted_ms(snap, now), left_ms),  # never less than the open one still has
         snap.latency_ms,
         shortest_ms=0,
     )
@@ -94,9 +95,20 @@ def renewal(snap: Snapshot, now: Moment) -> act.Grant | None:
     return act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
 
 
-def _wanted_ms(snap: Snapshot) -> int:
+def _wanted_ms(snap: Snapshot, now: Moment) -> int:
     """How long a lease to ask for."""
-    return LONG_LEASE_MS if goes_alone(snap) else snap.spec.lease_ms
+    return LONG_LEASE_MS if goes_alone(snap) else short_lease_ms(snap, now)
+
+
+def short_lease_ms(snap: Snapshot, now: Moment) -> int:
+    """The job's usual lease; in a visit never beyond its end, so that every enforcer keeps it."""
+    if snap.visit is None:
+        return snap.spec.lease_ms
+    left_ms = snap.visit.length_ms
+    if snap.visit.until is not None and snap.instance is not None:
+        off_again = snap.instance.stopped_seen  # its time begins anew when it is switched on
+        left_ms = left_ms if off_again else ms_until(snap.visit.until, now)
+    return min(snap.spec.lease_ms, left_ms)
 
 
 def shortening(snap: Snapshot, now: Moment, lease: Lease) -> act.Shorten | None:

@@ -156,6 +156,20 @@ class ArtifactFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """A person's stay on an ended job's instance: it is held for them, and nothing is trained.
+
+    `until` is None while it was not switched on for them yet; `heard` is their last sign of life.
+    """
+
+    id: int
+    purpose: str  # shell, chat, export
+    length_ms: int
+    until: Moment | None
+    heard: Moment
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One job, whole."""
 
@@ -178,6 +192,7 @@ class Snapshot:
     link: LinkFacts = field(default_factory=LinkFacts)
     training: TrainingFacts = field(default_factory=TrainingFacts)
     artifacts: tuple[ArtifactFacts, ...] = ()
+    visit: Visit | None = None  # from its asking to the proof of the stop after it
     retry_at_ms: int | None = None
     open_intents: frozenset[str] = frozenset()
     has_ssh: bool = False

@@ -18,6 +18,7 @@ from costguard.core.gate import judge_gate
 from costguard.core.tariff import hold_micros
 from costguard.daemon.adopt import adopt_existing, is_adopted
 from costguard.daemon.asking import price_of
+from costguard.daemon.give_back import give_back
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
@@ -30,6 +31,7 @@ from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
 from costguard.store.models import Artifact, Instance, Job, LeaseRow, Telemetry
 from costguard.store.restored import may_grant, unlisted
+from costguard.store.visits import close_visit, end_holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -279,9 +281,7 @@ class Actor:
         now = self.now()
         with self.context.store.write() as session:
             job = session.get_one(Job, self.job_id)
-            if job.wish == "pull":
-                job.wish = "run"
-            add_event(session, job.id, now.utc_ms, "fetched", action.text)
+            end_holding(session, job, now.utc_ms, action.text)
         self.wake()
 
     def next_stage(self, _: act.NextStage) -> None:
@@ -377,6 +377,10 @@ class Actor:
             job.state = "released"
             add_event(session, job.id, now.utc_ms, "released", "the instance was given back")
 
+    def give_back(self, _: act.GiveBack) -> None:
+        """Decide, once, whether the disk may be deleted; the next pass releases it."""
+        give_back(self)
+
     def set_state(self, action: act.SetState) -> None:
         """Show a state; an event marks the change."""
         if action.state == self.snap.state:
@@ -418,11 +422,14 @@ class Actor:
                 add_event(session, job.id, now.utc_ms, "stop_confirmed", text, {"seen_ms": seen})
             job.state = action.state
             job.closed_ms = now.utc_ms
+            close_visit(session, job.id, now.utc_ms)
             if instance is None:
                 job.hold_micros = 0
             add_event(session, job.id, now.utc_ms, "state", action.state)
         close_link(self.memory)
         self._read_bill()
+        if self.snap.spec.instance.after_finish == "release":
+            self.wake()  # what is to be given back need not wait for the next rare look
 
     def _read_bill(self) -> None:
         """The platform's own figure, for the report; its absence changes nothing."""
@@ -472,6 +479,7 @@ HANDLERS = {
     act.Conclude: Actor.conclude,
     act.StopPower: Actor.stop_power,
     act.Release: Actor.release,
+    act.GiveBack: Actor.give_back,
     act.Alarm: Actor.alarm,
     act.SetState: Actor.set_state,
     act.Finish: Actor.finish,

@@ -53,6 +53,17 @@ log = logging.getLogger("costguard")
 # Each supervised job may hang in one platform call; beyond this many the rest would wait.
 PASS_THREADS = 16
 STOP_POLL_S = 0.2
+ANSWERS = (
+    "status",
+    "report",
+    "page",
+    "events",
+    "explain",
+    "logs",
+    "source",
+    "result",
+    "budget_show",
+)
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 
 
@@ -84,7 +95,7 @@ class Daemon:
         )
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
         self.loop = Loop(self.context, executor, alive=lambda: sdnotify.tell(sdnotify.ALIVE))
-        self.commands = Commands(self.context, self.loop.wake)
+        self.commands = Commands(self.context, self.loop.wake, self.loop.passes)
         channels = Channels(lambda: self.settings)
         outbox = Outbox(self.store, channels, lambda: self.settings.notify, self.context.zone)
         self.chores = Chores(self.context, outbox)
@@ -153,22 +164,16 @@ class Daemon:
             "release": self.commands.release,
             "resume": self.commands.resume,
             "pull": self.commands.pull,
+            "visit": self.commands.visit,
+            "visit_touch": self.commands.visit_touch,
+            "visit_end": self.commands.visit_end,
             "budget_set": self.commands.budget_set,
             "confirm_stopped": self.commands.confirm_stopped,
             "drill_plan": lambda args: drill_plan(self.context, args),
             "drilled": lambda args: drilled(self.context, args),
             "stop": self._stop_command,
         }
-        for do in (
-            "status",
-            "report",
-            "page",
-            "events",
-            "explain",
-            "logs",
-            "source",
-            "budget_show",
-        ):
+        for do in ANSWERS:
             handlers[do] = self._reader(do)
         return handlers
 

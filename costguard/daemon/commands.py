@@ -15,6 +15,7 @@ from sqlalchemy import select
 from costguard.core.decide import FINAL_STATES
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
+from costguard.daemon import visits
 from costguard.daemon.attested import confirm_stopped
 from costguard.daemon.fetch import pull
 from costguard.daemon.foretell import works_from_json
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from costguard.core.lease import Account
     from costguard.daemon.context import Context
+    from costguard.daemon.passes import JobPasses
 
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 
@@ -42,9 +44,16 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])")
 class Commands:
     """The daemon's ears: every method is one command of the socket that changes something."""
 
-    def __init__(self, context: Context, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        wake: Callable[[], None],
+        passes: Callable[[int], JobPasses | None] = lambda _: None,
+    ) -> None:
+        """`passes` gives the passes of one job: they know how its instance is reached now."""
         self._context = context
         self._wake = wake
+        self._passes = passes
 
     def quote(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would cost at most and who would enforce it; rents nothing."""
@@ -98,6 +107,25 @@ class Commands:
     def pull(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Bring home what an ended job's disk still holds."""
         answer = pull(self._context, args)
+        self._wake()
+        return answer
+
+    def visit(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """Have an ended job's instance switched on for a person, for a while."""
+        answer = visits.visit(self._context, args)
+        self._wake()
+        return answer
+
+    def visit_touch(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The visitor is still there; how the visit stands, and how to log in."""
+        with self._context.store.read() as session:
+            job_id = find_job(session, str(args.get("job"))).id
+        passes = self._passes(job_id)
+        return visits.touch(self._context, args, None if passes is None else passes.way_in)
+
+    def visit_end(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The visitor has left."""
+        answer = visits.leave(self._context, args)
         self._wake()
         return answer
 

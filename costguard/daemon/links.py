@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from costguard.providers.base import ProviderFacts
 
 HEARTBEAT_S = 1.0
+FIRST_LEASE_S = 120
 
 
 def ensure_link(actor: Actor) -> None:
@@ -34,7 +35,8 @@ def ensure_link(actor: Actor) -> None:
     note_shown_key(actor)
     started = snap.instance.started_call
     boot = 0 if started is None else started.utc_ms
-    run = f"{snap.stage}:{memory.attempt}"
+    visit = snap.visit
+    run = f"{snap.stage}:{memory.attempt}" if visit is None else f"visit-{visit.id}"
     key = f"{snap.instance.id}:{boot}:{run}:{ssh.host}:{ssh.port}:{ssh.host_keys}"
     if memory.link is not None and memory.link_key == key:
         return
@@ -60,15 +62,20 @@ def ensure_link(actor: Actor) -> None:
             ssh.password,
             trusts_first,
         ),
-        job_dir=f"{work_dir}/costguard/{tag}/stage-{snap.stage}",
+        job_dir=f"{work_dir}/costguard/{tag}/" + (f"stage-{snap.stage}" if not visit else "visit"),
         uploads=tuple(
             Upload(Path(upload.local), upload.remote)
-            for upload in snap.spec.runs[snap.stage].uploads
+            for upload in (snap.spec.runs[snap.stage].uploads if visit is None else ())
         ),
-        spec=agent_spec(snap.spec, snap.stage, memory.attempt, actor.provider.facts, tag),
+        spec=(
+            agent_spec(snap.spec, snap.stage, memory.attempt, actor.provider.facts, tag)
+            if visit is None
+            else holder_spec(f"{tag}/visit-{visit.id}", snap.spec, actor.provider.facts)
+        ),
         pull_to=artifacts_home(snap.spec, snap.stage),
-        after_seq=after_seq,
+        after_seq=after_seq if visit is None else 0,
     )
+    memory.holds = visit is not None
     memory.link = actor.context.link(plan, actor.wake)
     memory.link_key = key
     memory.link_facts = LinkFacts(state="connecting", since=actor.now(), heard=heard)
@@ -91,12 +98,29 @@ def agent_spec(
         "guards": asdict(spec.guards),
         "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
         "save_grace_s": run.save_grace_ms / 1000,
-        "first_lease_s": 120,
+        "first_lease_s": FIRST_LEASE_S,
         "telemetry": {
             "sample_s": 1,
             "window_s": spec.telemetry_window_ms / 1000,
             "heartbeat_s": HEARTBEAT_S,
         },
+    }
+
+
+def holder_spec(run_id: str, spec: JobSpec, facts: ProviderFacts) -> dict[str, Any]:
+    """What the agent is told for a visit: to hold the instance under its lease, as in a training.
+
+    What it runs only waits. At the lease's end it is ended, and the agent switches the machine off.
+    """
+    return {
+        "run_id": run_id,
+        "argv": ["{python}", "-c", "import signal; signal.pause()"],
+        "guards": asdict(spec.guards),
+        "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
+        "expects_adapter": False,
+        "save_grace_s": 1.0,
+        "first_lease_s": FIRST_LEASE_S,
+        "telemetry": {"sample_s": 5, "window_s": 60, "heartbeat_s": HEARTBEAT_S},
     }
 
 
@@ -130,7 +154,7 @@ def drain(memory: JobMemory, now: Moment) -> list[dict[str, Any]]:
             memory.upload = message
         elif kind == "host_key":
             memory.shown_key = message
-        elif kind in ("heartbeat", "replaced", "probe"):
+        elif kind in ("heartbeat", "replaced", "probe") or memory.holds:
             _note_heard(memory, message, now)
         else:
             _note_heard(memory, message, now)
@@ -155,7 +179,8 @@ def _note_heard(memory: JobMemory, message: Mapping[str, Any], now: Moment) -> N
         received = message.get("received_boot_ms")
         at = now if not isinstance(received, int) else now.plus_ms(received - now.boot_ms)
         facts = replace(facts, heartbeat=message.get("n"), heartbeat_at=at)
-        memory.training = fold(memory.training, message)
+        if not memory.holds:  # a visit's agent was started long after the training had ended
+            memory.training = fold(memory.training, message)
     memory.link_facts = facts
 
 

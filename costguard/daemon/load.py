@@ -38,6 +38,7 @@ from costguard.store.models import (
     Telemetry,
 )
 from costguard.store.tariffs import tariff_of
+from costguard.store.visits import open_visit, visit_facts
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -180,6 +181,7 @@ def load_snapshot(
         link=memory.link_facts,
         training=memory.training,
         artifacts=_artifacts(session, job, memory),
+        visit=visit_facts(open_visit(session, job.id)),
         retry_at_ms=job.retry_at_ms,
         open_intents=frozenset(session.scalars(intents)),
         has_ssh=memory.ssh is not None,

@@ -45,6 +45,7 @@ class JobMemory:
     link: Link | None = None
     link_facts: LinkFacts = field(default_factory=LinkFacts)
     link_key: str = ""
+    holds: bool = False  # the link is a visit's: its agent holds the instance and trains nothing
     ssh: SshDetails | None = None
     tariff: Tariff | None = None
     read_at: Moment | None = None

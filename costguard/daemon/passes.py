@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from costguard.core.snapshot import Snapshot
     from costguard.daemon.context import Context
+    from costguard.remote.link import LinkPlan
 
 # Absent is unknown until it has been absent for so long (invariant I4).
 ABSENT_AFTER_MS = 600_000
@@ -89,6 +90,14 @@ class JobPasses:
     def upload(self) -> dict[str, object] | None:
         """How far the upload has come, for the screen."""
         return None if self._memory is None else self._memory.upload
+
+    @property
+    def way_in(self) -> LinkPlan | None:
+        """Where the instance is reached for a visit; None while the agent does not hold it."""
+        memory = self._memory
+        if memory is None or not memory.holds or memory.link_facts.state != "attached":
+            return None
+        return None if memory.link is None else memory.link.plan
 
     # ------------------------------------------------------------------ load
 

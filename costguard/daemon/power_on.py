@@ -19,6 +19,7 @@ from costguard.daemon.quiet import told_ms
 from costguard.providers.base import Busy, NoCapacity, ProviderError, Refused
 from costguard.store.events import add_event
 from costguard.store.models import Instance, Intent, Job
+from costguard.store.visits import begin_time
 
 if TYPE_CHECKING:
     from costguard.core.moment import Moment
@@ -64,6 +65,7 @@ def _open_intent(actor: Actor, instance_id: int, sent: Moment) -> str:
         if row.stopped_seen_ms is not None:
             row.started_call_ms = sent.utc_ms
             row.host_key = row.timer_at_ms = None  # another boot: nothing of the last one holds
+            begin_time(session, actor.job_id, sent)
         row.stopped_seen_ms = None
         row.last_call_utc_ms, row.last_call_boot_ms = sent.utc_ms, sent.boot_ms
         row.last_call_boot_id = sent.boot_id

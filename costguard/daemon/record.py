@@ -45,6 +45,7 @@ from costguard.store.models import (
     Telemetry,
 )
 from costguard.store.tariffs import disk_tariff_of, set_tariff, tariff_of
+from costguard.store.visits import open_visit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +70,8 @@ def record_pass(
     """Everything that this pass has seen: messages of the agent, the power read, the charges."""
     for message in memory.unsaved:
         _record_message(session, job, message, now)
-    job.phase = memory.training.phase
+    visit = open_visit(session, job.id)
+    job.phase = memory.training.phase if visit is None else visit.purpose
     instance = newest_instance(session, job.id)
     if instance is None or instance.provider_id is None or instance.released_ms is not None:
         return  # what was given back, or is another job's by now, costs this one nothing more

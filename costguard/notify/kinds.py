@@ -40,6 +40,8 @@ KINDS: Mapping[str, str] = {
     "drift": "drift",
     "blind": "blind",
     "release_clock": "release_clock",
+    "disk_kept": "disk_kept",
+    "released": "released",
     "attestation_contradicted": "attestation_contradicted",
     "ledger_head": "ledger_head",
 }

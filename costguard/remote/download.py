@@ -83,22 +83,27 @@ def download(
 
     Raises DownloadError (`bad_hash`, `remote_missing`, `local_disk`), UnreachableError.
     """
-    if all(_matches(target / file.path, file) for file in files):
+    if not lacking(files, target):
         return 0
     staging = target.with_name(f".{target.name}.partial")
     tree = staging / "tree"
     try:
         tree.mkdir(parents=True, exist_ok=True)
-        lacking = [file for file in files if not _matches(tree / file.path, file)]
+        missing = [file for file in files if not _matches(tree / file.path, file)]
         count = 0
-        if lacking:
+        if missing:
             pace = Pace(bytes_per_s, time.monotonic())
-            count = _fetch(client, agent, remote_dir, lacking, staging, pace)
+            count = _fetch(client, agent, remote_dir, missing, staging, pace)
         _put_in_place(tree, files, target)
         shutil.rmtree(staging)
     except OSError as error:
         raise DownloadError("local_disk", f"{staging}: {error}") from error
     return count
+
+
+def lacking(files: Iterable[WantedFile], target: Path) -> list[str]:
+    """The paths, of these files, that `target` has not got with the right size and sha256."""
+    return [file.path for file in files if not _matches(target / file.path, file)]
 
 
 def _matches(path: Path, file: WantedFile) -> bool:

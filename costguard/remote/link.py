@@ -85,7 +85,7 @@ class Link:
     def __init__(
         self, plan: LinkPlan, wake: Callable[[], None], options: LinkOptions | None = None
     ) -> None:
-        self._plan = plan
+        self.plan = plan
         self._target = plan.target
         self._wake = wake
         self._options = options or LinkOptions()
@@ -275,9 +275,9 @@ class Link:
         if not name or name in (".", "..") or "/" in name or name.startswith("."):
             raise DownloadError("bad_name", f"{name!r} is no artifact's name")
         self._prepared.wait()
-        output_dir = self._plan.spec.get("output_dir", "output")
+        output_dir = self.plan.spec.get("output_dir", "output")
         remote_dir = f"{self._job.shell_directory}/{output_dir}/{name}"
-        target = self._plan.pull_to / name
+        target = self.plan.pull_to / name
         for attempt in range(self._options.pull_tries - 1):
             with contextlib.suppress(UnreachableError):
                 return self._download(remote_dir, wanted, target)

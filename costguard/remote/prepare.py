@@ -76,7 +76,7 @@ def prepare(
     RemoteFailedError, UnreachableError.
     """
     directory = job.shell_directory
-    agent = (find_python(client), *ISOLATED, f"{directory}/{AGENT_NAME}")
+    agent = agent_at(client, directory)
     files = list_files(job.uploads)
     make_directories(client, [directory])
     bundle = build_agent()
@@ -102,6 +102,11 @@ def prepare(
     if missing:
         send_files(client, directory, missing, lambda done, total: emit(_uploaded(done, total)))
     return agent
+
+
+def agent_at(client: paramiko.SSHClient, directory: str) -> tuple[str, ...]:
+    """The command line of the agent in `directory`, whether it is there yet or not."""
+    return (find_python(client), *ISOLATED, f"{directory}/{AGENT_NAME}")
 
 
 def find_python(client: paramiko.SSHClient) -> str:

@@ -20,6 +20,7 @@ from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.explain import explain_document
 from costguard.report.figures import time_text
 from costguard.report.page import page_document
+from costguard.report.result import result_document
 from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
@@ -75,6 +76,7 @@ def read_answer(
         "explain": lambda: explain_document(session, find_job(session, str(args["job"]))),
         "logs": lambda: _logs(session, args),
         "source": lambda: _source(session, args),
+        "result": lambda: result_document(session, find_job(session, str(args["job"]))),
         "budget_show": lambda: _budgets(session, caps, zone, now_ms),
     }
     return simple[do]()

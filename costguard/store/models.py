@@ -56,7 +56,7 @@ class Job(Base):
     submit_key: Mapped[str] = mapped_column(unique=True)
     created_ms: Mapped[int]
     state: Mapped[str] = mapped_column(default="queued")
-    wish: Mapped[str] = mapped_column(default="run")  # run, pause, release
+    wish: Mapped[str] = mapped_column(default="run")  # run, pause, release, pull, visit, keep
     pause_reason: Mapped[str | None]
     breach: Mapped[bool] = mapped_column(default=False)
     cap_micros: Mapped[int]
@@ -240,6 +240,25 @@ class LedgerSum(Base):
     entries: Mapped[int]
     amount_micros: Mapped[int]
     covered_micros: Mapped[int]
+
+
+class VisitRow(Base):
+    """A person's stay on an ended job's instance: to look around, to talk to it, to export."""
+
+    __tablename__ = "visits"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    purpose: Mapped[str]  # shell, chat, export
+    length_ms: Mapped[int]
+    asked_ms: Mapped[int]
+    until_utc_ms: Mapped[int | None]  # counted from the start call; None: not switched on yet
+    until_boot_ms: Mapped[int | None]
+    until_boot_id: Mapped[str | None]
+    heard_utc_ms: Mapped[int]  # the visitor's last sign of life
+    heard_boot_ms: Mapped[int]
+    heard_boot_id: Mapped[str]
+    why: Mapped[str | None]  # it is over, and why; the stop may still have to be proven
+    closed_ms: Mapped[int | None]  # the stop after it was proven, or nothing was switched on
 
 
 class Intent(Base):

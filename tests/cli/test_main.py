@@ -149,8 +149,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[0] for line in listed.strip().splitlines()] == [
         "demo", "run", "submit", "status", "watch", "report", "explain", "logs", "pause", "resume",
         "pull", "release", "simulate", "backup", "restore", "confirm-stopped",
-        "init", "doctor", "offers", "estimate", "images", "daemon", "budget", "data", "ledger",
-        "notify",
+        "init", "doctor", "offers", "estimate", "images", "shell", "chat", "export",
+        "daemon", "budget", "data", "ledger", "notify",
     ]  # fmt: skip
     assert main(["status", "--help"]) == 0
     assert "--json" in capsys.readouterr().out

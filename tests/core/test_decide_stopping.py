@@ -17,6 +17,7 @@ from tests.core.snapshots import (
     PLATFORM,
     QUEUED,
     RUNNING,
+    SPEC,
     artifact,
     concluded,
     kinds,
@@ -182,3 +183,37 @@ def test_what_is_already_gone_is_released_without_a_call() -> None:
     gone = replace(INSTANCE, absent=True, power=Power.RELEASED)
     snap = replace(RUNNING, state="paused", wish="release", instance=gone)
     assert only(snap, act.Finish).state == "released"
+
+
+GIVES_BACK = replace(SPEC, instance=replace(SPEC.instance, after_finish="release"))
+FINISHED = replace(
+    RUNNING,
+    spec=GIVES_BACK,
+    state="finished",
+    pause_reason="finished",
+    lease=None,
+    armed_end=None,
+    instance=replace(INSTANCE, power=Power.STOPPED, reads=off(-1_500, -1), stopped_seen=True),
+)
+
+
+def test_a_finished_job_gives_its_disk_back_where_its_file_says_so() -> None:
+    """What is at home is looked at first: that is the action's part."""
+    assert kinds(FINISHED) == ["GiveBack"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec": SPEC},
+        {"state": "paused"},
+        {"state": "failed"},
+        {"wish": "pause"},
+        {"wish": "keep"},
+        {"instance": replace(FINISHED.instance or INSTANCE, stopped_seen=False)},
+        {"instance": replace(FINISHED.instance or INSTANCE, absent=True)},
+    ],
+)
+def test_nothing_else_gives_a_disk_back(changes: dict[str, object]) -> None:
+    """Not asked for, not finished, wanted by a person, kept before, or not seen stopped."""
+    assert kinds(replace(FINISHED, **changes)) == []  # type: ignore[arg-type]  # field by field

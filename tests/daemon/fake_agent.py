@@ -7,6 +7,7 @@ journal stays on the disk.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 HEARTBEAT_MS = 1_000
 WINDOW_MS = 1_000
 SAVED = 75
+CONTENT = b"adapter!"  # of each file of each artifact
 
 
 @dataclass
@@ -211,7 +213,8 @@ class FakeAgent:
 
 
 def _artifact(name: str, kind: str, step: int) -> dict[str, Any]:
-    files = [{"path": f"{name}.safetensors", "size": 8, "sha256": "0" * 64}]
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    files = [{"path": f"{name}.safetensors", "size": len(CONTENT), "sha256": digest}]
     return {"name": name, "kind": kind, "step": step, "complete": True, "files": files}
 
 
@@ -314,6 +317,10 @@ class FakeLink:
         for due_ms, name in [pull for pull in self._pulls if pull[0] <= now_ms]:
             self._pulls.remove((due_ms, name))
             self._line.pulled.append(name)
+            if self.plan.pull_to.is_absolute() and not self._line.pull_fails:
+                home = self.plan.pull_to / name
+                home.mkdir(parents=True, exist_ok=True)
+                (home / f"{name}.safetensors").write_bytes(CONTENT)
             self._put({"t": "pulled", "name": name, "ok": not self._line.pull_fails})
 
     def _tell_state(self, state: str, detail: str = "") -> None:

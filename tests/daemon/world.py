@@ -192,7 +192,7 @@ class World:
             client_public_key="ssh-ed25519 AAAA",
         )
         self.loop = Loop(self.context, InlineExecutor())
-        self.commands = Commands(self.context, self.loop.wake)
+        self.commands = Commands(self.context, self.loop.wake, self.loop.passes)
         self.chores = Chores(self.context)
 
     def kill(self) -> None:

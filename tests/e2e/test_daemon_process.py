@@ -14,7 +14,8 @@ import pytest
 
 from costguard.store.database import read_only_session
 from costguard.store.models import Telemetry
-from tests.e2e.house import House, house
+from tests.bench.toy import SCRIPT
+from tests.e2e.house import ROOT, House, house
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +97,38 @@ def resumed(on: House) -> None:
     assert on.kinds().count("training_started") == 2
 
 
+def visited(on: House) -> None:
+    """A shell on the finished job's instance, with the command a person types; then off, proven.
+
+    Nothing is trained in it, the platform has seen two power intervals, and what was written
+    there stays on the disk.
+    """
+    on.submit(["{python}", "toy.py", "3", "0.1", "1000"])
+    assert on.wait_final()["state"] == "finished"
+    done = subprocess.run(
+        [sys.executable, "-m", "costguard", "shell", "job", "--yes", "--for", "60s"],
+        input="sed -n 2p toy.py; touch was-here; exit 7\n",
+        env={**os.environ, "COSTGUARD_HOME": str(on.home)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    assert done.stdout.strip() == SCRIPT.lstrip().splitlines()[0]
+    assert "the meter was seen stopped" in done.stderr
+    row = on.row()
+    assert (row["state"], row["pause_reason"]) == ("finished", "finished")
+    truth = on.truth()
+    assert (truth["requests"]["create"], truth["requests"]["start"]) == (1, 1)
+    assert not truth["instances"][0]["charging"]
+    assert truth["instances"][0]["processes"] == []
+    assert list((on.home / "localcloud").glob("instances/*/work/**/was-here"))
+    assert on.kinds().count("training_started") == 1
+    on.assert_books(2 * SECOND_MICROS)
+
+
 def stopped(on: House) -> None:
     """`daemon stop` that pauses everything: proven off, then daemon and platform are gone."""
     on.submit(LONG)
@@ -140,7 +173,7 @@ def second_daemon(on: House) -> None:
 
 STORIES: dict[str, Callable[[House], None]] = {
     story.__name__: story
-    for story in (killed, terminated, resumed, stopped, powered_off_inside, second_daemon)
+    for story in (killed, terminated, resumed, visited, stopped, powered_off_inside, second_daemon)
 }
 
 
