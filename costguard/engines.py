@@ -16,7 +16,15 @@ from costguard.tomlfile import TomlFile, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TRAINER_NEEDS = ("torch", "transformers", "peft", "bitsandbytes")
+# As the extra `trainer` of pyproject.toml has them; torch comes with the image.
+TRAINER_LEAST = {
+    "torch": "2.6",
+    "transformers": "4.56",
+    "peft": "0.15",
+    "bitsandbytes": "0.49",
+    "accelerate": "1.2",
+}
+HUB_HOSTS = {"modelscope": "www.modelscope.cn", "huggingface": "huggingface.co"}
 
 # Keys of the trainer that this engine gives by itself, and where a person says them instead.
 GIVEN_BY_ENGINE = {"max_samples": "[[stages]] max_samples", "dataset_dir": "dataset"}
@@ -101,6 +109,7 @@ def _command_run(file: TomlFile, table: TrainingTable, save_grace_ms: int) -> Ru
         uploads.append(_upload(file, table.dataset, "dataset"))
     return Run(
         argv=tuple(table.command),
+        engine="command",
         output_dir=table.output_dir,
         uploads=_without_clashes(file, uploads),
         save_grace_ms=save_grace_ms,
@@ -148,7 +157,13 @@ def _trainer_run(
             *flags,
         ),
         output_dir=table.output_dir,
-        needs=TRAINER_NEEDS,
+        needs=tuple(TRAINER_LEAST),
+        least=TRAINER_LEAST,
+        requirements=tuple(
+            f"{name}>={version}" for name, version in TRAINER_LEAST.items() if name != "torch"
+        ),
+        hosts=_hosts(table),
+        places=() if model_uploads or table.model_source != "path" else (model,),
         expects_adapter=True,
         uploads=_without_clashes(
             file,
@@ -162,6 +177,12 @@ def _trainer_run(
         ),
         save_grace_ms=save_grace_ms,
     )
+
+
+def _hosts(table: TrainingTable) -> tuple[str, ...]:
+    """Who is asked for the model, for first contact; a mirror is put in by the daemon's order."""
+    host = HUB_HOSTS.get(table.model_source)
+    return () if host is None else (host,)
 
 
 def _refuse_misplaced(file: TomlFile, table: TrainingTable) -> None:

@@ -245,7 +245,7 @@ class Service:
         return self._training.adopt(int(started["pid"]), str(started["started"]))
 
     def _start_training(self) -> dict[str, Any]:
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env}
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env, **self._launch.env}
         self._training.start(
             self._launch.argv,
             cwd=Path(self._spec.cwd),

@@ -217,8 +217,9 @@ def _host(facts: Mapping[str, Any], host: str) -> Row:
         return Row(check, UNKNOWN, "not tried")
     if found.get("ok") is True:
         return Row(check, OK, f"answers in {found.get('ms')} ms")
-    hint = "take another model_source, or upload the model"
-    return Row(check, FAIL, str(found.get("error") or "no answer"), "an answer", hint)
+    # No refusal: the model may be there already, or a proxy may lead to it.
+    hint = "unless the model is there already: another model_source, a mirror, or upload it"
+    return Row(check, WARN, str(found.get("error") or "no answer"), "an answer", hint)
 
 
 def _clock(facts: Mapping[str, Any]) -> Row:
@@ -235,7 +236,8 @@ def _clock(facts: Mapping[str, Any]) -> Row:
 
 
 def _mount(facts: Mapping[str, Any], path: str) -> Row:
-    found, check = (facts.get("mounts") or {}).get(path), f"data in {path}"
+    found = (facts.get("mounts") or {}).get(path)
+    check = "the job's folder" if path == "." else f"data in {path}"
     if not isinstance(found, Mapping):
         return Row(check, UNKNOWN, "its file system is not known")
     seen = f"{found.get('type')} from {found.get('source')}"

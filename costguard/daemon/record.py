@@ -32,6 +32,7 @@ from costguard.daemon.load import (
     open_interval,
     open_lease,
 )
+from costguard.daemon.preparing import record_preparing
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
@@ -69,7 +70,7 @@ def record_pass(
     """Everything that this pass has seen: messages of the agent, the power read, the charges."""
     for message in memory.unsaved:
         _record_message(session, job, message, now)
-    job.phase = memory.training.phase
+    record_preparing(session, job, memory, now)
     instance = newest_instance(session, job.id)
     if instance is None or instance.provider_id is None or instance.released_ms is not None:
         return  # what was given back, or is another job's by now, costs this one nothing more

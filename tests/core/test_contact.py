@@ -90,7 +90,7 @@ def test_a_good_instance_is_good_in_every_row() -> None:
         ("disk", {"disk_free_mib": 17_000}, "warn"),
         ("disk", {"disk_free_mib": None}, "unknown"),
         ("network to modelscope.cn", {"hosts": {}}, "unknown"),
-        ("network to modelscope.cn", {"hosts": {"modelscope.cn": {"ok": False}}}, "fail"),
+        ("network to modelscope.cn", {"hosts": {"modelscope.cn": {"ok": False}}}, "warn"),
         ("clock", {"clock_offset_ms": None}, "unknown"),
         ("clock", {"clock_offset_ms": -5_000}, "warn"),
         ("clock", {"clock_offset_ms": 300_000}, "fail"),
