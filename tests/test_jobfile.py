@@ -224,13 +224,6 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
         ('"5m"', '"0s"', "zero", "[guards] idle_after", ""),
         ("= 100", "= 0", 'neither "all" nor', "[[stages]] (1) max_samples", ""),
         ("= 100", '= 100\nstart = "previous"', "none before it", "[[stages]] (1) start", ""),
-        (
-            "quantization_bit",
-            'engine = "llamafactory"\nquantization_bit',
-            "not in this version",
-            "[training] engine",
-            "trainer",
-        ),
         ("quantization_bit", 'engine = "trianer"\nx', "'trianer' is none of", "engine", "trainer"),
         ("quantization_bit", 'output_dir = "../o"\nx', "inside the job's own", "output_dir", ""),
         (
@@ -489,3 +482,13 @@ def test_mirrors_of_the_config_are_taken_unless_the_file_names_its_own(
     spec = load(folder, own)
     assert spec.instance.pip_index == "https://b.example/"
     assert spec.instance.hf_endpoint == "https://hf.example"
+
+
+def test_progress_is_found_in_a_commands_output(folder: Path) -> None:
+    """By an expression that names the step; judged here as it will be over there."""
+    text = COMMAND_JOB + "progress_pattern = 'step (?P<step>\\d+)'\n"
+    assert load(folder, text).runs[0].progress_pattern == r"step (?P<step>\d+)"
+    assert "no group (?P<step>...)" in refusal(folder, text.replace("?P<step>", "")).what
+    assert "no regular expression" in refusal(folder, text.replace("+)", "+")).what
+    misplaced = TRAINER_JOB.replace("[[stages]]", "progress_pattern = '(?P<step>.)'\n[[stages]]")
+    assert 'is for engine = "command"' in refusal(folder, misplaced).what

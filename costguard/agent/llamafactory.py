@@ -29,7 +29,7 @@ SCRIPTS = ("src/train.py", "src/train_bash.py")
 
 
 def find(
-    python: str | None, env: Mapping[str, str], roots: Sequence[str] = ROOTS
+    python: str | None, env: Mapping[str, str], roots: Sequence[str] | None = None
 ) -> list[str] | None:
     """The words that start a training with flags after them; None where there is none.
 
@@ -44,7 +44,7 @@ def find(
     beside = Path(python).with_name(CLI)
     if beside.exists():
         return [str(beside), "train"]
-    for root in roots:
+    for root in ROOTS if roots is None else roots:
         for script in SCRIPTS:
             path = Path(root).expanduser() / script
             if path.is_file():
@@ -53,7 +53,7 @@ def find(
 
 
 def command(
-    python: Interpreter, env: Mapping[str, str], roots: Sequence[str] = ROOTS
+    python: Interpreter, env: Mapping[str, str], roots: Sequence[str] | None = None
 ) -> list[str] | None:
     """As `find`, for the Python that was chosen: what it has itself goes first."""
     beside = Path(python.path).with_name(CLI)

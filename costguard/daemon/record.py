@@ -26,6 +26,7 @@ from costguard.core.tariff import (
     repriced,
     same_terms,
 )
+from costguard.daemon import steps_lost
 from costguard.daemon.load import (
     metered,
     newest_instance,
@@ -116,7 +117,8 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         _record_gpu(session, job, message, now)
     elif kind == "started":
         job.launched_ms = message.get("at_ms", now.utc_ms)
-        add_event(session, job.id, now.utc_ms, "training_started", "training was started")
+        what, lost = steps_lost.at_start(session, job, message)
+        add_event(session, job.id, now.utc_ms, "training_started", what, {"steps_lost": lost})
     elif kind == "checkpoint":
         _record_artifact(session, job, message, now)
     elif kind == "exit":
@@ -124,7 +126,9 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         if message.get("artifact"):
             _record_artifact(session, job, message["artifact"], now)
         what = f"training ended: exit code {message.get('code')}, signal {message.get('signal')}"
-        add_event(session, job.id, now.utc_ms, "training_ended", what, {"seq": seq})
+        more, lost = steps_lost.at_exit(session, job, message)
+        data = {"seq": seq, "steps_lost": lost}
+        add_event(session, job.id, now.utc_ms, "training_ended", what + more, data)
 
 
 def _record_gpu(session: Session, job: Job, hello: Mapping[str, Any], now: Moment) -> None:
