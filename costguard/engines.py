@@ -304,7 +304,14 @@ def _model(file: TomlFile, table: TrainingTable) -> tuple[str, list[UploadWish]]
         return name, []
     local = file.path.parent / Path(name).expanduser()
     if not local.exists():
-        return name, []  # a path on the instance
+        if name.startswith(("/", "~")):
+            return name, []  # a path on the instance, such as its platform's disk of models
+        raise file.error(
+            "bad_model",
+            _("there is no such folder here, and a path on the instance begins with /"),
+            place,
+            str(local),
+        )
     if not (local / "config.json").is_file():
         raise file.error(
             "bad_model",

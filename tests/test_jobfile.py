@@ -167,6 +167,8 @@ def test_a_local_model_is_uploaded(folder: Path) -> None:
     there = load(folder, text.replace("Qwen/Qwen2.5-7B-Instruct", "/root/models/qwen")).runs[0]
     assert there.argv[5] == "/root/models/qwen"
     assert not any(upload.remote == "model" for upload in there.uploads)
+    assert there.places == ("/root/models/qwen",)
+    assert "begins with /" in refusal(folder, text.replace("Qwen/Qwen2.5-7B-Instruct", "tyny")).what
 
 
 def test_the_budget_option_overrides_the_file(folder: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
 import time
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent.gpu import NvmlAbsentError, load_nvml
@@ -17,7 +19,6 @@ from costguard.core.contact import Needs, judge_contact, table, worst
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from costguard.agent.interpreters import Found
 
@@ -70,7 +71,7 @@ def contact(
         "disk_free_mib": probed["disk_free_mib"],
         "hosts": {host: reach(host) for host in needs.hosts},
         "clock_offset_ms": None if daemon_utc_ms is None else at_ms - daemon_utc_ms,
-        "mounts": {path: mount_of(directory / path) for path in needs.data},
+        "mounts": {path: place(directory / Path(path).expanduser()) for path in needs.data},
     }
     rows = judge_contact(facts, needs)
     return {
@@ -82,6 +83,13 @@ def contact(
         "lines": table(rows),
         "probe": probed,
     }
+
+
+def place(path: Path) -> dict[str, Any] | None:
+    """The mount that holds a path, and whether it is there; None where nothing is known of it."""
+    mount = mount_of(path)
+    exists = os.path.lexists(path)
+    return {**(mount or {}), "exists": exists} if mount is not None or not exists else None
 
 
 def needs_from(raw: Mapping[str, Any]) -> Needs:

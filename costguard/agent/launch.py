@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from costguard.agent.interpreters import Interpreter
     from costguard.agent.spec import Spec
 
-# Where each library keeps what it fetches: the trainer's models, Hugging Face's, ModelScope's.
-CACHES = {"COSTGUARD_MODELS": "models", "HF_HOME": "huggingface", "MODELSCOPE_CACHE": "modelscope"}
+# Where each keeps what it fetches: by which variable, as what, and where without it.
+CACHES = (
+    ("COSTGUARD_MODELS", "models", "~/.cache/costguard/models"),
+    ("HF_HOME", "huggingface", "~/.cache/huggingface"),
+    ("MODELSCOPE_CACHE", "modelscope", "~/.cache/modelscope"),
+)
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,15 @@ class Launch:
 def surroundings(spec: Spec, python: Interpreter | None, env: Mapping[str, str]) -> dict[str, str]:
     """The caches on the persistent disk, and the environment of ours first on PATH.
 
-    What the image or the order says of a cache stands.
+    What the image or the order says of a cache stands, and one that is there already is used:
+    a model of 15 GB is not fetched again because it lies elsewhere.
     """
     extra: dict[str, str] = {}
     if spec.caches is not None:
         root = Path(spec.caches).resolve()
-        extra |= {key: str(root / name) for key, name in CACHES.items() if not env.get(key)}
+        for key, name, usual in CACHES:
+            if not env.get(key) and not Path(usual).expanduser().exists():
+                extra[key] = str(root / name)
     if python is not None:
         folder = Path(python.path).parent.parent
         if (folder / MARKER).is_file():

@@ -240,6 +240,9 @@ def _mount(facts: Mapping[str, Any], path: str) -> Row:
     check = "the job's folder" if path == "." else f"data in {path}"
     if not isinstance(found, Mapping):
         return Row(check, UNKNOWN, "its file system is not known")
+    if found.get("exists") is False:
+        hint = "name the path as it is on the instance, or take another model_source"
+        return Row(check, FAIL, "it is not there", "a folder", hint)
     seen = f"{found.get('type')} from {found.get('source')}"
     if found.get("network") is True:
         hint = "each sample waits for the network: copy the data to the local disk first"

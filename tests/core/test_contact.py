@@ -95,6 +95,7 @@ def test_a_good_instance_is_good_in_every_row() -> None:
         ("clock", {"clock_offset_ms": -5_000}, "warn"),
         ("clock", {"clock_offset_ms": 300_000}, "fail"),
         ("data in data", {"mounts": {}}, "unknown"),
+        ("data in data", {"mounts": {"data": {"type": "ext4", "exists": False}}}, "fail"),
         (
             "data in data",
             {"mounts": {"data": {"type": "nfs4", "source": "nas:/x", "network": True}}},
@@ -163,3 +164,10 @@ def test_the_table_is_for_a_terminal() -> None:
 def test_versions_are_compared_by_their_numbers(text: str | None, version: tuple[int, ...]) -> None:
     """0.9 is older than 0.15."""
     assert version_of(text) == version
+
+
+def test_the_jobs_own_folder_is_called_so() -> None:
+    """A dot would tell nobody anything."""
+    mounts = {".": {"type": "nfs4", "source": "nas:/x", "network": True, "exists": True}}
+    row = judge_contact({**GOOD, "mounts": mounts}, Needs(data=(".",)))[-1]
+    assert (row.check, row.verdict) == ("the job's folder", "warn")
