@@ -153,6 +153,8 @@ def _python(facts: Mapping[str, Any]) -> Row:
 
 def _torch(facts: Mapping[str, Any], needs: Needs) -> Row:
     torch = facts.get("torch")
+    if not isinstance(torch, Mapping) and not needs.cuda and "torch" not in needs.versions:
+        return Row("torch sees CUDA", OK, "not imported: no card is asked for")
     if not isinstance(torch, Mapping):
         verdict = FAIL if "torch" in needs.versions else UNKNOWN
         return Row("torch sees CUDA", verdict, "torch was not looked at: there is none here")

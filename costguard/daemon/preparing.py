@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costguard.core.contact import FAIL, OK, WARN
+from costguard.core.contact import FAIL, OK, UNKNOWN, WARN
 from costguard.store.events import add_event
 
 if TYPE_CHECKING:
@@ -63,7 +63,9 @@ def told(message: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _contact(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = [row for row in message.get("rows") or [] if isinstance(row, dict)]
     fine = sum(row.get("verdict") == OK for row in rows)
-    events = [("first_contact", f"first contact: {fine} of {len(rows)} checks are fine")]
+    unknown = [str(row.get("check")) for row in rows if row.get("verdict") == UNKNOWN]
+    more = f"; unknown: {', '.join(unknown)}" if unknown else ""
+    events = [("first_contact", f"first contact: {fine} of {len(rows)} checks are fine{more}")]
     for row in rows:
         if row.get("verdict") in (WARN, FAIL):
             hint = f" ({row['hint']})" if row.get("hint") else ""

@@ -171,3 +171,10 @@ def test_the_jobs_own_folder_is_called_so() -> None:
     mounts = {".": {"type": "nfs4", "source": "nas:/x", "network": True, "exists": True}}
     row = judge_contact({**GOOD, "mounts": mounts}, Needs(data=(".",)))[-1]
     assert (row.check, row.verdict) == ("the job's folder", "warn")
+
+
+def test_torch_is_not_asked_where_no_card_is() -> None:
+    """Its import costs seconds of rent; a package that was found is enough for a command."""
+    rows = judge_contact({**GOOD, "torch": None}, Needs(cuda=False))
+    (row,) = [row for row in rows if row.check == "torch sees CUDA"]
+    assert (row.verdict, row.seen) == ("ok", "not imported: no card is asked for")

@@ -58,6 +58,6 @@ def test_what_first_contact_warns_of_is_shown() -> None:
     rows = [{**mount, "hint": "copy it"}, {"check": "clock", "verdict": "unknown", "seen": "?"}]
     events = told({"t": "contact", "rows": rows})
     assert events == [
-        ("first_contact", "first contact: 0 of 2 checks are fine"),
+        ("first_contact", "first contact: 0 of 2 checks are fine; unknown: clock"),
         ("contact_warning", "the job's folder: nfs4 from nas:/x (copy it)"),
     ]
