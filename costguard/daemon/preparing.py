@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costguard.core.contact import FAIL, OK, UNKNOWN, WARN
+from costguard.core.contact import OK, UNKNOWN, WARN
 from costguard.store.events import add_event
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _contact(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     more = f"; unknown: {', '.join(unknown)}" if unknown else ""
     events = [("first_contact", f"first contact: {fine} of {len(rows)} checks are fine{more}")]
     for row in rows:
-        if row.get("verdict") in (WARN, FAIL):
+        if row.get("verdict") == WARN:  # what failed is installed, or refused in words of its own
             hint = f" ({row['hint']})" if row.get("hint") else ""
             events.append(("contact_warning", f"{row.get('check')}: {row.get('seen')}{hint}"))
     return events

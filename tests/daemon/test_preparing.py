@@ -53,11 +53,12 @@ def test_a_first_contact_without_warnings_is_one_line(rows: object) -> None:
 
 
 def test_what_first_contact_warns_of_is_shown() -> None:
-    """Data on a network's file system above all."""
+    """Data on a network's file system above all; what failed has its own words."""
     mount = {"check": "the job's folder", "verdict": "warn", "seen": "nfs4 from nas:/x"}
     rows = [{**mount, "hint": "copy it"}, {"check": "clock", "verdict": "unknown", "seen": "?"}]
+    rows.append({"check": "peft", "verdict": "fail", "seen": "not there"})
     events = told({"t": "contact", "rows": rows})
     assert events == [
-        ("first_contact", "first contact: 0 of 2 checks are fine; unknown: clock"),
+        ("first_contact", "first contact: 0 of 3 checks are fine; unknown: clock"),
         ("contact_warning", "the job's folder: nfs4 from nas:/x (copy it)"),
     ]
