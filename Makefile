@@ -10,11 +10,20 @@ TORCH := torch==2.13.0
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
 
-.PHONY: demo test test-full check bench clean help
+# Those that LLaMA-Factory 0.9.5 was seen to run with on a CPU; its own pins ask for a torch of
+# CUDA's and packages for audio and pictures, so it is installed without them.
+LLAMAFACTORY := $(VENV)-llamafactory
+LLAMAFACTORY_NEEDS := transformers==5.6.0 accelerate==1.11.0 peft==0.18.1 trl==0.24.0 \
+  datasets==4.0.0 bitsandbytes einops fire omegaconf "tyro<0.9" sentencepiece tiktoken scipy \
+  matplotlib pandas protobuf pydantic pyyaml safetensors av==16.0.0 torchdata==0.11.0 \
+  hf-transfer modelscope
+
+.PHONY: demo test test-full test-llamafactory check bench clean help
 
 help:
 	@echo "make demo       the whole loop on this machine: rent, train, bill, stop, prove it"
 	@echo "make test       the tests;  make check: types and lint;  make bench: what was measured"
+	@echo "make test-llamafactory  installs the real one (CPU) and runs a job of it to pause and resume"
 	@echo "make test-full  the long counts;  make clean: remove $(VENV) and what the demo left"
 
 demo: $(VENV)/.trainer
@@ -25,6 +34,10 @@ test: $(VENV)/.dev
 
 test-full: $(VENV)/.dev
 	COSTGUARD_TEST_FULL=1 $(PYTEST) $(TESTS)
+
+test-llamafactory: $(VENV)/.dev $(LLAMAFACTORY)/.made
+	COSTGUARD_LLAMAFACTORY_PYTHON=$(abspath $(LLAMAFACTORY))/bin/python \
+	  $(BIN)/python -m pytest -q tests/e2e/test_llamafactory.py
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -62,5 +75,16 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.torch
 	$(BIN)/python -m pip install -q -e '.[trainer,dev]'
 	@touch $@ $(VENV)/.trainer
 
+# It imports torchaudio and calls nothing of it; a CPU build is not had everywhere, an empty one is.
+$(LLAMAFACTORY)/.made:
+	$(PYTHON) -m venv $(LLAMAFACTORY)
+	$(LLAMAFACTORY)/bin/python -m pip install -q $(TORCH) \
+	  $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+	$(LLAMAFACTORY)/bin/python -m pip install -q $(LLAMAFACTORY_NEEDS)
+	$(LLAMAFACTORY)/bin/python -m pip install -q --no-deps llamafactory==0.9.5
+	@site=$$($(LLAMAFACTORY)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  test -e $$site/torchaudio || touch $$site/torchaudio.py
+	@touch $@
+
 clean:
-	rm -rf $(VENV) costguard-demo
+	rm -rf $(VENV) $(LLAMAFACTORY) costguard-demo

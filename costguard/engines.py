@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from costguard import llamafactory
+from costguard.core.patterns import PatternError, compile_pattern
 from costguard.core.spec import Run, Stage, UploadWish
 from costguard.lang import _
 from costguard.preflight import check_dataset, check_flags, require_file, trainer_root
@@ -16,7 +18,15 @@ from costguard.tomlfile import TomlFile, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TRAINER_NEEDS = ("torch", "transformers", "peft", "bitsandbytes")
+# As the extra `trainer` of pyproject.toml has them; torch comes with the image.
+TRAINER_LEAST = {
+    "torch": "2.6",
+    "transformers": "4.56",
+    "peft": "0.15",
+    "bitsandbytes": "0.49",
+    "accelerate": "1.2",
+}
+HUB_HOSTS = {"modelscope": "www.modelscope.cn", "huggingface": "huggingface.co"}
 
 # Keys of the trainer that this engine gives by itself, and where a person says them instead.
 GIVEN_BY_ENGINE = {"max_samples": "[[stages]] max_samples", "dataset_dir": "dataset"}
@@ -43,6 +53,17 @@ def _relative_folder(name: str) -> str:
     return path.as_posix()
 
 
+def _pattern(text: str) -> str:
+    """`text` if the agent can find progress with it."""
+    try:
+        compile_pattern(text)
+    except PatternError as error:
+        raise ValueError(
+            _("{value} finds no progress: {why}").format(value=repr(text), why=error)
+        ) from error
+    return text
+
+
 class TrainingTable(BaseModel):
     """`[training]`; the trainer's own flags are in `model_extra`."""
 
@@ -54,6 +75,7 @@ class TrainingTable(BaseModel):
     dataset: str | None = None
     output_dir: Annotated[str, AfterValidator(_relative_folder)] = "output"
     command: Annotated[list[str], Field(min_length=1)] | None = None
+    progress_pattern: Annotated[str, AfterValidator(_pattern)] | None = None
     upload: list[str] = []
 
 
@@ -66,17 +88,11 @@ def runs_for(
     check_data: bool,
 ) -> tuple[Run, ...]:
     """One run for each stage; UserError for what cannot be run, or is not on this disk."""
-    if table.engine == "llamafactory":
-        raise file.error(
-            "not_in_this_version",
-            _('engine "llamafactory" is not in this version'),
-            ("training", "engine"),
-            _('take engine = "trainer", or engine = "command" with a command of your own'),
-        )
     if table.engine == "command":
         return (_command_run(file, table, save_grace_ms),)
+    make = _llamafactory_run if table.engine == "llamafactory" else _trainer_run
     return tuple(
-        _trainer_run(file, table, stages, n, save_grace_ms, check_data=check_data and n == 0)
+        make(file, table, stages, n, save_grace_ms, check_data=check_data and n == 0)
         for n in range(len(stages))
     )
 
@@ -87,7 +103,7 @@ def _command_run(file: TomlFile, table: TrainingTable, save_grace_ms: int) -> Ru
             "bad_job_file",
             _("unknown key `{key}`").format(key=key),
             ("training", key),
-            _('engine "command" knows: command, upload, dataset, output_dir'),
+            _('engine "command" knows: command, progress_pattern, upload, dataset, output_dir'),
         )
     if table.command is None:
         raise file.error(
@@ -101,6 +117,8 @@ def _command_run(file: TomlFile, table: TrainingTable, save_grace_ms: int) -> Ru
         uploads.append(_upload(file, table.dataset, "dataset"))
     return Run(
         argv=tuple(table.command),
+        engine="command",
+        progress_pattern=table.progress_pattern,
         output_dir=table.output_dir,
         uploads=_without_clashes(file, uploads),
         save_grace_ms=save_grace_ms,
@@ -148,7 +166,13 @@ def _trainer_run(
             *flags,
         ),
         output_dir=table.output_dir,
-        needs=TRAINER_NEEDS,
+        needs=tuple(TRAINER_LEAST),
+        least=TRAINER_LEAST,
+        requirements=tuple(
+            f"{name}>={version}" for name, version in TRAINER_LEAST.items() if name != "torch"
+        ),
+        hosts=_hosts(table),
+        places=_places(table, model, model_uploads),
         expects_adapter=True,
         uploads=_without_clashes(
             file,
@@ -164,16 +188,82 @@ def _trainer_run(
     )
 
 
+def _llamafactory_run(
+    file: TomlFile,
+    table: TrainingTable,
+    stages: tuple[Stage, ...],
+    number: int,
+    save_grace_ms: int,
+    *,
+    check_data: bool,
+) -> Run:
+    stage = stages[number]
+    _refuse_misplaced(file, table)
+    dataset = require_file(file, table.dataset, ("training", "dataset"))
+    model, model_uploads = _model(file, table)
+    config = llamafactory.keys_of(file, table.model_extra or {}, TrainingTable.model_fields)
+    if check_data and config["stage"] == "sft":
+        judged = [f"--{key}={config[key]}" for key in ("cutoff_len", "val_size") if key in config]
+        check_dataset(dataset, judged)
+    name, files = llamafactory.described(file, dataset)
+    config |= {"model_name_or_path": model, "dataset": name, "dataset_dir": "data"}
+    config["output_dir"] = table.output_dir
+    if stage.max_samples is not None:
+        config["max_samples"] = stage.max_samples
+    if stage.start == "previous":
+        config["adapter_name_or_path"] = f"../stage-{number - 1}/{table.output_dir}/adapter"
+    from_modelscope = table.model_source == "modelscope"
+    extras = {"bitsandbytes": "0.43"} if "quantization_bit" in config else {}
+    extras |= {"modelscope": "1.11"} if from_modelscope else {}
+    return Run(
+        argv=("{llamafactory}", llamafactory.CONFIG_FILE),
+        engine="llamafactory",
+        output_dir=table.output_dir,
+        needs=("torch", "llamafactory", *extras),
+        requirements=(
+            "llamafactory>=0.9.3",
+            *(f"{package}>={version}" for package, version in extras.items()),
+        ),
+        env={"USE_MODELSCOPE_HUB": "1"} if from_modelscope else {},
+        hosts=_hosts(table),
+        places=_places(table, model, model_uploads),
+        config=config,
+        files=files,
+        expects_adapter=config["finetuning_type"] == "lora",
+        uploads=_without_clashes(
+            file,
+            [
+                UploadWish(str(dataset), f"data/{dataset.name}"),
+                *model_uploads,
+                *_uploads(file, table),
+            ],
+        ),
+        save_grace_ms=save_grace_ms,
+    )
+
+
+def _places(table: TrainingTable, model: str, uploads: list[UploadWish]) -> tuple[str, ...]:
+    """What is read over there besides the job's own folder: a model that lies there already."""
+    return (model,) if table.model_source == "path" and not uploads else ()
+
+
+def _hosts(table: TrainingTable) -> tuple[str, ...]:
+    """Who is asked for the model, for first contact; a mirror is put in by the daemon's order."""
+    host = HUB_HOSTS.get(table.model_source)
+    return () if host is None else (host,)
+
+
 def _refuse_misplaced(file: TomlFile, table: TrainingTable) -> None:
     """UserError for a key that is another engine's, or that this one gives by itself."""
-    if table.command is not None:
-        raise file.error(
-            "bad_job_file",
-            _('`command` is for engine = "command"'),
-            ("training", "command"),
-            _('add engine = "command", or leave `command` out'),
-        )
-    for key in table.model_extra or {}:
+    for key in ("command", "progress_pattern"):
+        if getattr(table, key) is not None:
+            raise file.error(
+                "bad_job_file",
+                _('`{key}` is for engine = "command"').format(key=key),
+                ("training", key),
+                _('add engine = "command", or leave `{key}` out').format(key=key),
+            )
+    for key in table.model_extra or {} if table.engine == "trainer" else ():
         # The trainer judges the rest; a slip in one of our own keys it could not know.
         meant = GIVEN_BY_ENGINE.get(key) or nearest(key, TrainingTable.model_fields, OWN_KEY_SLIP)
         if meant:
@@ -214,7 +304,14 @@ def _model(file: TomlFile, table: TrainingTable) -> tuple[str, list[UploadWish]]
         return name, []
     local = file.path.parent / Path(name).expanduser()
     if not local.exists():
-        return name, []  # a path on the instance
+        if name.startswith(("/", "~")):
+            return name, []  # a path on the instance, such as its platform's disk of models
+        raise file.error(
+            "bad_model",
+            _("there is no such folder here, and a path on the instance begins with /"),
+            place,
+            str(local),
+        )
     if not (local / "config.json").is_file():
         raise file.error(
             "bad_model",

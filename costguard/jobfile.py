@@ -15,12 +15,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from costguard.core.environment import PINNED
 from costguard.core.money import MoneyError
 from costguard.core.spec import GuardLimits, InstanceWish, JobSpec, Stage
 from costguard.engines import TrainingTable, runs_for
 from costguard.errors import UserError
 from costguard.lang import _
-from costguard.settings import PROVIDERS, Yuan, load_settings, yuan_micros
+from costguard.settings import PROVIDERS, Yuan, check_address, load_settings, yuan_micros
 from costguard.tomlfile import TomlFile, nearest, read_toml, validated
 
 CODE = "bad_job_file"
@@ -29,6 +30,9 @@ MS_PER_UNIT = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000
 DURATION_MAX_MS = 3_660 * 86_400_000  # ten years: beyond it is a typing mistake
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+
+# The beginning of a requirement as pip reads it (PEP 508): a name, never an option or a path.
+_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^\]]*\])?\s*(?:[<>=!~;@].*)?")
 
 NAME_MAX = 64
 LEASE_MS = 900_000
@@ -61,6 +65,27 @@ def check_name(name: str) -> str:
             ).format(value=repr(name))
         )
     return name
+
+
+def check_requirement(text: str) -> str:
+    """`text` if pip may be asked for it on the instance; the image's torch is not its business."""
+    found = _REQUIREMENT.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            _("{value} is no package as pip knows it, such as liger-kernel>=0.8").format(
+                value=repr(text)
+            )
+        )
+    if found[1].lower() in PINNED:
+        raise ValueError(
+            _("{name} stays as the image has it: take an image with the version you need").format(
+                name=found[1]
+            )
+        )
+    _origin, at, address = text.partition("@")
+    if at:
+        check_address(address.strip())
+    return text
 
 
 def _longer_than_zero(duration_ms: int) -> int:
@@ -106,6 +131,11 @@ class _Instance(_Table):
     work_dir: str | None = None
     keep_for_ms: KeepMs = Field(default=_WISH.keep_for_ms, alias="keep_for")
     after_finish: Literal["pause", "release"] = "pause"
+    install: bool = _WISH.install
+    packages: list[Annotated[str, AfterValidator(check_requirement)]] = []
+    pip_index: Annotated[str, AfterValidator(check_address)] | None = None
+    hf_endpoint: Annotated[str, AfterValidator(check_address)] | None = None
+    python: str | None = None
 
 
 class _Stage(_Table):
@@ -124,6 +154,7 @@ class _Guards(_Table):
     silent_after: DurationMs = _LIMITS.silent_after_ms
     blind_after: DurationMs = _LIMITS.blind_after_ms
     prepare_within: DurationMs = _LIMITS.prepare_within_ms
+    install_within: DurationMs = _LIMITS.install_within_ms
     max_hours: Annotated[Decimal, Field(gt=0, le=10_000, strict=False)] | None = None
 
 
@@ -212,6 +243,10 @@ def _instance_wish(file: TomlFile, table: _Instance) -> InstanceWish:
     """What to rent or to adopt; UserError for a platform or a machine that nobody knows."""
     wish: dict[str, Any] = table.model_dump()
     instance_id = wish.pop("id")
+    wish["packages"] = tuple(wish["packages"])
+    mirrors = load_settings().mirrors
+    wish["pip_index"] = table.pip_index or mirrors.pip_index
+    wish["hf_endpoint"] = table.hf_endpoint or mirrors.hf_endpoint
     name, _dot, box = table.provider.partition(".")
     if name == "ssh":
         instance_id = _box(file, box or instance_id)
@@ -288,6 +323,7 @@ def _limits(table: _Guards) -> GuardLimits:
         silent_after_ms=table.silent_after,
         blind_after_ms=table.blind_after,
         prepare_within_ms=table.prepare_within,
+        install_within_ms=table.install_within,
         max_ms=None if max_hours is None else int(max_hours * MS_PER_UNIT["h"]),
         on_gate=table.on_gate,
     )

@@ -12,6 +12,7 @@ from collections.abc import Mapping  # noqa: TC003  (pydantic evaluates the anno
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
@@ -95,6 +96,31 @@ def _morning_minute(value: object) -> int | None:
     return None if value in (None, "off") else _minute_of_day(value)
 
 
+def check_address(text: str) -> str:
+    """`text` if it is an address without a password: it goes to a rented machine as it stands."""
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        fine = False
+    if not fine:
+        raise ValueError(
+            _("{value} is no address, such as https://mirror.example/simple").format(
+                value=repr(text)
+            )
+        )
+    if "@" in parts.netloc:
+        raise ValueError(_("an address with a password in it does not belong on an instance"))
+    return text
+
+
+class Mirrors(_Table):
+    """Where instances fetch packages and models from, unless the job file says otherwise."""
+
+    pip_index: Annotated[str, AfterValidator(check_address)] | None = None
+    hf_endpoint: Annotated[str, AfterValidator(check_address)] | None = None
+
+
 class NotifyChannel(_Table):
     """One way to a person, as `[notify.channels.<name>]` describes it; its secrets are files."""
 
@@ -155,6 +181,7 @@ class _ConfigFile(_Table):
     lang: Literal["zh", "en"] | None = None
     budgets: Budgets = Budgets()
     notify: NotifySettings = NotifySettings()
+    mirrors: Mirrors = Mirrors()
     providers: dict[str, ProviderSettings] = {}
     ssh: dict[str, SshBox] = Field(default={}, alias="providers.ssh")
 
@@ -171,6 +198,7 @@ class Settings(BaseModel):
     providers: Mapping[str, ProviderSettings]
     ssh_boxes: Mapping[str, SshBox]
     notify: NotifySettings = NotifySettings()
+    mirrors: Mirrors = Mirrors()
 
     def provider(self, name: str) -> ProviderSettings:
         """The table of one platform; an empty one where the config has none."""
@@ -245,6 +273,7 @@ def load_settings(home: Path | None = None) -> Settings:
         providers=config.providers,
         ssh_boxes=config.ssh,
         notify=config.notify,
+        mirrors=config.mirrors,
     )
 
 

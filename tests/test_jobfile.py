@@ -12,6 +12,7 @@ from costguard.errors import UserError
 from costguard.jobfile import check_name, load_job, parse_duration_ms
 from costguard.providers import REGISTRY
 from costguard.settings import PROVIDERS
+from costguard.tomlfile import loads
 
 TRAINER_JOB = """
 [job]
@@ -98,7 +99,8 @@ def test_a_job_for_the_trainer(folder: Path) -> None:
         "--quantization_bit=4 --learning_rate=0.0002"
     )
     assert run.expects_adapter
-    assert set(run.needs) == {"torch", "transformers", "peft", "bitsandbytes"}
+    assert set(run.needs) == {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
+    assert run.hosts == ("www.modelscope.cn",)
 
 
 def test_what_the_trainer_needs_is_uploaded(folder: Path) -> None:
@@ -165,6 +167,8 @@ def test_a_local_model_is_uploaded(folder: Path) -> None:
     there = load(folder, text.replace("Qwen/Qwen2.5-7B-Instruct", "/root/models/qwen")).runs[0]
     assert there.argv[5] == "/root/models/qwen"
     assert not any(upload.remote == "model" for upload in there.uploads)
+    assert there.places == ("/root/models/qwen",)
+    assert "begins with /" in refusal(folder, text.replace("Qwen/Qwen2.5-7B-Instruct", "tyny")).what
 
 
 def test_the_budget_option_overrides_the_file(folder: Path) -> None:
@@ -222,13 +226,6 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
         ('"5m"', '"0s"', "zero", "[guards] idle_after", ""),
         ("= 100", "= 0", 'neither "all" nor', "[[stages]] (1) max_samples", ""),
         ("= 100", '= 100\nstart = "previous"', "none before it", "[[stages]] (1) start", ""),
-        (
-            "quantization_bit",
-            'engine = "llamafactory"\nquantization_bit',
-            "not in this version",
-            "[training] engine",
-            "trainer",
-        ),
         ("quantization_bit", 'engine = "trianer"\nx', "'trianer' is none of", "engine", "trainer"),
         ("quantization_bit", 'output_dir = "../o"\nx', "inside the job's own", "output_dir", ""),
         (
@@ -425,3 +422,75 @@ def test_the_data_are_judged_as_the_run_will_judge_them(folder: Path) -> None:
     assert refusal(folder, TRAINER_JOB).code == "bad_dataset"
     text = TRAINER_JOB.replace("quantization_bit = 4", "quantization_bit = 4\nmax_bad_percent = 40")
     assert load(folder, text).runs[0].argv
+
+
+def test_what_the_trainer_needs_is_what_its_package_says(folder: Path) -> None:
+    """One list, in pyproject.toml; what pip is asked for on the instance is that, without torch."""
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = loads(text)["project"]["optional-dependencies"]["trainer"]
+    run = load_job(folder / "job.toml").runs[0]
+    assert [f"{name}>={version}" for name, version in run.least.items()] == wanted
+    assert list(run.requirements) == wanted[1:]
+
+
+def test_installing_is_allowed_unless_the_file_says_no(folder: Path) -> None:
+    """Into an environment of our own, for a quarter of an hour."""
+    spec = load_job(folder / "job.toml")
+    assert spec.instance.install
+    assert (spec.instance.packages, spec.instance.pip_index) == ((), None)
+    assert spec.guards.install_within_ms == 900_000
+    text = TRAINER_JOB.replace(
+        "[training]",
+        'install = false\npackages = ["liger-kernel>=0.8", "x[y] ; python_version > \'3\'"]\n'
+        'pip_index = "https://mirror.example/simple"\npython = "/opt/env/bin/python"\n[training]',
+    ).replace("[guards]", '[guards]\ninstall_within = "5m"')
+    spec = load(folder, text)
+    assert not spec.instance.install
+    assert spec.instance.packages == ("liger-kernel>=0.8", "x[y] ; python_version > '3'")
+    assert spec.instance.pip_index == "https://mirror.example/simple"
+    assert spec.instance.python == "/opt/env/bin/python"
+    assert spec.guards.install_within_ms == 300_000
+    assert spec_from_json(spec.to_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('packages = ["-r requirements.txt"]', "is no package as pip knows it"),
+        ('packages = ["/root/x.whl"]', "is no package as pip knows it"),
+        ('packages = ["Torch==2.9"]', "stays as the image has it"),
+        ('packages = ["x @ https://me:pw@mirror.example/x.whl"]', "a password in it"),
+        ('pip_index = "https://me:pw@mirror.example/simple"', "a password in it"),
+        ('pip_index = "mirror.example"', "is no address"),
+        ('hf_endpoint = "http://[::1"', "is no address"),
+    ],
+)
+def test_what_would_lead_pip_astray_is_refused(folder: Path, line: str, what: str) -> None:
+    """No options, no torch but the image's, and no secret on a rented machine."""
+    error = refusal(folder, TRAINER_JOB.replace("[training]", f"{line}\n[training]"))
+    assert what in error.what
+    assert "me:pw" not in f"{error.what}{error.where}{error.hint}"
+
+
+def test_mirrors_of_the_config_are_taken_unless_the_file_names_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paid minutes in China go into downloads: said once, for every job."""
+    monkeypatch.setenv("COSTGUARD_HOME", str(folder))
+    (folder / "config.toml").write_text(
+        '[mirrors]\npip_index = "https://a.example/simple"\nhf_endpoint = "https://hf.example"\n'
+    )
+    own = TRAINER_JOB.replace("[training]", 'pip_index = "https://b.example/"\n[training]')
+    spec = load(folder, own)
+    assert spec.instance.pip_index == "https://b.example/"
+    assert spec.instance.hf_endpoint == "https://hf.example"
+
+
+def test_progress_is_found_in_a_commands_output(folder: Path) -> None:
+    """By an expression that names the step; judged here as it will be over there."""
+    text = COMMAND_JOB + "progress_pattern = 'step (?P<step>\\d+)'\n"
+    assert load(folder, text).runs[0].progress_pattern == r"step (?P<step>\d+)"
+    assert "no group (?P<step>...)" in refusal(folder, text.replace("?P<step>", "")).what
+    assert "no regular expression" in refusal(folder, text.replace("+)", "+")).what
+    misplaced = TRAINER_JOB.replace("[[stages]]", "progress_pattern = '(?P<step>.)'\n[[stages]]")
+    assert 'is for engine = "command"' in refusal(folder, misplaced).what

@@ -1,4 +1,4 @@
-"""The agent's command line: `start`, `attach`, `probe`, `contact`, `hash`, `send`.
+"""The agent's command line: `start`, `attach`, `probe`, `contact`, `install`, `hash`, `send`.
 
 Each is a module of its own, imported only when it is asked for: a bundle's modules are compiled
 at every run, and the machine that pays for them is rented.
@@ -22,6 +22,7 @@ COMMANDS = {
     "attach": "joins standard input and output to the agent",
     "probe": "tells what the machine offers",
     "contact": "judges what the machine offers by what the job needs",
+    "install": "installs what is missing, where the order allows it",
     "hash": "tells size and sha256 of files",
     "send": "writes files to standard output",
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
 import time
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent.gpu import NvmlAbsentError, load_nvml
@@ -17,7 +19,8 @@ from costguard.core.contact import Needs, judge_contact, table, worst
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
+
+    from costguard.agent.interpreters import Found
 
 TORCH_TIMEOUT_S = 180.0
 HOST_TIMEOUT_S = 8.0
@@ -39,34 +42,36 @@ print(json.dumps({"version": torch.__version__, "cuda": torch.version.cuda, "see
 
 def contact(
     needs: Needs,
-    modules: Sequence[str],
+    found: Found,
     env: Mapping[str, str],
     directory: Path,
     daemon_utc_ms: int | None,
 ) -> dict[str, Any]:
     """The `contact` message: what was seen, the table's rows, its worst verdict, and its lines.
 
+    The whole `probe` is in it, so that the machine is looked at once.
+
     `daemon_utc_ms`: the daemon's time when it asked; the line's delay counts as our clock's.
     """
     at_ms = time.time_ns() // 1_000_000
-    wanted = list(dict.fromkeys([*modules, *needs.versions]))
-    found = probe(wanted, env, directory)
-    python = found["python"]
+    probed = probe(found, env, directory)
+    python = probed["python"]
     # Where no interpreter has all, the one that is shown is the one whose lacks are told.
-    versions = found["modules"]
+    versions = probed["modules"]
     torch = None
-    if python is not None and versions.get("torch") is not None:
+    wanted = needs.cuda or "torch" in needs.versions  # its import takes seconds, paid ones
+    if wanted and python is not None and versions.get("torch") is not None:
         torch = look_at_torch(python["path"], env, directory)
     facts = {
-        "nvml": found["nvml"],
-        "cards": with_capabilities(found["cards"], torch),
+        "nvml": probed["nvml"],
+        "cards": with_capabilities(probed["cards"], torch),
         "python": python,
         "torch": torch,
         "versions": versions,
-        "disk_free_mib": found["disk_free_mib"],
+        "disk_free_mib": probed["disk_free_mib"],
         "hosts": {host: reach(host) for host in needs.hosts},
         "clock_offset_ms": None if daemon_utc_ms is None else at_ms - daemon_utc_ms,
-        "mounts": {path: mount_of(directory / path) for path in needs.data},
+        "mounts": {path: place(directory / Path(path).expanduser()) for path in needs.data},
     }
     rows = judge_contact(facts, needs)
     return {
@@ -76,7 +81,15 @@ def contact(
         "rows": [asdict(row) for row in rows],
         "verdict": worst(rows),
         "lines": table(rows),
+        "probe": probed,
     }
+
+
+def place(path: Path) -> dict[str, Any] | None:
+    """The mount that holds a path, and whether it is there; None where nothing is known of it."""
+    mount = mount_of(path)
+    exists = os.path.lexists(path)
+    return {**(mount or {}), "exists": exists} if mount is not None or not exists else None
 
 
 def needs_from(raw: Mapping[str, Any]) -> Needs:

@@ -48,6 +48,18 @@ def identity(directory: Path) -> str | None:
 
 def verify(directory: Path, step: int | None) -> list[dict[str, Any]]:
     """Its files with size and sha256; raises TornError where it cannot be resumed from."""
+    return [
+        {
+            "path": path.relative_to(directory).as_posix(),
+            "size": path.stat().st_size,
+            "sha256": sha256_of(path),
+        }
+        for path in check(directory, step)
+    ]
+
+
+def check(directory: Path, step: int | None) -> list[Path]:
+    """Its files; raises TornError where it cannot be resumed from, OSError where one is gone."""
     told = _read_state(directory / STATE)
     if step is not None and told != step:
         raise TornError(f"{STATE} is of step {told}, the directory's name says {step}")
@@ -63,14 +75,7 @@ def verify(directory: Path, step: int | None) -> list[dict[str, Any]]:
             check_safetensors(path)
         elif ZIPPED.fullmatch(path.name):
             check_torch_file(path)
-    return [
-        {
-            "path": path.relative_to(directory).as_posix(),
-            "size": path.stat().st_size,
-            "sha256": sha256_of(path),
-        }
-        for path in files
-    ]
+    return files
 
 
 def check_safetensors(path: Path) -> None:

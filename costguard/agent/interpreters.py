@@ -6,17 +6,19 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from costguard.core.environment import PINNED, lacking
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 NAMES = ("python3", "python")
 # Where rental images keep the Python that has torch, when the SSH session's PATH does not name it.
 USUAL_PLACES = ("/opt/conda/bin/python3", "~/miniconda3/bin/python3", "~/anaconda3/bin/python3")
-MODULES = ("torch", "transformers", "peft", "bitsandbytes")
+MODULES = (*PINNED, "transformers", "peft", "bitsandbytes")
 INSPECT_TIMEOUT_S = 60.0
 INSPECT = """
 import importlib.metadata, importlib.util, json, platform, sys
@@ -42,9 +44,33 @@ class Interpreter:
     version: str
     modules: Mapping[str, str | None]
 
-    def missing(self, needs: Iterable[str]) -> list[str]:
-        """Which of `needs` it cannot import."""
-        return [name for name in needs if self.modules.get(name) is None]
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the training's Python is to have.
+
+    `least`: least versions. `pythons`: the interpreters to try, best first; None: those that are
+    usual. `ours` tells the Python of the whole environment of ours that stands on an interpreter,
+    None where there is none; with `only_ours` nothing else will do.
+    """
+
+    needs: Sequence[str] = ()
+    least: Mapping[str, str] = field(default_factory=dict)
+    pythons: Sequence[str] | None = None
+    ours: Callable[[Interpreter], str | None] | None = None
+    only_ours: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """The interpreter that has everything, or None with what is missing.
+
+    `base`: the one that comes closest, on which an environment of ours can stand.
+    """
+
+    chosen: Interpreter | None
+    missing: list[str]
+    base: Interpreter | None
 
 
 def candidates(path: str | None) -> list[str]:
@@ -76,22 +102,30 @@ def inspect(
         return None
 
 
-def find_python(
-    needs: Sequence[str], env: Mapping[str, str], cwd: Path
-) -> tuple[Interpreter | None, list[str]]:
-    """The first interpreter that has every module of `needs`, or else what the best one lacks.
+def find_python(wanted: Wanted, env: Mapping[str, str], cwd: Path) -> Found:
+    """The first interpreter that has everything, or else what the best one lacks.
 
-    Also says which of the modules that matter to us it has, for the probe.
+    Also says which of the modules that matter to us each has, for the probe.
     """
-    wanted = list(dict.fromkeys([*needs, *MODULES]))
-    fewest: list[str] | None = None
-    for path in candidates(env.get("PATH")):
-        interpreter = inspect(path, wanted, env, cwd)
-        if interpreter is None:
+    modules = list(dict.fromkeys([*wanted.needs, *wanted.least, *MODULES]))
+    pythons = candidates(env.get("PATH")) if wanted.pythons is None else wanted.pythons
+    best = Found(None, list(dict.fromkeys([*wanted.needs, *wanted.least])), None)
+    for path in pythons:
+        base = inspect(path, modules, env, cwd)
+        if base is None:
             continue
-        missing = interpreter.missing(needs)
-        if not missing:
-            return interpreter, []
-        if fewest is None or len(missing) < len(fewest):
-            fewest = missing
-    return None, list(needs) if fewest is None else fewest
+        missing = lacking(base.modules, wanted.needs, wanted.least)
+        if not missing and not wanted.only_ours:
+            return Found(base, [], base)
+        inside = None if wanted.ours is None else wanted.ours(base)
+        ours = None if inside is None else inspect(inside, modules, env, cwd)
+        if ours is not None and not lacking(ours.modules, wanted.needs, wanted.least):
+            return Found(ours, [], base)
+        if best.base is None or _rank(base, missing) < _rank(best.base, best.missing):
+            best = Found(None, missing, base)
+    return best
+
+
+def _rank(base: Interpreter, missing: Sequence[str]) -> tuple[bool, int]:
+    """Those with torch first: everything else can be installed beside it."""
+    return base.modules.get("torch") is None, len(missing)

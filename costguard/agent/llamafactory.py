@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from costguard.agent.interpreters import Interpreter
+
 MARK = "{llamafactory}"
 """Stands in `argv` for what starts a training; flags follow it, as all versions take them."""
 
 CLI = "llamafactory-cli"
+MODULE = "llamafactory"
+# As its command does, in a Python that has the package and no command beside it.
+CALL = "from llamafactory.cli import main; main()"
+SHEBANG_BYTES = 512
 # Where rental images put the checkout. A preset that is only unpacked there has no command.
 ROOTS = (
     *("~/LLaMA-Factory", "/workspace/LLaMA-Factory", "/root/LLaMA-Factory", "/opt/LLaMA-Factory"),
@@ -23,7 +29,7 @@ SCRIPTS = ("src/train.py", "src/train_bash.py")
 
 
 def find(
-    python: str | None, env: Mapping[str, str], roots: Sequence[str] = ROOTS
+    python: str | None, env: Mapping[str, str], roots: Sequence[str] | None = None
 ) -> list[str] | None:
     """The words that start a training with flags after them; None where there is none.
 
@@ -38,9 +44,39 @@ def find(
     beside = Path(python).with_name(CLI)
     if beside.exists():
         return [str(beside), "train"]
-    for root in roots:
+    for root in ROOTS if roots is None else roots:
         for script in SCRIPTS:
             path = Path(root).expanduser() / script
             if path.is_file():
                 return [python, str(path)]
     return None
+
+
+def command(
+    python: Interpreter, env: Mapping[str, str], roots: Sequence[str] | None = None
+) -> list[str] | None:
+    """As `find`, for the Python that was chosen: what it has itself goes first."""
+    beside = Path(python.path).with_name(CLI)
+    if beside.exists():
+        return [str(beside), "train"]
+    if python.modules.get(MODULE) is not None:
+        return [python.path, "-c", CALL, "train"]
+    return find(python.path, env, roots)
+
+
+def python_behind(env: Mapping[str, str]) -> str | None:
+    """The Python that the command on PATH runs in, by its first line; None where it is no script.
+
+    Images often keep LLaMA-Factory in an environment of its own that no `python3` leads to.
+    """
+    on_path = shutil.which(CLI, path=env.get("PATH"))
+    if on_path is None:
+        return None
+    try:
+        with Path(on_path).open("rb") as file:
+            first = file.read(SHEBANG_BYTES).split(b"\n", 1)[0]
+    except OSError:
+        return None
+    words = first.removeprefix(b"#!").decode("utf-8", "replace").strip()
+    is_python = first.startswith(b"#!/") and Path(words).name.startswith("python")
+    return words if is_python and Path(words).exists() else None

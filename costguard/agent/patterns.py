@@ -9,44 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from costguard.core.patterns import WHOLE, PatternError, compile_pattern
+
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterator, Sequence
 
-WHOLE = frozenset({"step", "total_steps"})
-GROUPS = WHOLE | {"loss", "eval_loss", "lr", "epoch"}
-LONGEST = 500
+__all__ = ["LineProgress", "PatternError", "TooSlowError", "compile_pattern"]
+
 LIMIT_S = 0.25
 LINE_CHARS = 1000
 MESSAGES_MAX = 50
 
 
-class PatternError(ValueError):
-    """The expression cannot be used; the text says why."""
-
-
 class TooSlowError(Exception):
     """A match did not come to an end in time."""
-
-
-def compile_pattern(text: str) -> re.Pattern[str]:
-    """The expression; raises PatternError unless it names a group `step`, and only known ones."""
-    if len(text) > LONGEST:
-        raise PatternError(f"it is longer than {LONGEST} characters")
-    try:
-        pattern = re.compile(text)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise PatternError(f"it is no regular expression: {error}") from error
-    names = set(pattern.groupindex)
-    if "step" not in names:
-        raise PatternError("it has no group (?P<step>...)")
-    if names - GROUPS:
-        raise PatternError(f"its groups may be {sorted(GROUPS)}, not {sorted(names - GROUPS)}")
-    return pattern
 
 
 class LineProgress:

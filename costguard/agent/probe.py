@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.agent import llamafactory
 from costguard.agent.gpu import MIB, GpuSampler
-from costguard.agent.interpreters import find_python
+from costguard.agent.interpreters import Wanted, find_python
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from costguard.agent.interpreters import Found
 
 NVML_WAIT_S = 10.0
 NVML_SAMPLE_S = 0.05
 
 
-def probe(needs: Sequence[str], env: Mapping[str, str], directory: Path) -> dict[str, Any]:
+def probe(found: Found, env: Mapping[str, str], directory: Path) -> dict[str, Any]:
     """Python, processors, memory, disk, cards, and which modules the training's Python has.
 
-    `needs.missing` names what no interpreter here has all of; `modules` are looked up, not
-    imported: None is missing, "" is there without a version.
+    `found`: the Python that was looked for. `needs.missing` names what no interpreter here has
+    all of; `modules` are looked up, not imported: None is missing, "" is there without a version.
     """
-    chosen, missing = find_python(needs, env, directory)
-    shown = chosen or find_python((), env, directory)[0]
+    chosen, missing = found.chosen, found.missing
+    shown = chosen or found.base or find_python(Wanted(), env, directory).chosen
     return {
         "agent_python": platform.python_version(),
         "python": None if shown is None else {"path": shown.path, "version": shown.version},

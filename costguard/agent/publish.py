@@ -75,9 +75,12 @@ def _taken(files: Iterable[Path], target: Path) -> Iterable[dict[str, object]]:
     for path in files:
         if path.is_symlink() or not path.is_file():
             continue
-        try:
-            os.link(path, target / path.name)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(path, target / path.name)
         copy = target / path.name
+        if path.name == WEIGHTS:
+            try:
+                os.link(path, copy)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(path, copy)
+        else:  # LLaMA-Factory goes on to write its README in place: a link would change with it
+            shutil.copyfile(path, copy)
         yield {"path": path.name, "size": copy.stat().st_size, "sha256": sha256_of(copy)}

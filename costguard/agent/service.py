@@ -22,6 +22,7 @@ from costguard.agent.daemonize import give_memory_back
 from costguard.agent.gpu import MIB, GpuSampler
 from costguard.agent.journal import Journal
 from costguard.agent.leases import Leases
+from costguard.agent.orderfiles import ENGINE, write_files
 from costguard.agent.past import Past, read_past
 from costguard.agent.patterns import LineProgress, compile_pattern
 from costguard.agent.progress import PROGRESS_FILE, ProgressWatcher
@@ -207,7 +208,7 @@ class Service:
     def _supervise(self, past: Past) -> Supervisor:
         output = Path(self._spec.output_dir)
         artifacts = ArtifactWatcher(
-            output, past.present, self._wake, publishes=self._spec.engine == "llamafactory"
+            output, past.present, self._wake, publishes=self._spec.engine == ENGINE
         )
         pattern = self._spec.progress_pattern
         artifacts.adapter = past.adapter
@@ -245,7 +246,10 @@ class Service:
         return self._training.adopt(int(started["pid"]), str(started["started"]))
 
     def _start_training(self) -> dict[str, Any]:
-        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env}
+        """Starts it; `resumes_from` is what an engine that has to be told goes on from."""
+        newest = write_files(self._spec)
+        resumes = {"resumes_from": newest} if self._spec.engine == ENGINE else {}
+        env = {**os.environ, "PYTHONUNBUFFERED": "1", **self._spec.env, **self._launch.env}
         self._training.start(
             self._launch.argv,
             cwd=Path(self._spec.cwd),
@@ -258,6 +262,7 @@ class Service:
             "started": self._training.started,
             "argv": list(self._launch.argv),
             "python": self._launch.python,
+            **resumes,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from costguard.agent.patterns import PatternError, compile_pattern
@@ -19,6 +20,7 @@ PYTHON = "{python}"
 """Stands in `argv` for the interpreter that has every module of `needs`."""
 
 LONGEST_S = 366 * 24 * 3600.0
+CONFIG_SCALARS = (bool, int, float, str)
 
 
 class SpecError(ValueError):
@@ -26,8 +28,29 @@ class SpecError(ValueError):
 
 
 @dataclass(frozen=True)
+class Install:
+    """Whether what is missing may be installed, where to, and what pip is asked for.
+
+    `root`: where environments of ours stand, relative to the job's directory. `requirements` are
+    pip's, for what the engine needs; `packages` what the user names, wanted in any case.
+    """
+
+    allowed: bool
+    root: str
+    requirements: tuple[str, ...]
+    packages: tuple[str, ...]
+    index: str | None
+    within_s: float
+
+
+@dataclass(frozen=True)
 class Spec:
-    """One attempt at a training. A further attempt is a new order with a new `run_id`."""
+    """One attempt at a training. A further attempt is a new order with a new `run_id`.
+
+    `least`: the least version of modules in `needs`. `python`: the one to take, if it has them.
+    `config`: what an engine is told in a file, rather than by flags. `caches`: a folder for
+    what is fetched, relative to the job's directory.
+    """
 
     run_id: str
     argv: tuple[str, ...]
@@ -36,6 +59,12 @@ class Spec:
     output_dir: str
     in_guest_stop: tuple[str, ...] | None
     needs: tuple[str, ...]
+    least: Mapping[str, str]
+    python: str | None
+    install: Install | None
+    config: Mapping[str, bool | int | float | str]
+    files: Mapping[str, str]
+    caches: str | None
     save_grace_s: float
     first_lease_s: float
     restart_s: float
@@ -75,6 +104,12 @@ def parse_spec(raw: Any) -> Spec:
         output_dir=_text(raw, "output_dir", "output"),
         in_guest_stop=None if stop is None else _texts(raw, "in_guest_stop", at_least=1),
         needs=_module_names(raw),
+        least=_texts_by_name(raw, "least"),
+        python=None if raw.get("python") is None else _text(raw, "python"),
+        install=_install(raw.get("install")),
+        config=_config(raw.get("config", {})),
+        files=_files(raw),
+        caches=None if raw.get("caches") is None else _text(raw, "caches"),
         save_grace_s=_seconds(raw, "save_grace_s", 30.0, least=0.0),
         first_lease_s=_seconds(raw, "first_lease_s", 120.0, least=0.0),
         restart_s=_seconds(raw, "restart_s", 5.0, least=0.0),
@@ -110,6 +145,54 @@ def _module_names(raw: Mapping[str, Any]) -> tuple[str, ...]:
         if not name.isidentifier():
             raise SpecError(f"needs holds {name!r}, which is no top-level module name")
     return names
+
+
+def _texts_by_name(raw: Mapping[str, Any], key: str) -> Mapping[str, str]:
+    value = raw.get(key, {})
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise SpecError(f"{key} must hold texts by name, not {value!r}")
+    return dict(value)
+
+
+def _files(raw: Mapping[str, Any]) -> Mapping[str, str]:
+    files = _texts_by_name(raw, "files")
+    for name in files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
+            raise SpecError(f"files holds {name!r}, which is no path inside the job's folder")
+    return files
+
+
+def _config(value: Any) -> Mapping[str, bool | int | float | str]:
+    if not isinstance(value, dict):
+        raise SpecError("config is not a JSON object")
+    for key, scalar in value.items():
+        if not isinstance(scalar, CONFIG_SCALARS) or not key.isidentifier():
+            raise SpecError(f"config[{key!r}] cannot be {scalar!r}")
+    return dict(value)
+
+
+def _install(value: Any) -> Install | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise SpecError("install is not a JSON object")
+    return Install(
+        allowed=_yes_or_no(value, "allowed"),
+        root=_text(value, "root"),
+        requirements=_requirements(value, "requirements"),
+        packages=_requirements(value, "packages"),
+        index=None if value.get("index") is None else _text(value, "index"),
+        within_s=_seconds(value, "within_s", 900.0, least=0.0),
+    )
+
+
+def _requirements(raw: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    texts = _texts(raw, key)
+    for text in texts:
+        if not text or text.startswith("-"):
+            raise SpecError(f"{key} holds {text!r}, which would be an option of pip's")
+    return texts
 
 
 def _environment(value: Any) -> Mapping[str, str]:

@@ -63,6 +63,7 @@ def phase_word(phase: str) -> str:
     return {
         "setup": _("set-up"),
         "start": _("start"),
+        "install": _("install"),
         "download": _("download"),
         "load": _("load"),
         "tokenise": _("tokenise"),

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 EXIT_SAVED_ON_REQUEST = 75
 EXIT_DIVERGED = 70
+STOP_SIGNALS = (15, 9)  # SIGTERM, and SIGKILL when the grace is over
+STOP_CODES = (143, 137)  # the same as a shell tells them
 
 EXIT_MEANINGS: Mapping[int, str] = {
     2: "the training command was called wrongly",
@@ -48,6 +50,15 @@ def exit_class(end: Exit) -> str:
         if end.code in codes or any(word in text for word in words):
             return kind
     return "crash"
+
+
+def ended_on_request(end: Exit) -> bool:
+    """Whether it did no more than what a stop had asked of it, having saved or not.
+
+    A trainer that knows nothing of SIGTERM, as LLaMA-Factory, dies of it.
+    """
+    died = end.signal in STOP_SIGNALS or end.code in STOP_CODES
+    return end.code == EXIT_SAVED_ON_REQUEST or (end.asked and died)
 
 
 def exit_text(end: Exit) -> str:

@@ -113,6 +113,7 @@ class Exit:
     artifact_complete: bool
     log_tail: tuple[str, ...] = ()
     artifact_pending: bool = False  # the last artifacts were still being verified
+    asked: bool = False  # a stop was under way: the agent's, or ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RUN_TUPLES = ("argv", "needs", "requirements", "hosts", "places")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class GuardLimits:
     silent_after_ms: int = 60_000
     blind_after_ms: int = 1_800_000
     prepare_within_ms: int = 1_800_000
+    install_within_ms: int = 900_000  # of the time to prepare
     max_ms: int | None = None
     on_gate: str = "pause"
 
@@ -51,6 +57,11 @@ class InstanceWish:
     work_dir: str | None = None
     keep_for_ms: int = 7 * 86_400_000
     after_finish: str = "pause"
+    install: bool = True  # what is missing, into an environment of our own on its disk
+    packages: tuple[str, ...] = ()  # pip requirements that the job wants in any case
+    pip_index: str | None = None  # None: as the image's pip is set up
+    hf_endpoint: str | None = None  # a mirror of Hugging Face
+    python: str | None = None  # the Python to take over there; None: the first that fits
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +74,12 @@ class UploadWish:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What to run on the instance, as argument lists; `{python}` is found over there."""
+    """What to run on the instance, as argument lists; `{python}` is found over there.
+
+    `needs` are modules, `least` their least versions, `requirements` what pip is asked for where
+    they are missing. `files` are texts that are written there, by their place; `config` is what
+    LLaMA-Factory is told in a file of its own.
+    """
 
     argv: tuple[str, ...]
     output_dir: str = "output"
@@ -71,6 +87,15 @@ class Run:
     uploads: tuple[UploadWish, ...] = ()
     save_grace_ms: int = 60_000
     expects_adapter: bool = False  # exit 0 counts as finished only with a verified adapter
+    engine: str = "trainer"
+    least: Mapping[str, str] = field(default_factory=dict)
+    requirements: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    progress_pattern: str | None = None  # for the output of a command
+    hosts: tuple[str, ...] = ()  # where the model comes from, for first contact
+    places: tuple[str, ...] = ()  # what is read over there besides the job's own folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,22 +125,11 @@ class JobSpec:
 def spec_from_json(text: str) -> JobSpec:
     """The spec that `JobSpec.to_json` wrote."""
     data: dict[str, Any] = json.loads(text)
-    runs = tuple(
-        Run(
-            argv=tuple(run["argv"]),
-            output_dir=run["output_dir"],
-            needs=tuple(run["needs"]),
-            uploads=tuple(UploadWish(**upload) for upload in run["uploads"]),
-            save_grace_ms=run["save_grace_ms"],
-            expects_adapter=run["expects_adapter"],
-        )
-        for run in data.pop("runs")
-    )
     return JobSpec(
-        instance=InstanceWish(**data.pop("instance")),
+        instance=InstanceWish(**_with_tuples(data.pop("instance"), "packages")),
         stages=tuple(Stage(**stage) for stage in data.pop("stages")),
         guards=GuardLimits(**data.pop("guards")),
-        runs=runs,
+        runs=tuple(_run(run) for run in data.pop("runs")),
         **data,
     )
 
@@ -125,3 +139,13 @@ def model_of(spec_json: str) -> str | None:
     argv: list[str] = json.loads(spec_json)["runs"][0]["argv"]
     flag = "--model_name_or_path"
     return argv[argv.index(flag) + 1] if flag in argv[:-1] else None
+
+
+def _run(data: dict[str, Any]) -> Run:
+    uploads = tuple(UploadWish(**upload) for upload in data.pop("uploads"))
+    return Run(uploads=uploads, **_with_tuples(data, *RUN_TUPLES))
+
+
+def _with_tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The fields with their lists as tuples, where they are there: older jobs have fewer."""
+    return {key: tuple(value) if key in names else value for key, value in data.items()}

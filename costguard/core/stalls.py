@@ -33,7 +33,10 @@ def _stalled_steps(
     facts: TrainingFacts, limits: GuardLimits, now_ms: int, since_ms: int
 ) -> Verdict | None:
     """No progress for max(floor, factor x median step, three intervals between log lines)."""
-    pace = cadence(facts.steps, since_ms)
+    # Where no phase is told, `train` is entered by its first line: what came before is the only
+    # measure, until a second line, of how often one is logged (`logging_steps` may be hundreds).
+    began_ms = facts.launched_at_ms if facts.phase_inferred else None
+    pace = cadence(facts.steps, since_ms if began_ms is None else began_ms)
     allowance_ms = max(limits.stall_floor_ms, LOG_INTERVALS * (pace.interval_ms or 0))
     if pace.step_ms is None:
         allowance_ms = max(allowance_ms, UNKNOWN_CADENCE_FACTOR * limits.stall_floor_ms)

@@ -145,6 +145,7 @@ def _exit(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Train
         artifact_complete=_fields(message.get("artifact")).get("complete") is True,
         log_tail=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
         artifact_pending=message.get("artifact_pending") is True,
+        asked=isinstance(message.get("stop_id"), str),
     )
     return replace(facts, exit=end, exit_at_ms=at_ms)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from costguard.core.exits import ended_on_request, exit_text
 from costguard.core.gate import judge_gate
-from costguard.core.guards import EXIT_SAVED_ON_REQUEST, exit_text, judge_training
+from costguard.core.guards import judge_training
 from costguard.core.lease import Lease, has_ended, is_due
 from costguard.core.leasing import is_silent, renewal, save_lead_ms, shortening, shortfall_micros
 from costguard.core.moment import Moment, elapsed_ms, has_passed, ms_until
@@ -26,7 +27,7 @@ def judge(snap: Snapshot, now: Moment) -> Verdict | None:
         return snap.training.verdict  # the agent's own, given while we were not heard
     run = snap.spec.runs[snap.stage]
     end = snap.training.exit
-    if end is not None and end.code == EXIT_SAVED_ON_REQUEST:
+    if end is not None and ended_on_request(end):
         return _stopped_without_us(snap, now, exit_text(end))
     verdict = judge_training(snap.training, snap.spec.guards, expects_adapter=run.expects_adapter)
     return (

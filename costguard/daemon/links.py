@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costguard.core.snapshot import LinkFacts
 from costguard.core.training import fold
 from costguard.daemon.host_keys import keys_for, note_shown_key, unknown_key_text
+from costguard.daemon.order import agent_spec, holder_spec
+from costguard.daemon.preparing import note_preparing
 from costguard.remote.link import LinkPlan, SshTarget, Upload
 from costguard.store.models import Artifact, Instance, Job
 
@@ -20,10 +22,6 @@ if TYPE_CHECKING:
     from costguard.core.spec import JobSpec
     from costguard.daemon.act import Actor
     from costguard.daemon.memory import JobMemory
-    from costguard.providers.base import ProviderFacts
-
-HEARTBEAT_S = 1.0
-FIRST_LEASE_S = 120
 
 
 def ensure_link(actor: Actor) -> None:
@@ -82,48 +80,6 @@ def ensure_link(actor: Actor) -> None:
     memory.link.start()
 
 
-def agent_spec(
-    spec: JobSpec, stage: int, attempt: int, facts: ProviderFacts, tag: str
-) -> dict[str, Any]:
-    """What the agent is told: what to run, and what to do when its lease ends."""
-    run = spec.runs[stage]
-    return {
-        "run_id": f"{tag}/{stage}" + (f"/{attempt}" if attempt else ""),
-        "argv": list(run.argv),
-        "cwd": ".",
-        "env": {},
-        "needs": list(run.needs),
-        "output_dir": run.output_dir,
-        "expects_adapter": run.expects_adapter,
-        "guards": asdict(spec.guards),
-        "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
-        "save_grace_s": run.save_grace_ms / 1000,
-        "first_lease_s": FIRST_LEASE_S,
-        "telemetry": {
-            "sample_s": 1,
-            "window_s": spec.telemetry_window_ms / 1000,
-            "heartbeat_s": HEARTBEAT_S,
-        },
-    }
-
-
-def holder_spec(run_id: str, spec: JobSpec, facts: ProviderFacts) -> dict[str, Any]:
-    """What the agent is told for a visit: to hold the instance under its lease, as in a training.
-
-    What it runs only waits. At the lease's end it is ended, and the agent switches the machine off.
-    """
-    return {
-        "run_id": run_id,
-        "argv": ["{python}", "-c", "import signal; signal.pause()"],
-        "guards": asdict(spec.guards),
-        "in_guest_stop": None if facts.in_guest_stop is None else list(facts.in_guest_stop),
-        "expects_adapter": False,
-        "save_grace_s": 1.0,
-        "first_lease_s": FIRST_LEASE_S,
-        "telemetry": {"sample_s": 5, "window_s": 60, "heartbeat_s": HEARTBEAT_S},
-    }
-
-
 def artifacts_home(spec: JobSpec, stage: int) -> Path:
     """Where a stage's artifacts come home to; a folder for each where there are several."""
     home = Path(spec.pull_to) / spec.name
@@ -152,6 +108,9 @@ def drain(memory: JobMemory, now: Moment) -> list[dict[str, Any]]:
             pulled.append(message)
         elif kind == "upload":
             memory.upload = message
+        elif kind in ("contact", "install"):
+            _note_heard(memory, message, now)
+            note_preparing(memory, message)
         elif kind == "host_key":
             memory.shown_key = message
         elif kind in ("heartbeat", "replaced", "probe") or memory.holds:
@@ -167,6 +126,8 @@ def _note_link(memory: JobMemory, message: Mapping[str, Any], now: Moment) -> No
     state = str(message.get("state"))
     detail = str(message.get("detail") or "")
     facts = replace(memory.link_facts, state=state, detail=detail, since=now)
+    if state != "preparing":
+        memory.install = None  # it ended with its line
     if state == "attached":
         # A line that has just come up is heard; its heartbeats are numbered by the agent anew.
         facts = replace(facts, heard=now, heartbeat=None, leased_heartbeat=None)

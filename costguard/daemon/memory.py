@@ -14,6 +14,8 @@ from costguard.core.power import Power
 from costguard.core.snapshot import LinkFacts, Snapshot, TrainingFacts, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from costguard.core.moment import Moment
     from costguard.core.power import PowerRead
     from costguard.core.tariff import Tariff
@@ -71,6 +73,14 @@ class JobMemory:
     shown_key: dict[str, Any] | None = None  # a host key that was believed, not yet in its row
     keeps_timer: bool = False  # the platform's timer was set once, and no read tells it
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
+    install: Mapping[str, Any] | None = None  # the installation that is under way
+    install_told: Mapping[str, Any] | None = None  # what was last recorded of it
+    preparing: list[dict[str, Any]] = field(default_factory=list)  # not yet in the database
+
+    @property
+    def phase(self) -> str | None:
+        """What is going on on the instance: the trainer's word, or that something is installed."""
+        return "install" if self.install is not None else self.training.phase
 
     def take_read(self, view: InstanceView) -> None:
         """Keep one answer of the platform."""

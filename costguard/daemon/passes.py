@@ -172,7 +172,7 @@ class JobPasses:
 
     def _record(self, memory: JobMemory, provider: Provider, now: Moment) -> None:
         """Write what was seen; what cannot be written now is kept and written later."""
-        if not (memory.unsaved or memory.pulled or memory.asked):
+        if not (memory.unsaved or memory.pulled or memory.asked or memory.preparing):
             return
         memory.unmetered = memory.unmetered or memory.asked
         try:
@@ -198,6 +198,7 @@ class JobPasses:
             memory.link.send({"t": "ack", "seq": last_seq})
         memory.unsaved.clear()
         memory.pulled.clear()
+        memory.preparing.clear()
 
     def _note_breach(self, memory: JobMemory, snap: Snapshot, now: Moment) -> None:
         """Show, aloud, that facts have gone past a cap; or that the cap was raised above them."""

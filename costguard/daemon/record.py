@@ -26,12 +26,14 @@ from costguard.core.tariff import (
     repriced,
     same_terms,
 )
+from costguard.daemon import steps_lost
 from costguard.daemon.load import (
     metered,
     newest_instance,
     open_interval,
     open_lease,
 )
+from costguard.daemon.preparing import record_preparing
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
@@ -70,8 +72,10 @@ def record_pass(
     """Everything that this pass has seen: messages of the agent, the power read, the charges."""
     for message in memory.unsaved:
         _record_message(session, job, message, now)
+    record_preparing(session, job, memory, now)
     visit = open_visit(session, job.id)
-    job.phase = memory.training.phase if visit is None else visit.purpose
+    if visit is not None:
+        job.phase = visit.purpose
     instance = newest_instance(session, job.id)
     if instance is None or instance.provider_id is None or instance.released_ms is not None:
         return  # what was given back, or is another job's by now, costs this one nothing more
@@ -117,7 +121,8 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         _record_gpu(session, job, message, now)
     elif kind == "started":
         job.launched_ms = message.get("at_ms", now.utc_ms)
-        add_event(session, job.id, now.utc_ms, "training_started", "training was started")
+        what, lost = steps_lost.at_start(session, job, message)
+        add_event(session, job.id, now.utc_ms, "training_started", what, {"steps_lost": lost})
     elif kind == "checkpoint":
         _record_artifact(session, job, message, now)
     elif kind == "exit":
@@ -125,7 +130,9 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         if message.get("artifact"):
             _record_artifact(session, job, message["artifact"], now)
         what = f"training ended: exit code {message.get('code')}, signal {message.get('signal')}"
-        add_event(session, job.id, now.utc_ms, "training_ended", what, {"seq": seq})
+        more, lost = steps_lost.at_exit(session, job, message)
+        data = {"seq": seq, "steps_lost": lost}
+        add_event(session, job.id, now.utc_ms, "training_ended", what + more, data)
 
 
 def _record_gpu(session: Session, job: Job, hello: Mapping[str, Any], now: Moment) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costguard.remote.bundle import build_agent
+from costguard.remote.install import install
 from costguard.remote.ssh import RefusedError, RemoteFailedError, run
 from costguard.remote.upload import (
     Upload,
@@ -67,13 +68,14 @@ def prepare(
 
     1. Find a Python that is new enough.
     2. Upload the agent and the order, unless they are there.
-    3. Look at the machine (`probe` message): modules, disk; with `contact` in the order, judge it
-       by what that asks for (`contact` message).
+    3. Look at the machine (`probe` message): modules, disk. What modules are missing is installed
+       where the order allows it (`install` messages). With `contact` in the order, the machine is
+       judged by what that asks for (`contact` message).
     4. Upload what is missing (`upload` messages).
 
     What is done already is skipped, so it can be repeated after a lost connection. Raises
-    RefusedError (`no_python`, `unfit`, `missing_modules`, `disk_full`, `upload_impossible`),
-    RemoteFailedError, UnreachableError.
+    RefusedError (`no_python`, `unfit`, `missing_modules`, `disk_full`, `upload_impossible`, those
+    of `install`), RemoteFailedError, UnreachableError.
     """
     directory = job.shell_directory
     agent = agent_at(client, directory)
@@ -91,13 +93,10 @@ def prepare(
         if there[name] != hashlib.sha256(content).hexdigest():
             send_bytes(client, content, f"{directory}/{name}")
     missing = [file for file in files if there[file.remote] != file.sha256]
-    found = probe(client, agent, directory)
-    emit({"t": "probe", **found})
-    needs = job.spec.get("contact")
-    if isinstance(needs, dict):
-        told = first_contact(client, agent, directory, needs, time.time_ns() // 1_000_000)
-        emit(told)
-        _refuse_the_unfit(told)
+    found = _look(client, agent, job, emit)
+    if found["needs"]["missing"] and _may_install(job):
+        install(client, agent, directory, emit)
+        found = _look(client, agent, job, emit)
     _refuse_what_cannot_work(found, sum(file.size for file in missing))
     if missing:
         send_files(client, directory, missing, lambda done, total: emit(_uploaded(done, total)))
@@ -135,11 +134,40 @@ def first_contact(
     return _answer(run(client, argv, asked, CONTACT_TIMEOUT_S).stdout, "contact")
 
 
-def _refuse_the_unfit(contact: Mapping[str, Any]) -> None:
-    rows = contact.get("rows") or []
-    failed = [f"{row.get('check')}: {row.get('seen')}" for row in rows if row["verdict"] == "fail"]
+def _may_install(job: Job) -> bool:
+    wishes = job.spec.get("install")
+    return isinstance(wishes, dict) and wishes.get("allowed") is True
+
+
+def _look(
+    client: paramiko.SSHClient,
+    agent: Sequence[str],
+    job: Job,
+    emit: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """What the machine offers, judged where the order says by what (`unfit` names what failed).
+
+    Packages are not held against the machine here where the order has a word on installing them.
+    """
+    needs = job.spec.get("contact")
+    if not isinstance(needs, dict):
+        seen = probe(client, agent, job.shell_directory)
+        emit({"t": "probe", **seen})
+        return seen
+    now_ms = time.time_ns() // 1_000_000
+    told = first_contact(client, agent, job.shell_directory, needs, now_ms)
+    found: dict[str, Any] = told.pop("probe")
+    emit({"t": "probe", **found})
+    emit(told)
+    excused = set(needs.get("versions") or {}) if "install" in job.spec else set()
+    failed = [
+        f"{row.get('check')}: {row.get('seen')}"
+        for row in told.get("rows") or []
+        if row["verdict"] == "fail" and row.get("check") not in excused
+    ]
     if failed:
         raise RefusedError(f"the instance is not fit for the job: {'; '.join(failed)}", "unfit")
+    return found
 
 
 def probe(client: paramiko.SSHClient, agent: Sequence[str], directory: str) -> dict[str, Any]:
@@ -174,7 +202,10 @@ def _answer(stdout: bytes, what: str) -> dict[str, Any]:
 def _refuse_what_cannot_work(found: Mapping[str, Any], upload_bytes: int) -> None:
     missing = found["needs"]["missing"]
     if missing:
-        what = f"no Python on the instance can import: {', '.join(missing)}"
+        what = (
+            f"no Python on the instance can import: {', '.join(missing)}; take an image that has "
+            "it, or allow costguard to install it (install = true under [instance])"
+        )
         raise RefusedError(what, "missing_modules")
     free = found["disk_free_mib"] * MIB
     if upload_bytes + DISK_MARGIN_BYTES > free:

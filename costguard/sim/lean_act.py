@@ -12,8 +12,9 @@ from costguard.core.moment import elapsed_ms
 from costguard.core.power import Power
 from costguard.core.snapshot import LinkFacts
 from costguard.core.tariff import hold_micros
-from costguard.daemon.links import agent_spec, close_link
+from costguard.daemon.links import close_link
 from costguard.daemon.memory import Calls, JobMemory
+from costguard.daemon.order import agent_spec
 from costguard.daemon.rent import (
     CAPACITY_RETRY_MS,
     UNLISTED_RETRY_MS,

@@ -10,6 +10,7 @@ import pytest
 from costguard.agent import foreign
 from costguard.agent.artifacts import ArtifactWatcher, list_artifacts
 from costguard.agent.foreign import TornError
+from costguard.agent.publish import publish, source_of
 from tests.agent import foreign_trainer
 from tests.agent.foreign_trainer import checkpoint, result, safetensors, torch_file
 from tests.agent.harness import wait_until
@@ -150,6 +151,17 @@ def test_llamafactorys_result_becomes_an_adapter_that_can_travel(tmp_path: Path)
         tmp_path, {"adapter": told["manifest_id"]}, lambda: None, publishes=True
     )
     assert settle(again) == []
+
+
+def test_a_readme_that_is_written_after_the_result_tears_nothing(tmp_path: Path) -> None:
+    """LLaMA-Factory writes its model card in place when its state is saved already."""
+    result(tmp_path, 60)
+    source = source_of(tmp_path)
+    assert source is not None
+    publish(tmp_path, source)
+    (tmp_path / "README.md").write_text("a card that is longer than it was")
+    (told,) = settle(ArtifactWatcher(tmp_path, {}, lambda: None, publishes=True))
+    assert (told["name"], told["complete"]) == ("adapter", True)
 
 
 def test_a_later_run_publishes_anew(tmp_path: Path) -> None:

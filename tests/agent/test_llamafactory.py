@@ -5,7 +5,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from costguard.agent.llamafactory import find
+import pytest
+
+from costguard.agent import llamafactory
+from costguard.agent.environment import choose
+from costguard.agent.interpreters import Interpreter
+from costguard.agent.llamafactory import command, find, python_behind
+from costguard.agent.spec import parse_spec
+from tests.agent.test_contact import install as put_package
 
 if TYPE_CHECKING:
     from tests.agent.harness import Job
@@ -40,6 +47,53 @@ def test_a_checkout_is_started_by_its_script(tmp_path: Path) -> None:
     assert find(python, env, roots[2:]) == [python, str(new / "src" / "train.py")]
     assert find(python, env, roots[:1]) is None
     assert find(None, env, roots) is None
+
+
+def test_the_chosen_python_has_the_first_word(tmp_path: Path) -> None:
+    """Its own command, its own package, and only then what is on PATH or in a checkout."""
+    other = script(tmp_path / "bin" / "llamafactory-cli")
+    env = {"PATH": str(other.parent)}
+    python = tmp_path / "env" / "python3"
+    has = Interpreter(str(python), "3.11", {"llamafactory": "0.9.5"})
+    lacks = Interpreter(str(python), "3.11", {"llamafactory": None})
+    assert command(lacks, env, []) == [str(other), "train"]
+    found = command(has, env, [])
+    assert found is not None
+    assert (found[:2], found[3]) == ([str(python), "-c"], "train")
+    own = script(tmp_path / "env" / "llamafactory-cli")
+    assert command(has, env, []) == [str(own), "train"]
+
+
+def test_the_python_behind_its_command_is_found(tmp_path: Path) -> None:
+    """Images keep it in an environment that no `python3` leads to."""
+    env = {"PATH": str(tmp_path)}
+    assert python_behind(env) is None
+    cli = script(tmp_path / "llamafactory-cli", f"#!{sys.executable}\nimport sys\n")
+    assert python_behind(env) == sys.executable
+    script(cli, "#!/bin/sh\nexec conda run llamafactory-cli\n")
+    assert python_behind(env) is None
+    script(cli, "#!/no/such/python3\n")
+    assert python_behind(env) is None
+
+
+@pytest.mark.parametrize("kind", ["package", "checkout", "nothing"])
+def test_a_preset_is_taken_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A package, or an old checkout beside what it needs; else the package is missing."""
+    site, roots = tmp_path / "site", tmp_path / "root"
+    site.mkdir()
+    put_package(site, "torch", "2.6.0")
+    if kind == "package":
+        put_package(site, "llamafactory", "0.9.5")
+    if kind == "checkout":
+        script(roots / "src" / "train_bash.py")
+    monkeypatch.setattr(llamafactory, "ROOTS", [str(roots)])
+    env = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(site)}
+    order = {"run_id": "r", "argv": ["{llamafactory}"], "needs": ["torch", "llamafactory"]}
+    found = choose(parse_spec(order), env, tmp_path)
+    assert (found.chosen is None) is (kind == "nothing")
+    assert found.missing == (["llamafactory"] if kind == "nothing" else [])
 
 
 def test_an_order_is_started_with_what_the_image_brings(job: Job, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from costguard.agent import interpreters
+from costguard.core.environment import lacking
 from costguard.remote.bundle import build_agent
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def test_modules_are_looked_up_not_imported(tmp_path: Path) -> None:
     found = interpreters.inspect(sys.executable, ["torch", "nothing_here"], env, tmp_path)
     assert found is not None
     assert found.modules == {"torch": "9.8.7", "nothing_here": None}
-    assert found.missing(["torch", "nothing_here"]) == ["nothing_here"]
+    assert lacking(found.modules, ["torch", "nothing_here"], {}) == ["nothing_here"]
 
 
 def test_a_python_that_does_not_run_is_passed_over(tmp_path: Path) -> None:

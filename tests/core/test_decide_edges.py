@@ -8,7 +8,7 @@ from costguard.core import actions as act
 from costguard.core.lease import Account
 from costguard.core.moment import Moment
 from costguard.core.power import Power
-from costguard.core.snapshot import LinkFacts, Snapshot, TrainingFacts
+from costguard.core.snapshot import Exit, LinkFacts, Snapshot, TrainingFacts
 from costguard.core.spec import GuardLimits
 from tests.core.snapshots import (
     ATTACHED,
@@ -63,6 +63,10 @@ def test_a_wish_before_anything_was_rented_ends_at_once() -> None:
 def test_saved_without_having_been_asked_is_the_platforms_doing() -> None:
     """Exit 75 under a living lease: someone else told the training to end."""
     assert reason(replace(RUNNING, training=SAVED)) == "platform"
+    died = Exit(None, 15, artifact_complete=False, asked=True)
+    assert reason(replace(RUNNING, training=replace(SAVED, exit=died))) == "platform"
+    crashed = replace(SAVED, exit=replace(died, asked=False))
+    assert reason(replace(RUNNING, training=crashed)) == "failed"
 
 
 def test_saved_after_the_lease_ran_out_is_blindness() -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from costguard.core.exits import ended_on_request
 from costguard.core.guards import judge_training
 from costguard.core.snapshot import Exit
 from costguard.core.training import fold
@@ -103,3 +104,23 @@ def test_an_exit_that_nobody_saw_is_finished_only_with_the_result_and_the_last_s
     assert reason(replace(facts, total_steps=None)) == "failed"
     assert reason(replace(facts, exit=replace(unseen, artifact_complete=False))) == "failed"
     assert reason(replace(facts, exit=replace(unseen, signal=9))) == "failed"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"code": 75}, True),
+        ({"signal": 15, "stop_id": "lease-end-3"}, True),
+        ({"signal": 9, "stop_id": "stop-1"}, True),
+        ({"code": 143, "stop_id": "lease-end-3"}, True),
+        ({"signal": 15, "stop_id": None}, False),
+        ({"signal": 11, "stop_id": "stop-1"}, False),
+        ({"code": 1, "stop_id": "stop-1"}, False),
+        ({"code": 0, "stop_id": "stop-1"}, False),
+    ],
+)
+def test_dying_of_a_stop_is_no_failure(told: dict[str, object], expected: bool) -> None:
+    """LLaMA-Factory knows nothing of SIGTERM; a crash meanwhile is a crash."""
+    facts = fold(training(9_000), {"t": "exit", "boot_ms": 9_000, **told})
+    assert facts.exit is not None
+    assert ended_on_request(facts.exit) is expected

@@ -69,6 +69,20 @@ def test_an_evaluation_line_is_life_in_training() -> None:
     assert reason(replace(facts, agent_now_ms=45_000)) == "stalled"
 
 
+def test_a_first_line_that_took_long_is_the_measure_of_the_next() -> None:
+    """With `logging_steps = 500` the first line comes after forty minutes, and so does the next."""
+    first = 2_400_000
+    facts = training(
+        first + 3 * first - 1,
+        phase_inferred=True,
+        phase_since_ms=first,
+        launched_at_ms=0,
+        steps=(Step(500, first, 1.0),),
+    )
+    assert reason(facts) is None
+    assert reason(replace(facts, agent_now_ms=first + 3 * first)) == "stalled"
+
+
 def test_a_trainer_without_phases_may_evaluate_while_it_writes() -> None:
     """Half an hour of growing output, then it counts as hung all the same."""
     facts = training(300_000, phase_inferred=True, signs=Signs(log_ms=299_000))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.agent import daemonize, llamafactory
 from costguard.agent.answers import answer, refuse
-from costguard.agent.interpreters import find_python
-from costguard.agent.launch import Launch
+from costguard.agent.environment import choose
+from costguard.agent.launch import Launch, surroundings
 from costguard.agent.service import Service
 from costguard.agent.spec import PYTHON, SPEC_NAME, Spec, load_spec
 
@@ -49,22 +49,25 @@ def run(_arguments: argparse.Namespace) -> int:
 
 def _launch(spec: Spec, umask: int) -> Launch | str:
     """How to start the training, or the sentence that says what is missing."""
-    if PYTHON not in spec.argv and llamafactory.MARK not in spec.argv:
-        return Launch(spec.argv, None, umask)
     env = {**os.environ, **spec.env}
-    chosen, missing = find_python(spec.needs, env, Path())
+    has_marks = PYTHON in spec.argv or llamafactory.MARK in spec.argv
+    packages = () if spec.install is None else spec.install.packages
+    if not has_marks and not packages:
+        return Launch(spec.argv, None, umask, surroundings(spec, None, env))
+    found = choose(spec, env, Path())
+    chosen = found.chosen
     if chosen is None:
-        return f"no Python here can import: {', '.join(missing) or 'anything (none runs)'}"
-    found = {PYTHON: [chosen.path]}
+        return f"no Python here can import: {', '.join(found.missing) or 'anything (none runs)'}"
+    put = {PYTHON: [chosen.path]}
     if llamafactory.MARK in spec.argv:
-        command = llamafactory.find(chosen.path, env)
+        command = llamafactory.command(chosen, env)
         if command is None:
             return (
                 "no LLaMA-Factory here: neither llamafactory-cli nor a checkout with src/train.py"
             )
-        found[llamafactory.MARK] = command
-    argv = [word for part in spec.argv for word in found.get(part, [part])]
-    return Launch(argv, chosen.path, umask)
+        put[llamafactory.MARK] = command
+    argv = [word for part in spec.argv for word in put.get(part, [part])]
+    return Launch(argv, chosen.path, umask, surroundings(spec, chosen, env))
 
 
 def _serve(spec: Spec, launch: Launch, report: Any) -> None:
