@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from costguard.core.decide import FINAL_STATES
 from costguard.core.lease import needed_micros
 from costguard.sim.adapter import tariff_of
+from costguard.sim.findings import Figures, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from costguard.sim.cloud import Machine, Run
+    from costguard.sim.findings import JobBooks
     from costguard.sim.scenario import Order
     from costguard.sim.world import World
 
@@ -55,40 +57,6 @@ BLURS = (
 )
 
 
-@dataclass(frozen=True)
-class Violation:
-    """Something that must never happen, and where to see it happen again."""
-
-    seed: int
-    tick: int
-    invariant: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class JobBooks:
-    """One job as the daemon's books have it."""
-
-    id: int
-    name: str
-    project: str
-    state: str
-    reason: str | None
-    cap_micros: int
-    hold_micros: int
-    posted_micros: int
-    pending_micros: int
-    overrun_micros: int
-    machines: tuple[str, ...]
-    lease_end_ms: int | None  # UTC by the daemon's clock; None without an open lease
-    armed_end_ms: int | None
-
-    @property
-    def committed_micros(self) -> int:
-        """The left side of I1."""
-        return self.posted_micros + self.pending_micros + self.hold_micros
-
-
 @dataclass
 class Track:
     """What the judge remembers of one job."""
@@ -98,29 +66,6 @@ class Track:
     extra_micros: int = 0  # what a price rise in mid-run may have added
     judged_reason: bool = False
     worst_micros: int = 0
-
-
-@dataclass
-class Figures:
-    """What is reported of one seed, or summed over many."""
-
-    overspend_micros_max: int = 0
-    excused_micros_max: int = 0
-    orphans: int = 0
-    false_stops: int = 0
-    false_stops_beyond: int = 0
-    wrong_pauses: int = 0
-    grants: int = 0
-    stops: int = 0
-
-    def add(self, other: Figures) -> None:
-        """Take another seed's figures in."""
-        for name in ("overspend_micros_max", "excused_micros_max"):
-            setattr(self, name, max(getattr(self, name), getattr(other, name)))
-        for name in ("orphans", "false_stops", "false_stops_beyond", "wrong_pauses"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.grants += other.grants
-        self.stops += other.stops
 
 
 class Judge:

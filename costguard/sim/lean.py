@@ -29,7 +29,7 @@ from costguard.daemon.record import ASSUME_AFTER_POLLS
 from costguard.providers.base import Absent, ProviderError
 from costguard.sim.books import Books, Purse
 from costguard.sim.clock import NEVER_MS
-from costguard.sim.judge import JobBooks
+from costguard.sim.findings import JobBooks
 from costguard.sim.lean_act import Halt, act_on, take_strays
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
 from costguard.daemon.loop import Loop
 from costguard.errors import UserError
-from costguard.sim.judge import JobBooks
+from costguard.sim.findings import JobBooks
 from costguard.sim.world import INSTALLATION
 from costguard.store.database import Store, StoreUnavailable
 from costguard.store.ledger import broken_links

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.core.money import yuan_text
 from costguard.sim.faults import Faults
-from costguard.sim.judge import Figures, Violation
+from costguard.sim.findings import Figures, Violation
 from costguard.sim.lean import LeanHost
 from costguard.sim.probe import cap_used_percents
 from costguard.sim.real import RealHost

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from costguard.sim.faults import Faults
-    from costguard.sim.judge import JobBooks
+    from costguard.sim.findings import JobBooks
     from costguard.sim.scenario import Order, Scenario
     from costguard.sim.script import Script
 
