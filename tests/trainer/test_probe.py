@@ -18,7 +18,7 @@ import pytest
 from trainer import plan as plans, probe
 from trainer.__main__ import main
 from trainer.bench import shape
-from trainer.bits import estimate
+from trainer.bits import estimate, settle
 from trainer.config import Config
 from trainer.exits import FINISHED, SAVED_ON_REQUEST, USAGE
 from trainer.options import RunOptions
@@ -98,6 +98,16 @@ def test_the_bits_stay_what_the_checkpoint_has(
     assert "weights in NF4: the checkpoint's" in capsys.readouterr().out
     semantics = json.loads((tmp_path / "output" / "adapter" / "manifest.json").read_bytes())
     assert semantics["semantics"]["quantization_bit"] == 4
+
+
+@pytest.mark.parametrize("bits", [4, None])
+def test_a_rung_stays_on_the_base_of_the_last(
+    trained: dict[int | None, Path], make_config: Callable[..., Config], bits: int | None
+) -> None:
+    """Its adapter was trained beside that base's rounding."""
+    options = RunOptions(auto_bits=True, init_adapter=trained[bits] / "adapter")
+    settled, source = settle(make_config(run=options, quantization_bit=None), {}, None, None, 64)
+    assert (settled.quantization_bit, source) == (bits, "what --init_adapter was trained on")
 
 
 @pytest.mark.parametrize(("gib", "bits"), [(10, 4), (16, 4), (79, None)])
