@@ -128,7 +128,7 @@ def test_what_the_card_cannot_hold_is_told_and_not_taken(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     facts = {
         "plan": plans.cpu_plan().as_json(), "device": "a card", "key": "a", "any_bits_key": "b",
-        "steps": 8, "samples_per_step": 4, "bits": None, "dtype": "bfloat16",
+        "steps": 8, "samples_per_step": 4, "bits": None, "dtype": "bfloat16", "needed": "much",
         "sources": {**dict.fromkeys(plans.cpu_plan().as_json(), "so"), "bits": "so"},
     }  # fmt: skip
     fitted = {**facts, "bits": 4, "s_per_step": 1.0, "peak_gib": 5.0, "load_s": 2.0,
