@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from trainer import memory, model as models, plan as plans, state
+from trainer.adapter import find_adapter
 from trainer.planning import plan_key, wishes_of
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def settle(
 ) -> tuple[Config, str]:
     """`config` with its bits fixed, and where they came from, in words.
 
-    What the user said; else the checkpoint's, what `plan` measured, or an estimate. `longest`: the
-    most tokens of any sample.
+    What the user said; else the checkpoint's, the first adapter's, what `plan` measured, or an
+    estimate. `longest`: the most tokens of any sample.
     """
     if not config.run.auto_bits:
         given = config.quantization_bit is not None
@@ -40,6 +41,11 @@ def settle(
     if checkpoint:
         bits = state.semantics_of(checkpoint.files)["quantization_bit"]
         return replace(config, quantization_bit=bits), "the checkpoint's"
+    if config.run.init_adapter:
+        quantised = find_adapter(str(config.run.init_adapter)).quantised
+        if quantised is not None:
+            bits = 4 if quantised else None
+            return replace(config, quantization_bit=bits), "what --init_adapter was trained on"
     measured = plans.recall(plan_key(config, execution, any_bits=True))
     if measured:
         return replace(config, quantization_bit=measured.bits), "measured by plan"

@@ -5,6 +5,7 @@ A board must never end a run, or hold up its end: what goes wrong with one is sa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from dataclasses import dataclass
@@ -15,13 +16,15 @@ from trainer.exits import CRASHED, FINISHED, SAVED_ON_REQUEST, USAGE, Refusal
 from trainer.progress import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 OFFLINE = "offline"
 SWANLAB_MODES = (OFFLINE, "local", "cloud", "disabled")
 SWANLAB_KEY = "SWANLAB_API_KEY"
 LOG_FOLDER = "swanlog"
+OPEN_S = 30.0
+"""How long a run waits for a board before its first step: a network that is down costs no more."""
 FINISH_S = 20.0
 """How long the end of a run waits for a board to take the last numbers."""
 AGAIN_S = 0.5
@@ -94,28 +97,37 @@ class Boards:
     def close(self, code: int | None, at_most_s: float = FINISH_S) -> None:
         """End all boards, in the main thread; one that does not end in time is left behind."""
         for board in self._boards:
-            before = signal.signal(signal.SIGALRM, _give_up)
-            signal.setitimer(signal.ITIMER_REAL, at_most_s, AGAIN_S)
             try:
-                board.close(code)
+                with _at_most(at_most_s):
+                    board.close(code)
             except (Exception, SystemExit) as error:  # noqa: BLE001 - the run is over, all is saved
                 warn(f"{type(board).__name__}: {error}")
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
         self._boards = []
 
     def _open(self, flag: str, make: Callable[[], Board]) -> None:
         try:
-            self._boards.append(make())
+            with _at_most(OPEN_S):
+                self._boards.append(make())
         except ImportError as error:
             warn(f"{flag}: the package {error.name} is not there: pip install {error.name}")
         except (Exception, SystemExit) as error:  # noqa: BLE001 - some end the process themselves
             warn(f"{flag}: {error}: the run goes on without it")
 
 
-def _give_up(_number: int, _frame: object) -> None:
-    raise TimeoutError("it did not take the last numbers in time")
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Inside, in the main thread, TimeoutError is raised after `seconds`, and again after that."""
+
+    def give_up(_number: int, _frame: object) -> None:
+        raise TimeoutError(f"it did not answer within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class TensorBoard:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.attention import KINDS
-from trainer.boards import OFFLINE, SWANLAB_MODES, SwanLabOptions, require_swanlab
+from trainer.boards import OFFLINE, SWANLAB_MODES, SwanLabOptions
 from trainer.exits import USAGE, Refusal
 from trainer.layers import CHECKPOINTING
 from trainer.plan import Wishes
@@ -105,16 +105,17 @@ def from_flags(options: Any) -> RunOptions:
 
 
 def _swanlab(options: Any) -> SwanLabOptions:
-    """How SwanLab is to be used; raises Refusal where it cannot be."""
-    wanted = SwanLabOptions(
+    """How SwanLab is to be used. Whether it can be is asked where the run is, not here.
+
+    A job's flags are checked on a machine that has none of the run's packages.
+    """
+    return SwanLabOptions(
         mode=options.swanlab_mode or OFFLINE,
         project=options.swanlab_project,
         workspace=options.swanlab_workspace,
         run_name=options.swanlab_run_name,
         logdir=options.swanlab_logdir,
     )
-    require_swanlab(wanted)
-    return wanted
 
 
 def _is_true(text: str) -> bool:

@@ -30,7 +30,6 @@ from trainer.stop import StopRequests
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trainer.config import Config
     from trainer.session import Session
 
 TRIED_AT_MOST = 3
@@ -76,7 +75,7 @@ def run_plan(argv: Sequence[str]) -> int:
     if "--json" in argv:
         say(json.dumps(document, ensure_ascii=False))
     else:
-        say("\n".join(_as_text(document, config)))
+        say("\n".join(_as_text(document)))
     return FINISHED
 
 
@@ -140,7 +139,7 @@ def _sources(best: dict[str, Any], usable: list[dict[str, Any]], *, auto: bool) 
     return told
 
 
-def _as_text(document: dict[str, Any], config: Config) -> list[str]:
+def _as_text(document: dict[str, Any]) -> list[str]:
     best, told = document["chosen"], document["sources"]
     lines = [f"{best['device']}: tried, for {best['steps']} steps of {best['samples_per_step']}:"]
     for facts in document["tried"]:
@@ -162,7 +161,7 @@ def _as_text(document: dict[str, Any], config: Config) -> list[str]:
     lines.append("chosen, since it takes least in all:")
     lines += [f"  {text:<28}{value:<10}{source}" for text, value, source in rows]
     lines += [
-        f"by the memory model, {needed_text(config)}",
+        f"by the memory model, {best['needed']}",
         f"kept in {plans.cache_path()} for this card, driver and model; `train` uses it",
         f"the probe took {document['probe_s']:.0f} s",
     ]
@@ -196,6 +195,7 @@ def _facts(session: Session, plan: plans.Plan) -> dict[str, Any]:
         "bits": config.quantization_bit,
         "dtype": session.semantics["compute_dtype"].removeprefix("torch."),
         "sources": {**sources(session), "bits": session.bits_from},
+        "needed": needed_text(config),
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trainer import model as models, plan as plans, state
 from trainer.bar import Bar
 from trainer.bits import settle
-from trainer.boards import Boards
+from trainer.boards import Boards, require_swanlab
 from trainer.checkpoint import ADAPTER_FILES, Checkpoint, Checkpoints
 from trainer.control import Control
 from trainer.data import Sample, held_out, read_dataset, require_good
@@ -182,9 +182,11 @@ def prepare(
 ) -> Session:
     """Everything up to the first step. What costs least and fails most often comes first.
 
-    With `arranged` false all but the plan: whoever asks for that arranges one.
+    With `arranged` false all but the plan and the boards: whoever asks for that arranges one.
     """
     _refuse_several_processes()
+    if arranged and config.run.swanlab:
+        require_swanlab(config.run.swanlab)
     dataset = read_dataset(config.dataset, config.row_format)
     require_good(dataset, config.max_bad_percent)
     for line, first in dataset.duplicates[:SHOWN_LINES]:
@@ -254,8 +256,8 @@ def assemble(
         control=Control(config.output_dir),
         boards=Boards(
             config.output_dir,
-            tensorboard=config.run.tensorboard,
-            swanlab=config.run.swanlab,
+            tensorboard=arranged and config.run.tensorboard,
+            swanlab=config.run.swanlab if arranged else None,
             facts=semantics,
         ),
         bar=Bar(total_steps, wanted=config.run.bar),

@@ -7,13 +7,14 @@ import signal
 import sys
 import time
 import types
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from trainer import boards
 from trainer.boards import Boards, SwanLabOptions
-from trainer.exits import FINISHED, SAVED_ON_REQUEST, USAGE, Refusal
+from trainer.exits import FINISHED, SAVED_ON_REQUEST, USAGE
 from trainer.flags import parse_train
 from trainer.options import RunOptions
 from trainer.train import run
@@ -95,15 +96,25 @@ def test_swanlab_is_an_option(
     ],
 )
 def test_swanlab_that_cannot_be_used_is_refused_at_once(
-    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, mode: str, missing: str, what: str
-) -> None:
-    """Before a card is paid for: it would ask for its key on a terminal that nobody sits at."""
+    make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, mode: str, missing: str,
+    what: str, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Before anything is loaded: it would ask for its key on a terminal that nobody sits at."""
     monkeypatch.delenv("SWANLAB_API_KEY", raising=False)
     monkeypatch.setattr(boards, "find_spec", lambda name: None if name == missing else object())
-    with pytest.raises(Refusal, match=what) as caught:
-        parse_train(words(tmp_path, rows, "--use_swanlab", "--swanlab_mode", mode))
-    assert caught.value.exit_code == USAGE
-    assert "swanlab" in caught.value.hint
+    monkeypatch.setattr("trainer.session.read_dataset", lambda *_: pytest.fail("it read the data"))
+    assert run(make_config(run=RunOptions(swanlab=SwanLabOptions(mode=mode)))) == USAGE
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first.startswith(what)
+    assert "swanlab" in hint
+
+
+def test_flags_are_read_where_swanlab_is_not(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job is checked at home, and runs on a machine that has the package."""
+    monkeypatch.setattr(boards, "find_spec", lambda _name: None)
+    assert parse_train(words(tmp_path, rows, "--use_swanlab")).run.swanlab is not None
 
 
 @pytest.mark.torch
@@ -149,20 +160,24 @@ def test_a_board_that_fails_ends_no_run(
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize("where", ["init", "finish"])
 def test_a_board_that_hangs_is_left_behind(
-    tmp_path: Path, told: Callable[[], list[Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its last numbers are not worth a card's hours."""
-    shown = Boards(tmp_path, swanlab=SwanLabOptions())
+    tmp_path: Path, told: Callable[[], list[Any]], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, where: str,
+) -> None:  # fmt: skip
+    """A network that is down, or its last numbers, are not worth a card's hours."""
+    stand_in: Any = import_module("swanlab")
 
     def hang(**_given: object) -> None:
         time.sleep(60)
 
-    sys.modules["swanlab"].finish = hang  # type: ignore[attr-defined]
+    setattr(stand_in, where, hang)
+    monkeypatch.setattr(boards, "OPEN_S", 0.05)
     began_s = time.monotonic()
+    shown = Boards(tmp_path, swanlab=SwanLabOptions())
     shown.close(FINISHED, at_most_s=0.05)
     assert time.monotonic() - began_s < 5
-    assert "SwanLab: it did not take the last numbers in time" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("it did not answer within 0.05 s") == 1
 
 
 @pytest.mark.torch

@@ -18,7 +18,7 @@ import pytest
 from trainer import plan as plans, probe
 from trainer.__main__ import main
 from trainer.bench import shape
-from trainer.bits import estimate
+from trainer.bits import estimate, settle
 from trainer.config import Config
 from trainer.exits import FINISHED, SAVED_ON_REQUEST, USAGE
 from trainer.options import RunOptions
@@ -100,6 +100,16 @@ def test_the_bits_stay_what_the_checkpoint_has(
     assert semantics["semantics"]["quantization_bit"] == 4
 
 
+@pytest.mark.parametrize("bits", [4, None])
+def test_a_rung_stays_on_the_base_of_the_last(
+    trained: dict[int | None, Path], make_config: Callable[..., Config], bits: int | None
+) -> None:
+    """Its adapter was trained beside that base's rounding."""
+    options = RunOptions(auto_bits=True, init_adapter=trained[bits] / "adapter")
+    settled, source = settle(make_config(run=options, quantization_bit=None), {}, None, None, 64)
+    assert (settled.quantization_bit, source) == (bits, "what --init_adapter was trained on")
+
+
 @pytest.mark.parametrize(("gib", "bits"), [(10, 4), (16, 4), (79, None)])
 def test_the_estimate_takes_bf16_where_it_fits(tmp_path: Path, gib: int, bits: int | None) -> None:
     """15 GB of weights leave a 16 GiB card nothing to train with; a large one saves time."""
@@ -118,7 +128,7 @@ def test_what_the_card_cannot_hold_is_told_and_not_taken(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     facts = {
         "plan": plans.cpu_plan().as_json(), "device": "a card", "key": "a", "any_bits_key": "b",
-        "steps": 8, "samples_per_step": 4, "bits": None, "dtype": "bfloat16",
+        "steps": 8, "samples_per_step": 4, "bits": None, "dtype": "bfloat16", "needed": "much",
         "sources": {**dict.fromkeys(plans.cpu_plan().as_json(), "so"), "bits": "so"},
     }  # fmt: skip
     fitted = {**facts, "bits": 4, "s_per_step": 1.0, "peak_gib": 5.0, "load_s": 2.0,

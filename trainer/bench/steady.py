@@ -51,7 +51,7 @@ def pieces(out: Path, *, tiny: bool, on_card: bool) -> list[Piece]:
     steps = 24 if tiny else 200
     how = {PLAIN: "", AGAIN: "", **OTHERS}
     return [
-        Piece(name, LIMIT_S, partial(_run, model, steps, what, on_card))
+        Piece(name, LIMIT_S, partial(_run, model, steps, what, on_card=on_card))
         for name, what in how.items()
     ]
 
@@ -75,7 +75,8 @@ def _apart(losses: list[float], plain: list[float]) -> float:
     return max(abs(a - b) / b for a, b in zip(losses, plain, strict=True))
 
 
-def _run(model: Path, steps: int, what: str, on_card: bool, folder: Path) -> dict[str, Any]:  # noqa: FBT001 - bound by name of the piece
+def _run(model: Path, steps: int, what: str, folder: Path, *, on_card: bool) -> dict[str, Any]:
+    """A run and its facts; `what`: more flags, `stop`, `kill` or nothing."""
     output = folder / "output"
     shutil.rmtree(output, ignore_errors=True)
     card = ["--compile", "true", "--cuda_graphs", "true", "--checkpointing", "selective"]
