@@ -40,6 +40,7 @@ KINDS: Mapping[str, str] = {
     "drift": "drift",
     "blind": "blind",
     "release_clock": "release_clock",
+    "low_balance": "low_balance",
     "attestation_contradicted": "attestation_contradicted",
     "ledger_head": "ledger_head",
 }
