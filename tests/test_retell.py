@@ -12,7 +12,7 @@ from tests.daemon_texts import evidence_names, sentences as said_by_the_daemon
 BLANKS = re.compile(r"\{\d*(?::word)?\}")
 # Ends of sentences and single words, which stand in the blanks of others; what a person asked for.
 PARTS = {
-    *(" from {}", " at {}", "forecast: {}", "above", "below"),
+    *(" from {}", " at {}", "forecast: {}", "above", "below", "daemon", "agent"),
     *("pause was asked for", "release was asked for"),
     *("phase {} is silent for {} s", "no end of phase {} for {} s"),
 }

@@ -159,11 +159,13 @@ def _watch_live(args: dict[str, Any], screen: Screen, rounds: int | None) -> int
     from rich.text import Text
 
     from costguard.cli.render import status_lines
+    from costguard.cli.watching import Histories
 
+    histories = Histories()
     with Live(console=Console(), auto_refresh=False) as live:
         while True:
             document = ask("status", args)
-            drawn = "\n".join(status_lines(document, screen))
+            drawn = "\n".join([*status_lines(document, screen), *histories.lines(document, screen)])
             live.update(Text.from_ansi(drawn), refresh=True)
             rounds = None if rounds is None else rounds - 1
             if rounds == 0 or _nothing_moves(document):

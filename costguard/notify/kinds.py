@@ -42,6 +42,7 @@ KINDS: Mapping[str, str] = {
     "release_clock": "release_clock",
     "disk_kept": "disk_kept",
     "released": "released",
+    "low_balance": "low_balance",
     "attestation_contradicted": "attestation_contradicted",
     "ledger_head": "ledger_head",
 }

@@ -72,6 +72,7 @@ def _about_trouble(_: Translate) -> Mapping[str, str]:
         "price_changed": _("{job}: the price has changed: {said}"),
         "drift": _("{job}: the platform's bill and the books differ: {said}"),
         "disk_kept": _("{job}: {said}"),
+        "low_balance": _("a wallet runs low: {said}"),
         "release_clock": _("{job}: the platform deletes its disk soon: {said}"),
         "attestation_contradicted": _("{job}: IT WAS NOT STOPPED AS ATTESTED: {said}"),
         "ledger_head": _("THE LEDGER'S END IS NOT WHAT IT WAS: run costguard ledger verify"),

@@ -27,8 +27,10 @@ class OffHours:
     """One such stretch, after the interval of that number, in the stage that it had come to."""
 
     job_id: int
-    instance: Instance
     after_interval: int
+    provider: str
+    instance: str | None
+    gpu: str | None
     stage: int | None
     off_s: int
 
@@ -36,26 +38,44 @@ class OffHours:
 def off_hours(session: Session) -> list[OffHours]:
     """Every free stretch between two running intervals of the same job, oldest first."""
     query = (
-        select(PowerInterval, Instance)
+        select(
+            PowerInterval.job_id,
+            PowerInterval.id,
+            PowerInterval.started_ms,
+            PowerInterval.ended_ms,
+            Instance.provider,
+            Instance.provider_id,
+            Instance.gpu,
+        )
         .join(Instance, PowerInterval.instance_id == Instance.id)
         .where(PowerInterval.kind == "running", Instance.paused_micros_per_hour == 0)
         .order_by(PowerInterval.job_id, PowerInterval.started_ms, PowerInterval.id)
     )
-    gaps = [
-        (before, instance, (after.started_ms - before.ended_ms) // MS_PER_S)
-        for (before, instance), (after, _) in pairwise(session.execute(query).all())
-        if before.job_id == after.job_id and before.ended_ms is not None
-    ]
-    found = [(before, instance, off_s) for before, instance, off_s in gaps if off_s > 0]
-    stages = _last_stages(session, [before.id for before, _, _ in found])
+    found = []
+    for before, after in pairwise(session.execute(query).all()):
+        if before.job_id == after.job_id and before.ended_ms is not None:
+            off_s = (after.started_ms - before.ended_ms) // MS_PER_S
+            if off_s > 0:
+                found.append((before, off_s))
+    stages = _last_stages(session, [before.id for before, _ in found])
     return [
-        OffHours(before.job_id, instance, before.id, stages.get(before.id), off_s)
-        for before, instance, off_s in found
+        OffHours(
+            before.job_id,
+            before.id,
+            before.provider,
+            before.provider_id,
+            before.gpu,
+            stages.get(before.id),
+            off_s,
+        )
+        for before, off_s in found
     ]
 
 
 def _last_stages(session: Session, intervals: list[int]) -> dict[int, int]:
     """The last stage that was charged in each interval, where one was."""
+    if not intervals:
+        return {}
     query = (
         select(LedgerSum.interval_id, func.max(LedgerSum.stage))
         .where(LedgerSum.interval_id.in_(intervals), LedgerSum.stage >= 0)

@@ -236,3 +236,13 @@ def test_the_daemons_words_in_a_notice_are_in_the_channels_language() -> None:
     assert "91.00 元" in words
     assert "budget" not in words
     assert facts["said"] in texts.line("will_not_fit", facts, texts.translator("en"))
+
+
+def test_a_wallet_that_runs_low_is_told(home: Home, hook: Webhook) -> None:
+    """It is no job's own, and the platform stops what it is not paid for."""
+    home.event(
+        "low_balance", "the wallet at autodl pays 3 more hours of what runs there; top it up"
+    )
+    home.run()
+    home.run(after_s=31)
+    assert any("autodl" in text for text in hook.texts)
