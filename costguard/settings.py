@@ -153,6 +153,7 @@ class SshBox(_Table):
 class _ConfigFile(_Table):
     timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
     lang: Literal["zh", "en"] | None = None
+    stop_orphans: bool = False
     budgets: Budgets = Budgets()
     notify: NotifySettings = NotifySettings()
     providers: dict[str, ProviderSettings] = {}
@@ -171,6 +172,7 @@ class Settings(BaseModel):
     providers: Mapping[str, ProviderSettings]
     ssh_boxes: Mapping[str, SshBox]
     notify: NotifySettings = NotifySettings()
+    stop_orphans: bool = False  # of this installation, and explained by no job here
 
     def provider(self, name: str) -> ProviderSettings:
         """The table of one platform; an empty one where the config has none."""
@@ -245,6 +247,7 @@ def load_settings(home: Path | None = None) -> Settings:
         providers=config.providers,
         ssh_boxes=config.ssh,
         notify=config.notify,
+        stop_orphans=config.stop_orphans,
     )
 
 

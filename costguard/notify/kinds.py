@@ -18,6 +18,7 @@ URGENT = frozenset(
         "breach",
         "cap_95",
         "ledger_head",
+        "low_balance",
         "orphan",
         "overrun",
         "running_without_lease",
@@ -40,6 +41,7 @@ KINDS: Mapping[str, str] = {
     "drift": "drift",
     "blind": "blind",
     "release_clock": "release_clock",
+    "low_balance": "low_balance",
     "attestation_contradicted": "attestation_contradicted",
     "ledger_head": "ledger_head",
 }

@@ -78,6 +78,15 @@ def test_every_kind_has_words(kind: str, language: str, store: Store, hook: Webh
     assert (kind in URGENT) == (("MONEY IS RUNNING" in told) or ("仍在花钱" in told))
 
 
+def test_a_wallet_that_runs_out_is_told_in_hours(store: Store, hook: Webhook) -> None:
+    """At any hour: the platform stops everything when it is empty."""
+    home = Home(store, [Channel("phone", "zh", WeCom(hook.url))])
+    home.event("low_balance", "…", {"provider": "autodl", "hours": "3.2"})
+    home.run()
+    home.run(31)
+    assert "autodl 余额够跑 3.2 小时" in hook.texts[0]
+
+
 def test_what_concerns_nobody_is_not_told(home: Home, hook: Webhook) -> None:
     """A person is not told what they cannot use."""
     for kind in ("submitted", "pulled", "stop_call", "state"):
