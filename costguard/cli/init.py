@@ -146,7 +146,7 @@ class _Interview:
 
     def _secret(self, label: str, file_name: str, *, required: bool = True) -> None:
         value = ""
-        if self.flags.secrets_stdin:
+        if self.flags.secrets_stdin and not sys.stdin.isatty():  # typed, it would be seen
             value = sys.stdin.readline().strip()
             if value and not is_token(value):
                 what = _("a token is one word without blanks: paste it again")
