@@ -41,6 +41,14 @@ def find(
     for root in roots:
         for script in SCRIPTS:
             path = Path(root).expanduser() / script
-            if path.is_file():
+            if _is_file(path):
                 return [python, str(path)]
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there for us: a folder that is another account's (/root) hides what it has."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from costguard.agent.llamafactory import find
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.agent.harness import Job
 
 
@@ -40,6 +42,23 @@ def test_a_checkout_is_started_by_its_script(tmp_path: Path) -> None:
     assert find(python, env, roots[2:]) == [python, str(new / "src" / "train.py")]
     assert find(python, env, roots[:1]) is None
     assert find(None, env, roots) is None
+
+
+def test_a_folder_of_another_accounts_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many images log in as `ubuntu`, who may not look into /root: that is no error."""
+    here = script(tmp_path / "here" / "src" / "train.py")
+    is_file = Path.is_file
+
+    def hidden(path: Path) -> bool:
+        if path.is_relative_to("/root"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", hidden)
+    python, roots = str(tmp_path / "python3"), ["/root/LLaMA-Factory", str(tmp_path / "here")]
+    assert find(python, {"PATH": "/nowhere"}, roots) == [python, str(here)]
 
 
 def test_an_order_is_started_with_what_the_image_brings(job: Job, tmp_path: Path) -> None:
