@@ -179,6 +179,7 @@ class SshBox(_Table):
 class _ConfigFile(_Table):
     timezone: Annotated[str, AfterValidator(_timezone)] = "Asia/Shanghai"
     lang: Literal["zh", "en"] | None = None
+    stop_orphans: bool = False
     budgets: Budgets = Budgets()
     notify: NotifySettings = NotifySettings()
     mirrors: Mirrors = Mirrors()
@@ -199,6 +200,7 @@ class Settings(BaseModel):
     ssh_boxes: Mapping[str, SshBox]
     notify: NotifySettings = NotifySettings()
     mirrors: Mirrors = Mirrors()
+    stop_orphans: bool = False  # of this installation, and explained by no job here
 
     def provider(self, name: str) -> ProviderSettings:
         """The table of one platform; an empty one where the config has none."""
@@ -274,6 +276,7 @@ def load_settings(home: Path | None = None) -> Settings:
         ssh_boxes=config.ssh,
         notify=config.notify,
         mirrors=config.mirrors,
+        stop_orphans=config.stop_orphans,
     )
 
 

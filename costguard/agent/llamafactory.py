@@ -47,7 +47,7 @@ def find(
     for root in ROOTS if roots is None else roots:
         for script in SCRIPTS:
             path = Path(root).expanduser() / script
-            if path.is_file():
+            if _is_file(path):
                 return [python, str(path)]
     return None
 
@@ -80,3 +80,11 @@ def python_behind(env: Mapping[str, str]) -> str | None:
     words = first.removeprefix(b"#!").decode("utf-8", "replace").strip()
     is_python = first.startswith(b"#!/") and Path(words).name.startswith("python")
     return words if is_python and Path(words).exists() else None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is there for us: a folder that is another account's (/root) hides what it has."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return False

@@ -22,7 +22,7 @@ from costguard.cli.init_files import SECRET_MODE, NewFile, write_all
 from costguard.cli.init_texts import Answers, added_text, config_text, job_text, quoted
 from costguard.cli.prompt import Prompt, is_token, tell
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
-from costguard.errors import EXIT_USAGE, CostguardError, UserError
+from costguard.errors import EXIT_USAGE, UserError
 from costguard.jobfile import check_name, load_job
 from costguard.lang import _, selected
 from costguard.settings import load_settings
@@ -146,7 +146,7 @@ class _Interview:
 
     def _secret(self, label: str, file_name: str, *, required: bool = True) -> None:
         value = ""
-        if self.flags.secrets_stdin:
+        if self.flags.secrets_stdin and not sys.stdin.isatty():  # typed, it would be seen
             value = sys.stdin.readline().strip()
             if value and not is_token(value):
                 what = _("a token is one word without blanks: paste it again")
@@ -280,6 +280,8 @@ def _check(config: str) -> None:
 
 def _afterwards(answers: Answers, job: Path, *, check: bool) -> int:
     """Look at what was written and at the account; then say what to type next."""
+    from costguard.daemon.accounts import bounds_of
+
     code = 0
     if check:
         from costguard.cli.market import show_doctor
@@ -295,23 +297,15 @@ def _afterwards(answers: Answers, job: Path, *, check: bool) -> int:
     if not answers.image and answers.provider not in ("local", "ssh"):
         find = f"costguard images --provider {answers.provider}"
         steps.insert(0, (_("find an image"), find))
-    if _has_timer(answers.account):
+    bounds = bounds_of(load_settings(), answers.account)
+    if bounds is not None and bounds.has_timer:
         drill = f"costguard doctor --provider {answers.account} --drill"
         steps.append((_("prove its stop timer, for money"), drill))
-    steps.append((_("go"), f"costguard run {shown}"))
+    own_risk = "" if bounds is None or bounds.is_enough else " --best-effort"
+    steps.append((_("go"), f"costguard run {shown}{own_risk}"))
     for text, command in steps:
         tell(f"  {text}: {command}")
     return code
-
-
-def _has_timer(account: str) -> bool:
-    """Whether the account's platform has a stop timer that a drill can prove."""
-    from costguard.daemon.accounts import open_to_ask
-
-    try:
-        return open_to_ask(load_settings(), account).facts.timer_kind == "lease"
-    except CostguardError:
-        return False
 
 
 def _default_name() -> str:

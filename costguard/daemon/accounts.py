@@ -88,3 +88,21 @@ def is_ssh_line(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What keeps a cap on an account beside the daemon."""
+
+    has_timer: bool  # one that a lease can move, and a drill can prove
+    is_enough: bool  # without --best-effort a run is refused where it is not
+
+
+def bounds_of(settings: Settings, name: str) -> Bounds | None:
+    """What is known of that; None while the account cannot be opened."""
+    try:
+        facts = open_to_ask(settings, name).facts
+    except CostguardError:
+        return None
+    has_timer = facts.timer_kind == "lease"
+    return Bounds(has_timer, facts.can_stop and (has_timer or facts.in_guest_stop_proven))

@@ -92,6 +92,7 @@ class Daemon:
             client_key_path=key_path,
             client_public_key=make_client_key(key_path),
             accounts=lambda: account_names(self.settings),
+            stops_orphans=lambda: self.settings.stop_orphans,
         )
         executor = ThreadPoolExecutor(PASS_THREADS, thread_name_prefix="pass")
         self.loop = Loop(self.context, executor, alive=lambda: sdnotify.tell(sdnotify.ALIVE))

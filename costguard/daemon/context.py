@@ -46,6 +46,7 @@ class Context:
     client_key_path: Path
     client_public_key: str
     accounts: Callable[[], tuple[str, ...]] = tuple  # the platforms that the config names
+    stops_orphans: Callable[[], bool] = bool  # whether what no job here explains is stopped
 
     @property
     def tag_prefix(self) -> str:

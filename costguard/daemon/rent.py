@@ -165,7 +165,8 @@ def resolve_create(actor: Actor) -> None:
         adopt(actor, row.tag, mine[0])
         for double in mine[1:]:
             why = "the platform made a second instance of one call"
-            take_stray(actor.context, actor.job_id, double, why)
+            account = actor.snap.spec.instance.provider
+            take_stray(actor.context, account, actor.job_id, double, why)
         return
     since = actor.memory.resolving_since or now
     actor.memory.resolving_since = since

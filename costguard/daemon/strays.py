@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from costguard.core.spec import InstanceWish, JobSpec, Run
 from costguard.daemon.load import job_spec
 from costguard.store.events import add_event
 from costguard.store.models import Instance, Intent, Job
@@ -43,21 +44,26 @@ def parent_of(session: Session, context: Context, view: InstanceView) -> Job | N
     return session.get(Job, int(number)) if number.isdecimal() else None
 
 
-def take_stray(context: Context, parent_id: int, view: InstanceView, why: str) -> None:
-    """Put the instance under guard, once, as a job that is being stopped; said aloud."""
+def take_stray(
+    context: Context, account: str, parent_id: int | None, view: InstanceView, why: str
+) -> None:
+    """Put the instance under guard, once, as a job that is being stopped; said aloud.
+
+    `parent_id` None: no job here explains it, and a person wants such ones stopped all the same.
+    """
     now = context.clock.now()
     with context.store.write() as session:
         if session.scalars(select(Job).where(Job.submit_key == stray_key(view))).first():
             return
-        parent = session.get_one(Job, parent_id)
-        job = _stopping_job(parent, view, why, now)
+        parent = None if parent_id is None else session.get_one(Job, parent_id)
+        job = _stopping_job(parent, account, view, why, now)
         session.add(job)
         session.flush()
         intent = select(Intent).where(Intent.key == f"create:{view.tag}")
         called = session.scalars(intent).first()
         row = Instance(
             job_id=job.id,
-            provider=job_spec(parent).instance.provider,
+            provider=account,
             provider_id=view.id,
             tag=f"{view.tag}/{view.id}",
             gpu=view.gpu,
@@ -67,8 +73,10 @@ def take_stray(context: Context, parent_id: int, view: InstanceView, why: str) -
         )
         set_tariff(row, view.tariff)
         session.add(row)
-        add_event(session, parent.id, now.utc_ms, "stray", why, {"id": view.id, "loud": True})
-    context.notify("alarm", parent.name, f"{why}: {view.id} is being stopped")
+        about = job.id if parent is None else parent.id
+        add_event(session, about, now.utc_ms, "stray", why, {"id": view.id, "loud": True})
+        name = job.name if parent is None else parent.name
+    context.notify("alarm", name, f"{why}: {view.id} is being stopped")
 
 
 def stray_key(view: InstanceView) -> str:
@@ -76,17 +84,20 @@ def stray_key(view: InstanceView) -> str:
     return f"stray:{view.id}"
 
 
-def _stopping_job(parent: Job, view: InstanceView, why: str, now: Moment) -> Job:
-    name = f"{parent.name}.stray-{view.id}"
+def _stopping_job(
+    parent: Job | None, account: str, view: InstanceView, why: str, now: Moment
+) -> Job:
+    spec = _orphan_spec(account) if parent is None else job_spec(parent)
+    name = f"{spec.name}.stray-{view.id}"
     return Job(
         name=name,
-        project=parent.project,
-        spec_json=replace(job_spec(parent), name=name).to_json(),
+        project=spec.project,
+        spec_json=replace(spec, name=name).to_json(),
         submit_key=stray_key(view),
         created_ms=now.utc_ms,
         state="pausing",
         cap_micros=0,
-        stage=parent.stage,
+        stage=0 if parent is None else parent.stage,
         pause_reason="platform",
         verdict_text=why,
         verdict_json=json.dumps({"tag": view.tag, "id": view.id}),
@@ -94,3 +105,10 @@ def _stopping_job(parent: Job, view: InstanceView, why: str, now: Moment) -> Job
         verdict_boot_ms=now.boot_ms,
         verdict_boot_id=now.boot_id,
     )
+
+
+def _orphan_spec(account: str) -> JobSpec:
+    """What stands for the job that nobody here knows: there is nothing of it to be run."""
+    wish = InstanceWish(account, keep_for_ms=0)
+    run = Run(argv=("true",), save_grace_ms=0)
+    return JobSpec("orphan", "orphans", 0, best_effort=True, instance=wish, runs=(run,))

@@ -47,6 +47,9 @@ def collect(session: Session, channels: Sequence[str], now_ms: int) -> int:
         found = notice_of(event.id, event.job_id, event.at_ms, event.kind, data, event.text)
         if found is not None:
             facts = {**_facts_of(session, event.job_id), "said": event.text}
+            if event.kind == "low_balance":
+                about = data or {}
+                facts |= {key: about.get(key) for key in ("provider", "hours")}
             if event.kind == "state":
                 facts["state"] = event.text  # the job may have gone on since
             added += _add(

@@ -18,6 +18,7 @@ URGENT = frozenset(
         "breach",
         "cap_95",
         "ledger_head",
+        "low_balance",
         "orphan",
         "overrun",
         "running_without_lease",

@@ -32,6 +32,8 @@ def line(kind: str, facts: Mapping[str, Any], _: Translate, language: str = "en"
         "spent": yuan_screen(facts.get("spent_micros") or 0),
         "cap": yuan_screen(facts.get("cap_micros") or 0),
         "said": retell(facts.get("said") or "", language),
+        "provider": facts.get("provider") or "-",
+        "hours": facts.get("hours") or "?",
     }
     if kind == "ended":
         kind = str(facts["state"])
@@ -72,7 +74,10 @@ def _about_trouble(_: Translate) -> Mapping[str, str]:
         "price_changed": _("{job}: the price has changed: {said}"),
         "drift": _("{job}: the platform's bill and the books differ: {said}"),
         "disk_kept": _("{job}: {said}"),
-        "low_balance": _("a wallet runs low: {said}"),
+        "low_balance": _(
+            "THE WALLET AT {provider} PAYS {hours} MORE HOURS, "
+            "then the platform stops all: top it up"
+        ),
         "release_clock": _("{job}: the platform deletes its disk soon: {said}"),
         "attestation_contradicted": _("{job}: IT WAS NOT STOPPED AS ATTESTED: {said}"),
         "ledger_head": _("THE LEDGER'S END IS NOT WHAT IT WAS: run costguard ledger verify"),

@@ -96,6 +96,23 @@ def test_a_preset_is_taken_as_it_is(
     assert found.missing == (["llamafactory"] if kind == "nothing" else [])
 
 
+def test_a_folder_of_another_accounts_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many images log in as `ubuntu`, who may not look into /root: that is no error."""
+    here = script(tmp_path / "here" / "src" / "train.py")
+    is_file = Path.is_file
+
+    def hidden(path: Path) -> bool:
+        if path.is_relative_to("/root"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", hidden)
+    python, roots = str(tmp_path / "python3"), ["/root/LLaMA-Factory", str(tmp_path / "here")]
+    assert find(python, {"PATH": "/nowhere"}, roots) == [python, str(here)]
+
+
 def test_an_order_is_started_with_what_the_image_brings(job: Job, tmp_path: Path) -> None:
     """The mark becomes the command; hostile flags stay single words."""
     echo = "import json, sys; open('flags', 'w').write(json.dumps(sys.argv[1:]))"

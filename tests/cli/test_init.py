@@ -189,6 +189,17 @@ def test_it_ends_with_doctor_and_the_next_commands(
     assert "--drill" not in err, "AutoDL has no timer to prove"
 
 
+def test_where_nothing_bounds_the_cost_the_next_command_says_so(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run there is refused unless that is accepted."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{SECRET}\n"))
+    arguments = ["--provider", "autodl", "--price", "2", *FIRST, "--secrets-stdin"]
+    assert main(["init", *arguments]) == 0
+    assert "costguard run job.toml --best-effort" in capsys.readouterr().err
+    assert (here / "job.toml").exists()
+
+
 def test_a_terminal_is_asked_and_a_secret_is_not_shown(here: Path, home: Path) -> None:
     """A wrong answer is asked for again; the rest are the defaults."""
     answers = ["compshare", SECRET, SECRET, "", "", "", "8O", "80", "", "", ""]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from costguard.core.tariff import Tariff
-from costguard.daemon import chores
+from costguard.daemon import orphans
 from costguard.daemon.accounts import account_names, open_named, open_to_ask
 from costguard.daemon.asking import price_of, request_for
 from costguard.daemon.chores import Chores
@@ -110,8 +110,8 @@ def test_an_account_that_cannot_be_opened_keeps_no_chore_from_the_others(
             raise UserError("no_credential", "its token is gone", "broken.token")
         return world.cloud
 
-    monkeypatch.setattr(chores, "is_restored", lambda session: True)
-    monkeypatch.setattr(chores, "unlisted", lambda session, accounts: {"broken"})
+    monkeypatch.setattr(orphans, "is_restored", lambda session: True)
+    monkeypatch.setattr(orphans, "unlisted", lambda session, accounts: {"broken"})
     world.cloud.add("costguard-test-1-99")
     world.pass_time(20_000)
     found = Chores(replace(context, provider=open_any)).watch_strays()

@@ -151,23 +151,6 @@ def test_an_unclear_create_is_no_stray(world: World) -> None:
     assert world.chores.watch_strays() == []
 
 
-def test_another_installations_machines_are_not_touched(world: World) -> None:
-    """Only our own tag is ever acted upon."""
-    world.start_training()
-    stranger = world.cloud.add("costguard-other-1-1")
-    assert world.chores.watch_strays() == []
-    world.run(5)
-    assert stranger.stop_calls_ms == []
-
-
-def test_a_machine_of_a_job_nobody_knows_is_reported(world: World) -> None:
-    """A database that was restored from before the job: said aloud, not acted upon."""
-    world.start_training()
-    world.cloud.add("costguard-test-99-1")
-    assert world.chores.watch_strays() == ["m-2"]
-    assert world.alarms("no job here explains: m-2")
-
-
 def test_no_capacity_is_waited_out_without_money(world: World) -> None:
     """Waiting holds no reservation, says so, and rents as soon as there is something."""
     world.set_script(steps=5)

@@ -79,6 +79,15 @@ def test_every_kind_has_words(kind: str, language: str, store: Store, hook: Webh
     assert (kind in URGENT) == (("MONEY IS RUNNING" in told) or ("仍在花钱" in told))
 
 
+def test_a_wallet_that_runs_out_is_told_in_hours(store: Store, hook: Webhook) -> None:
+    """At any hour: the platform stops everything when it is empty."""
+    home = Home(store, [Channel("phone", "zh", WeCom(hook.url))])
+    home.event("low_balance", "…", {"provider": "autodl", "hours": "3.2"})
+    home.run()
+    home.run(31)
+    assert "autodl 余额够跑 3.2 小时" in hook.texts[0]
+
+
 def test_what_concerns_nobody_is_not_told(home: Home, hook: Webhook) -> None:
     """A person is not told what they cannot use."""
     for kind in ("submitted", "pulled", "stop_call", "state"):
@@ -236,13 +245,3 @@ def test_the_daemons_words_in_a_notice_are_in_the_channels_language() -> None:
     assert "91.00 元" in words
     assert "budget" not in words
     assert facts["said"] in texts.line("will_not_fit", facts, texts.translator("en"))
-
-
-def test_a_wallet_that_runs_low_is_told(home: Home, hook: Webhook) -> None:
-    """It is no job's own, and the platform stops what it is not paid for."""
-    home.event(
-        "low_balance", "the wallet at autodl pays 3 more hours of what runs there; top it up"
-    )
-    home.run()
-    home.run(after_s=31)
-    assert any("autodl" in text for text in hook.texts)

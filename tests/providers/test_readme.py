@@ -55,6 +55,38 @@ def test_the_table_of_platforms_says_what_the_facts_say(name: str) -> None:
     assert row(open_provider(name, SETTINGS).facts) in README.read_text(encoding="utf-8")
 
 
+OPTIONAL_TIMERS = ("runpod", "aws")  # a deadline, a role: only where the config names one
+
+
+def tried(name: str, facts: ProviderFacts) -> str:
+    """The line of the table of what was tried: nothing of a real platform, but on fakes."""
+    has = "\u25cb"
+    timer = f"({has})" if name in OPTIONAL_TIMERS else word(facts.timer_kind == "lease", has, "—")
+    cells = [
+        name,
+        has,
+        word(facts.tells_prices, has, "—"),
+        word(facts.tells_balance, has, "—"),
+        word(facts.can_create, has, f"({has})"),
+        has,
+        timer,
+        word(facts.in_guest_stop is not None, has, f"({has})"),
+        word(facts.tells_bill, has, "—"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+@pytest.mark.parametrize("language", ["README.md", "README.zh-CN.md"])
+@pytest.mark.parametrize("name", [*DECLARATIONS, "ssh.box"])
+def test_what_was_never_tried_live_is_marked_so(name: str, language: str) -> None:
+    """Capability by capability, with the command that would prove it."""
+    text = (README.parents[2] / language).read_text(encoding="utf-8")
+    box = {"ssh": "ssh root@127.0.0.1", "price_yuan_per_hour": 15}
+    facts = open_provider(name, box if name == "ssh.box" else SETTINGS).facts
+    assert tried(name, facts) in text
+    assert "--drill`" in text
+
+
 @pytest.mark.parametrize("name", DECLARATIONS)
 def test_every_field_of_a_platform_is_told_of(name: str) -> None:
     """With the place where its secrets are made."""
