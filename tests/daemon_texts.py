@@ -37,7 +37,9 @@ LOGGERS = ("log", "logging")
 ONLY_MATCHED = {
     *("out of memory", "no space left on device", "disk quota exceeded", "undefined dataset"),
     *("no module named", "cuda driver", "no kernel image", "command not found"),
-    *("no cuda gpus are available",),
+    *("no cuda gpus are available", "The conflict is caused by:", "for help visit"),
+    " depends on | requested ",
+    *("--gpu, --image", "import signal; signal.pause()"),  # a place, and what a holder runs
 }
 A_BLANK = re.compile(r"\{\w*\}")
 
