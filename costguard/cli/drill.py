@@ -13,6 +13,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from costguard import paths
 from costguard.cli.acting import note
 from costguard.cli.client import ask_daemon
 from costguard.cli.launch import ensure_daemon
@@ -47,6 +48,9 @@ def run_drill(
     if provider is None:
         what = _("name one account: a drill costs money")
         raise UserError("usage", what, "doctor --drill", "--provider NAME", EXIT_USAGE)
+    from costguard.daemon.drills import look_before
+
+    look_before(load_settings(paths.ensure_home()), provider)
     if ensure_daemon():
         note(_("started the daemon in the background; `costguard daemon stop` ends it"))
     wish = {"provider": provider, "gpu": gpu, "image": image}

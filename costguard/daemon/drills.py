@@ -52,6 +52,17 @@ def check_drillable(facts: ProviderFacts) -> None:
     raise UserError("no_timer", what, f"[providers.{facts.name}]", hint)
 
 
+def look_before(settings: Settings, name: str) -> None:
+    """UserError, before any daemon is started for it, where a drill cannot be had."""
+    try:
+        facts = open_to_ask(settings, name).facts
+    except UserError as error:
+        if error.code == "not_running":
+            return  # the platform on this machine, which the daemon starts
+        raise
+    check_drillable(facts)
+
+
 def drill_plan(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
     """What a drill on an account costs, as a rule and at most, and the job that it would be."""
     name = str(args.get("provider"))

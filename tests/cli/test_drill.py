@@ -12,6 +12,7 @@ from costguard.providers.checkup import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
     from types import SimpleNamespace
 
     from tests.cli.conftest import FakeDaemon
@@ -32,7 +33,7 @@ COMMAND = ("doctor", "--provider", "compshare", "--drill")
 
 @pytest.fixture
 def drilling(
-    daemon: FakeDaemon, docs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    home: Path, daemon: FakeDaemon, docs: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> FakeDaemon:
     """A daemon that rents at once, and gives back once it is told to release."""
 
@@ -45,6 +46,9 @@ def drilling(
         drill_plan=PLAN, submit={"job": "drill-x"}, status=status, drilled={}, release={"jobs": []}
     )
     watch(monkeypatch, lambda: SHOWN)
+    for key in ("public_key", "private_key"):
+        (home / f"compshare.{key}").touch(0o600)
+        (home / f"compshare.{key}").write_text("x")
     return daemon
 
 
@@ -143,3 +147,17 @@ def test_what_is_not_seen_given_back_is_said_aloud(
     drilling.answers["status"] = docs.status(docs.job(job="drill-x", state="pausing"))
     assert main([*COMMAND, "--yes"]) == 9
     assert "it may still cost money" in " ".join(capsys.readouterr().err.split())
+
+
+def test_where_there_is_nothing_to_prove_no_daemon_is_started(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """AutoDL has no timer; and without its token that is said first."""
+    command = ["doctor", "--provider", "autodl", "--drill", "--yes"]
+    assert main(command) == 7
+    assert "autodl.token" in capsys.readouterr().err
+    (home / "autodl.token").touch(0o600)
+    (home / "autodl.token").write_text("x")
+    assert main(command) == 7
+    assert "no stop timer of its own" in capsys.readouterr().err
+    assert not (home / "daemon.pid").exists()
