@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from costguard.core.money import yuan_text
 from costguard.core.tariff import paid_until_ms
@@ -38,6 +38,31 @@ FORECAST_KEYS = (
     "forecast_low_yuan",
     "forecast_high_yuan",
     "bites_at_step",
+)
+
+
+# Made once: with hundreds of jobs it is putting these together that would take the time.
+_LATEST = (
+    select(Telemetry.data_json)
+    .where(
+        Telemetry.job_id == bindparam("job"),
+        Telemetry.stage == bindparam("stage"),
+        Telemetry.kind == bindparam("kind"),
+    )
+    .order_by(Telemetry.seq.desc())
+    .limit(bindparam("count"))
+)
+_RECEIVED = (
+    select(Telemetry.received_ms)
+    .where(Telemetry.job_id == bindparam("job"))
+    .order_by(Telemetry.stage.desc(), Telemetry.seq.desc())
+    .limit(1)
+)
+_CHECKPOINT = (
+    select(Artifact)
+    .where(Artifact.job_id == bindparam("job"), Artifact.stage == bindparam("stage"))
+    .order_by(Artifact.step.desc(), Artifact.id.desc())
+    .limit(1)
 )
 
 
@@ -133,10 +158,8 @@ def job_row(
 
 def latest(session: Session, job: Job, kind: str, count: int) -> list[dict[str, Any]]:
     """The newest `count` journal records of a kind in the job's present stage, oldest first."""
-    query = select(Telemetry.data_json).where(
-        Telemetry.job_id == job.id, Telemetry.stage == job.stage, Telemetry.kind == kind
-    )
-    texts = session.scalars(query.order_by(Telemetry.seq.desc()).limit(count)).all()
+    asked = {"job": job.id, "stage": job.stage, "kind": kind, "count": count}
+    texts = session.scalars(_LATEST, asked).all()
     return [json.loads(text) for text in reversed(texts)]
 
 
@@ -223,9 +246,7 @@ def _last_ms(lease: LeaseRow) -> int:
 
 
 def _telemetry(session: Session, job: Job, now_ms: int) -> dict[str, Any]:
-    query = select(Telemetry.received_ms).where(Telemetry.job_id == job.id)
-    newest = query.order_by(Telemetry.stage.desc(), Telemetry.seq.desc()).limit(1)
-    received = session.scalars(newest).first()
+    received = session.scalars(_RECEIVED, {"job": job.id}).first()
     windows = latest(session, job, "gpu", 1)
     cards = windows[-1].get("cards") or [] if windows else []
     utils = [card["util_mean"] for card in cards if card.get("util_mean") is not None]
@@ -242,8 +263,7 @@ def _telemetry(session: Session, job: Job, now_ms: int) -> dict[str, Any]:
 
 
 def _last_checkpoint(session: Session, job: Job, now_ms: int) -> dict[str, Any] | None:
-    query = select(Artifact).where(Artifact.job_id == job.id, Artifact.stage == job.stage)
-    row = session.scalars(query.order_by(Artifact.step.desc(), Artifact.id.desc()).limit(1)).first()
+    row = session.scalars(_CHECKPOINT, {"job": job.id, "stage": job.stage}).first()
     if row is None:
         return None
     return {
