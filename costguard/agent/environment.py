@@ -131,8 +131,8 @@ def pip_environment(env: Mapping[str, str], root: Path) -> dict[str, str]:
     return {**kept, "PIP_USER": "0", "PIP_CACHE_DIR": str(root / "pip-cache")}
 
 
-def seal(base: Interpreter, folder: Path, install: Install) -> str:
-    """Declares it whole, unless it holds a torch of its own; returns its Python. InstallError."""
+def seal(base: Interpreter, folder: Path, install: Install) -> None:
+    """Declares it whole, unless it holds a torch of its own: then InstallError, and it is gone."""
     for name in PINNED:
         if base.modules.get(name) and list(folder.glob(f"lib*/python*/site-packages/{name}")):
             shutil.rmtree(folder, ignore_errors=True)
@@ -148,7 +148,6 @@ def seal(base: Interpreter, folder: Path, install: Install) -> str:
     fresh = folder / f".{MARKER}"
     fresh.write_text(json.dumps(holds), encoding="utf-8")
     fresh.rename(folder / MARKER)
-    return str(folder / "bin" / "python")
 
 
 def _quick(argv: Sequence[str], env: Mapping[str, str]) -> str:

@@ -50,7 +50,12 @@ def told(message: Mapping[str, Any]) -> list[tuple[str, str]]:
     seconds = _seconds(message)
     if state == UNDER_WAY and seconds < 1:
         packages = ", ".join(map(str, message.get("packages") or []))
-        return [("installing", f"installing on the instance what is missing there: {packages}")]
+        within = message.get("within_s")
+        bound = (
+            f" (for {round(within / 60)} min at most)" if isinstance(within, int | float) else ""
+        )
+        text = f"installing on the instance what is missing there: {packages}{bound}"
+        return [("installing", text)]
     if state == UNDER_WAY:
         return [("installing", f"still installing after {seconds} s: {line}")]
     if state == "installed":

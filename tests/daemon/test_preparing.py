@@ -11,7 +11,7 @@ from costguard.daemon.preparing import note_preparing, told
 def installing(seconds: float, line: str = "Downloading x") -> dict[str, Any]:
     """A message of an installation that is under way."""
     known = {"t": "install", "state": "installing", "packages": ["peft", "trl"]}
-    return {**known, "seconds": seconds, "line": line}
+    return {**known, "seconds": seconds, "line": line, "within_s": 900}
 
 
 def told_by(memory: JobMemory) -> list[tuple[str, str]]:
@@ -29,7 +29,10 @@ def test_an_installation_is_a_phase_and_is_told_now_and_then() -> None:
     note_preparing(memory, {"t": "install", "state": "installed", "python": "/e", "seconds": 70.2})
     assert memory.phase is None
     assert told_by(memory) == [
-        ("installing", "installing on the instance what is missing there: peft, trl"),
+        (
+            "installing",
+            "installing on the instance what is missing there: peft, trl (for 15 min at most)",
+        ),
         ("installing", "still installing after 30 s: Downloading x"),
         ("installing", "still installing after 60 s: Downloading x"),
         ("installed", "installed in 70 s: /e"),

@@ -99,6 +99,12 @@ def test_what_is_missing_is_installed_once_and_the_next_job_takes_it(
     assert told(again)["prefix"] == first["prefix"]
     assert len(index.asked) == asked
 
+    (lost,) = Path(first["prefix"]).glob("lib/python*/site-packages/cg_library.py")
+    lost.unlink()
+    third = order(world, machine, index, "three")
+    world.run(third).wait_for("exit", code=0)
+    assert told(third)["said"] == "hello"
+
 
 def test_the_images_torch_is_never_replaced(machine: Machine, world: World, index: Index) -> None:
     """What wants another one is not installed, and pip's own sentence says why."""

@@ -24,7 +24,6 @@ from costguard.agent.environment import (
     make,
     pip_command,
     pip_environment,
-    python_of,
     seal,
 )
 from costguard.agent.spec import SPEC_NAME, load_spec
@@ -54,7 +53,8 @@ def run(_arguments: argparse.Namespace) -> int:
     lacks = ", ".join(found.missing)
     if install is None or not install.allowed:
         return refuse("missing_modules", f"no Python here can import: {lacks}")
-    if found.base is None or found.base.modules.get("torch") is None:
+    wants_torch = "torch" in spec.needs
+    if found.base is None or (wants_torch and found.base.modules.get("torch") is None):
         # Which build fits the driver is known by whoever made the image, and it has 3 GB.
         return refuse("no_torch", "no Python here has torch: take an image with PyTorch")
     signal.signal(signal.SIGTERM, _end)
@@ -63,7 +63,10 @@ def run(_arguments: argparse.Namespace) -> int:
     try:
         progress = _Progress(install.within_s, found.missing)
         with _lock(folder, progress):
-            python = python_of(folder) or _fill(install, found.base, folder, env, progress)
+            # Another job may have made it meanwhile; one that has lost something is made anew.
+            made = choose(spec, env, Path()).chosen
+            if made is None:
+                _fill(install, found.base, folder, env, progress)
     except InstallError as error:
         return refuse(error.code, str(error))
     after = choose(spec, env, Path())
@@ -71,7 +74,8 @@ def run(_arguments: argparse.Namespace) -> int:
         lacks = ", ".join(after.missing)
         return refuse("install_failed", f"after the installation there is still missing: {lacks}")
     seconds = round(progress.seconds(), 1)
-    return answer({"t": "install", "state": "installed", "python": python, "seconds": seconds})
+    told = {"t": "install", "state": "installed", "python": after.chosen.path}
+    return answer({**told, "seconds": seconds})
 
 
 class _Progress:
@@ -99,7 +103,9 @@ class _Progress:
     def _tell(self, line: str) -> None:
         self._told = time.monotonic()
         told = {"t": "install", "state": "installing", "packages": self._wanted}
-        answer({**told, "seconds": round(self.seconds(), 1), "line": line[:LINE_CHARS]})
+        told["line"] = line[:LINE_CHARS]
+        seconds = round(self.seconds(), 1)
+        answer({**told, "seconds": seconds, "within_s": self._within_s})
 
 
 def _fill(
@@ -108,7 +114,7 @@ def _fill(
     folder: Path,
     env: Mapping[str, str],
     progress: _Progress,
-) -> str:
+) -> None:
     python = make(base, folder, env)
     log = folder.with_suffix(".log")
     surroundings = pip_environment(env, folder.parent)
@@ -127,7 +133,7 @@ def _fill(
     if pip.returncode != 0:
         raise InstallError("install_failed", why_pip_failed(_tail(log)))
     shutil.rmtree(surroundings["PIP_CACHE_DIR"], ignore_errors=True)  # the environment is kept
-    return seal(base, folder, install)
+    seal(base, folder, install)
 
 
 @contextlib.contextmanager
