@@ -208,12 +208,18 @@ def _resume(
     start: Annotated[
         str | None, typer.Option("--from", help="base | checkpoint", metavar="WHERE")
     ] = None,
+    new_instance: Annotated[
+        bool, typer.Option("--new-instance", help=_("on a new one, from the checkpoint at home"))
+    ] = False,
+    yes: Yes = False,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", help=_("stay and watch"))] = True,
     as_json: AsJson = False,
 ) -> int:
     from costguard.cli import resuming
 
-    return resuming.resume(job, data, start, follow=follow, as_json=as_json)
+    return resuming.resume(
+        job, data, start, anew=new_instance, yes=yes, follow=follow, as_json=as_json
+    )
 
 
 @app.command("pull", help=_("bring home what an ended job's disk still holds"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from costguard.cli.acting import note
 from costguard.cli.client import ask, ask_daemon
 from costguard.cli.launch import ensure_daemon
 from costguard.cli.running import SUBMIT_TIMEOUT_S, run_to_the_end, tell_bound
-from costguard.errors import EXIT_USAGE, UserError
+from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.lang import _
 
 if TYPE_CHECKING:
@@ -18,8 +19,20 @@ if TYPE_CHECKING:
 STARTS = ("base", "checkpoint")
 
 
-def resume(job: str, data: Path | None, start: str | None, *, follow: bool, as_json: bool) -> int:
-    """Have `job` go on; with `data` or from the base model, as its job file now says."""
+def resume(
+    job: str,
+    data: Path | None,
+    start: str | None,
+    *,
+    anew: bool,
+    yes: bool,
+    follow: bool,
+    as_json: bool,
+) -> int:
+    """Have `job` go on; with `data` or from the base model, as its job file now says.
+
+    `anew`: on a new instance, whose price is said and asked about first unless `yes`.
+    """
     if start is not None and start not in STARTS:
         what = _("--from is base or checkpoint, not {value}").format(value=repr(start))
         raise UserError("usage", what, "resume --from", "costguard resume JOB", EXIT_USAGE)
@@ -29,12 +42,47 @@ def resume(job: str, data: Path | None, start: str | None, *, follow: bool, as_j
     if data is not None or start == "base":
         spec = _changed(ask("source", {"job": job}), data, start or "base")
         args["spec"] = spec.to_json()
+    if anew:
+        args["new_instance"] = True
+        quote = ask_daemon("resume", {**args, "quote": True}, SUBMIT_TIMEOUT_S)
+        tell_bound(quote)
+        _tell_anew(job, quote)
+        if not yes:
+            _confirm(job)
     answer = ask_daemon("resume", args, SUBMIT_TIMEOUT_S)
-    tell_bound(answer)
+    if not anew:
+        tell_bound(answer)
+    elif answer.get("disk"):
+        text = _("the old disk is {disk} from now on, until: costguard release {disk}")
+        note(text.format(disk=answer["disk"]))
     if not follow:
         note(_("look at it: costguard status {job}").format(job=job))
         return 0
     return run_to_the_end(job, as_json=as_json)
+
+
+def _tell_anew(job: str, quote: dict[str, Any]) -> None:
+    """From where it goes on, and that the old disk stays and costs."""
+    if quote.get("from"):
+        note(_("it goes on from {name}, which is at home").format(name=quote["from"]))
+    else:
+        note(_("it begins anew: no whole checkpoint of it is at home"))
+    if quote.get("old_disk"):
+        text = _("the disk of {instance} is kept, and costs, until you release it")
+        note(text.format(instance=quote["old_disk"]))
+    note(_("nothing new is made while there is no card: {job} then waits for one").format(job=job))
+
+
+def _confirm(job: str) -> None:
+    hint = _("--yes rents it without asking")
+    if not sys.stdin.isatty():
+        what = _("nothing was rented: there is no terminal to ask on")
+        raise UserError("not_confirmed", what, job, hint, EXIT_REFUSED)
+    text = _("Rent a new instance for {job}? [y/N] ").format(job=job)
+    print(text, end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in {"y", "yes", "是"}:
+        what = _("not confirmed: nothing was rented")
+        raise UserError("not_confirmed", what, job, hint, EXIT_REFUSED)
 
 
 def pull(job: str, *, follow: bool, as_json: bool) -> int:

@@ -54,9 +54,9 @@ def job_spec(job: Job) -> JobSpec:
 
 
 def newest_instance(session: Session, job_id: int) -> Instance | None:
-    """The job's instance; the latest where a person asked for a new one."""
-    query = select(Instance).where(Instance.job_id == job_id).order_by(Instance.id.desc())
-    return session.scalars(query.limit(1)).first()
+    """The job's instance; None where it has none, or is to have a new one."""
+    query = select(Instance).where(Instance.job_id == job_id, Instance.replaced_ms.is_(None))
+    return session.scalars(query.order_by(Instance.id.desc()).limit(1)).first()
 
 
 def open_lease(session: Session, job_id: int) -> LeaseRow | None:

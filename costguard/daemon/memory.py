@@ -106,6 +106,11 @@ class JobMemory:
         self.pull_failed.clear()
         self.verdict = None
 
+    def forget_instance(self) -> None:
+        """The job is to have a new instance: nothing of the old one is true of that."""
+        self.reads, self.calls, self.tariff, self.ssh = [], Calls(), None, None
+        self.read_at = self.absent_since = self.fresh = self.gone = None
+
     def note_leased(self, heartbeat: int) -> None:
         """This heartbeat was answered with a lease."""
         self.link_facts = replace(self.link_facts, leased_heartbeat=heartbeat)

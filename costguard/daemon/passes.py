@@ -123,6 +123,8 @@ class JobPasses:
                     close_link(memory)
                     memory.link_facts = LinkFacts(heard=heard)  # a stage does not end a silence
                     memory.begin(job.stage, job.attempt, training_facts(session, job))
+                    if newest_instance(session, job.id) is None:
+                        memory.forget_instance()
                 caps, zone = self.context.caps(), self.context.zone
                 snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
         except StoreUnavailable:

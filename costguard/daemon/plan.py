@@ -34,19 +34,25 @@ NO_ROW = -1  # stands for a job that has no row yet: nothing is booked under it
 
 
 def plan(
-    context: Context, spec: JobSpec, job_id: int = NO_ROW, works: tuple[Work, ...] = ()
+    context: Context,
+    spec: JobSpec,
+    job_id: int = NO_ROW,
+    works: tuple[Work, ...] = (),
+    *,
+    new_disk: bool = False,
 ) -> dict[str, Any]:
     """Price, worst case and enforcers; UserError with the arithmetic where it cannot begin.
 
     `job_id` names a job that is to go on: what it has spent counts. With `works` it is foretold
-    whether the budget reaches to the end.
+    whether the budget reaches to the end. With `new_disk` it goes on on a new instance, whose disk
+    is held for beside the old one's.
     """
     provider = context.provider(spec.instance.provider)
     now = context.clock.now()
     check_adoption(context, provider, spec, job_id, now)
     quote = _quote(context, provider, spec, now)
     tariff = quote.tariff
-    scopes = _accounts(context, spec, tariff, job_id, now)
+    scopes = _accounts(context, spec, tariff, job_id, now, new_disk=new_disk)
     latency_ms = latency_of(spec, provider.facts)
     offer = offer_lease(
         tariff, None, None, scopes, now, spec.lease_ms, latency_ms, FIRST_LEASE_SHORTEST_MS
@@ -117,23 +123,34 @@ def _quote(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> 
 
 
 def _accounts(
-    context: Context, spec: JobSpec, tariff: Tariff, job_id: int, now: Moment
+    context: Context,
+    spec: JobSpec,
+    tariff: Tariff,
+    job_id: int,
+    now: Moment,
+    *,
+    new_disk: bool,
 ) -> tuple[Account, ...]:
     """Every scope's account as it would be with this job's disk held in it."""
     month = month_of(now.utc_ms, context.zone)
     with context.store.read() as session:
         known = session.get(Job, job_id)
-        if known is not None:
+        if known is not None and not new_disk:
             return accounts(session, known, context.caps(), (month,))
-        return scopes_of(session, spec, tariff, context.caps(), month, job_id)
+        return scopes_of(session, spec, tariff, context.caps(), month, known)
 
 
 def scopes_of(
-    session: Session, spec: JobSpec, tariff: Tariff, caps: Caps, month: str, job_id: int = NO_ROW
+    session: Session,
+    spec: JobSpec,
+    tariff: Tariff,
+    caps: Caps,
+    month: str,
+    known: Job | None = None,
 ) -> tuple[Account, ...]:
-    """The accounts of a job that has no row yet, its disk held in each."""
-    job = Job(
-        id=job_id,
+    """The accounts of a job (one without a row yet, if not given), a new disk held in each."""
+    job = known or Job(
+        id=NO_ROW,
         name=spec.name,
         project=spec.project,
         cap_micros=spec.cap_micros,

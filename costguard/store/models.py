@@ -112,6 +112,7 @@ class Instance(Base):
     guest_stop: Mapped[str] = mapped_column(default="none")  # unproven, given, proven, by_hand
     stopped_seen_ms: Mapped[int | None]  # I4 held at this time
     released_ms: Mapped[int | None]
+    replaced_ms: Mapped[int | None]  # its job goes on without it, on a new one
     bill_micros: Mapped[int | None]
     bill_read_ms: Mapped[int | None]
     attested_stop_ms: Mapped[int | None]  # a person's word on when it stopped, never a proof

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,3 +103,50 @@ def test_a_job_file_that_is_gone_is_said(
     said = capsys.readouterr().err
     assert str(tmp_path / "job.toml") in said.replace("\n", "")
     assert "without --data" in said
+
+
+@pytest.fixture
+def anew(answering: Any) -> Any:
+    """A daemon that says what a new instance would be."""
+    quote = answering.answers["resume"] | {"from": "checkpoint-40", "old_disk": "i-old"}
+    answering.answers["resume"] = lambda args: (
+        quote if args.get("quote") else quote | {"disk": "kefu.disk-1"}
+    )
+    return answering
+
+
+def test_a_new_instance_is_priced_and_asked_about_first(
+    anew: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a terminal or a yes nothing is rented."""
+    assert main(["resume", "kefu", "--new-instance"]) == 7
+    told = capsys.readouterr().err
+    assert "price ¥15.00 an hour" in told
+    assert "goes on from checkpoint-40" in told
+    assert "the disk of i-old is kept, and costs" in told
+    assert anew.asked("resume") == [{"job": "kefu", "new_instance": True, "quote": True}]
+
+
+@pytest.mark.parametrize(("answer", "code", "asked"), [("y\n", 0, 2), ("\n", 7, 1)])
+def test_only_a_yes_rents_it(
+    answer: str, code: int, asked: int, anew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everywhere."""
+    stdin = io.StringIO(answer)
+    monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main(["resume", "kefu", "--new-instance", "--no-follow"]) == code
+    assert len(anew.asked("resume")) == asked
+
+
+def test_with_yes_it_says_what_the_old_disk_is_called(
+    anew: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And that it begins anew, where nothing is at home."""
+    known = anew.answers["resume"]
+    anew.answers["resume"] = lambda args: known(args) | {"from": None}
+    assert main(["resume", "kefu", "--new-instance", "--yes", "--no-follow"]) == 0
+    told = capsys.readouterr().err
+    assert "it begins anew" in told
+    assert "costguard release kefu.disk-1" in told
+    assert anew.asked("resume")[-1] == {"job": "kefu", "new_instance": True}

@@ -75,6 +75,7 @@ class FakeAgent:
         self.lease_ends: list[tuple[int, int]] = []  # (granted at, ends at), true ms
         self.stops: list[int] = []
         self._stop_ids: set[str] = set()
+        self._above = 0
         self._now_ms = self.begun_ms
         self._window_due_ms = self.begun_ms + WINDOW_MS
 
@@ -95,6 +96,17 @@ class FakeAgent:
         if agent.launched_ms is not None and agent.exited_ms is None:
             agent._exit(None)
         return agent
+
+    def renumber_above(self, after_seq: int) -> None:
+        """As the real one for a reader that knows higher numbers: it tells its own above them."""
+        if self._last_seq < after_seq:
+            for number, record in enumerate(self.journal, after_seq + 1):
+                record["seq"] = number
+            self._above = after_seq
+
+    @property
+    def _last_seq(self) -> int:
+        return int(self.journal[-1]["seq"]) if self.journal else self._above
 
     def heartbeat(self) -> dict[str, Any]:
         """The next heartbeat, counted as sent now."""
@@ -207,7 +219,7 @@ class FakeAgent:
         self._tell("gpu", {**fields, "job": job})
 
     def _tell(self, kind: str, fields: Mapping[str, Any]) -> None:
-        record = {"t": kind, "seq": len(self.journal) + 1, "boot_ms": self._now_ms, **fields}
+        record = {"t": kind, "seq": self._last_seq + 1, "boot_ms": self._now_ms, **fields}
         self.journal.append(record)
         self.alone.take(kind, record, self._now_ms)
 
@@ -300,6 +312,7 @@ class FakeLink:
             if agent is None:
                 return
             agent.leases.new_reader()
+            agent.renumber_above(self._after_seq)
             self.attached = True
             self._tell_state("attached")
         self._carry(now_ms)
@@ -308,7 +321,7 @@ class FakeLink:
         agent = self._agent
         if agent is None or agent.machine is not self._machine:
             return
-        for record in agent.journal[self._after_seq :]:
+        for record in [each for each in agent.journal if each["seq"] > self._after_seq]:
             self._after_seq = record["seq"]
             self._put(record)
         if now_ms >= self._beat_due_ms:

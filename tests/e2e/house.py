@@ -74,9 +74,17 @@ class House:
         assert answer["ok"], answer
         return answer["result"]
 
-    def submit(self, command: list[str], *, lease: str = "60s", guards: str = "") -> None:
+    def submit(
+        self,
+        command: list[str],
+        *,
+        lease: str = "60s",
+        guards: str = "",
+        save_grace: str = "2s",
+        script: str = SCRIPT,
+    ) -> None:
         """Submit the job `job` that runs this command, with the toy training beside it."""
-        (self.home / "toy.py").write_text(SCRIPT, encoding="utf-8")
+        (self.home / "toy.py").write_text(script, encoding="utf-8")
         path = self.home / "job.toml"
         path.write_text(
             f"""[job]
@@ -94,7 +102,7 @@ upload = ["toy.py"]
 pull_to = "artifacts"
 [advanced]
 lease = "{lease}"
-save_grace = "2s"
+save_grace = "{save_grace}"
 """,
             encoding="utf-8",
         )

@@ -1,4 +1,4 @@
-"""The revision of visits, on a database that holds a job from before it."""
+"""The revisions of visits and replaced instances, on a database with a job from before them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from costguard.core.moment import Moment
+from costguard.daemon.load import newest_instance
 from costguard.store.database import Store
 from costguard.store.migrate import upgrade
-from costguard.store.models import Job, VisitRow
+from costguard.store.models import Instance, Job, VisitRow
 from costguard.store.visits import begin_time, close_visit, open_visit, visit_facts
 from tests.store.test_upgrades import FIRST, add_job, upgrade_to
 
@@ -27,6 +28,11 @@ def test_a_job_from_before_has_no_visit_and_can_be_visited(tmp_path: Path) -> No
     store = Store(path)
     with store.write() as session:
         assert session.get_one(Job, 1).wish == "run"
+        instance = session.get_one(Instance, 1)
+        assert newest_instance(session, 1) is instance
+        instance.replaced_ms = 1
+        session.flush()
+        assert newest_instance(session, 1) is None
         assert visit_facts(open_visit(session, 1)) is None
         begin_time(session, 1, Moment(1, 1, "b"))  # nobody visits: nothing happens
         row = VisitRow(job_id=1, purpose="shell", length_ms=1_000, asked_ms=1)
