@@ -80,6 +80,7 @@ class House:
         *,
         lease: str = "60s",
         guards: str = "",
+        instance: str = "",
         save_grace: str = "2s",
         script: str = SCRIPT,
     ) -> None:
@@ -92,6 +93,7 @@ name = "job"
 budget_yuan = 2
 [instance]
 provider = "local"
+{instance}
 [training]
 engine = "command"
 command = {json.dumps(command)}

@@ -129,6 +129,21 @@ def visited(on: House) -> None:
     on.assert_books(2 * SECOND_MICROS)
 
 
+def given_back(on: House) -> None:
+    """after_finish = "release": the adapter is home, and nothing of ours is left over there."""
+    on.submit(["{python}", "toy.py", "3", "0.1", "1000"], instance='after_finish = "release"')
+    on.wait(lambda: on.row()["state"] == "released")
+    assert (on.home / "artifacts" / "job" / "adapter" / "adapter_model.safetensors").exists()
+    kinds = on.kinds()
+    assert kinds.index("stop_confirmed") < kinds.index("result_home") < kinds.index("released")
+    truth = on.truth()
+    assert truth["instances"][0]["released_at_ms"] is not None
+    assert truth["instances"][0]["processes"] == []
+    gone = on.home / "localcloud" / "instances" / truth["instances"][0]["id"]
+    assert [path for path in gone.rglob("*") if "costguard" in path.parts[len(gone.parts) :]] == []
+    on.assert_books(SECOND_MICROS)
+
+
 def stopped(on: House) -> None:
     """`daemon stop` that pauses everything: proven off, then daemon and platform are gone."""
     on.submit(LONG)
@@ -173,7 +188,16 @@ def second_daemon(on: House) -> None:
 
 STORIES: dict[str, Callable[[House], None]] = {
     story.__name__: story
-    for story in (killed, terminated, resumed, visited, stopped, powered_off_inside, second_daemon)
+    for story in (
+        killed,
+        terminated,
+        resumed,
+        visited,
+        given_back,
+        stopped,
+        powered_off_inside,
+        second_daemon,
+    )
 }
 
 
