@@ -321,3 +321,21 @@ def test_a_drill_ends_where_anything_else_would(snap: Snapshot) -> None:
 def test_after_its_lease_a_drills_instance_is_stopped() -> None:
     """Whoever drilled may have died: what still runs is switched off."""
     assert "StopPower" in kinds(DRILL, LEASE.end.plus_ms(1_000))
+
+
+# ------------------------------------------------------------------------------ how it is rented
+
+
+def test_a_named_instance_is_adopted_and_none_is_made() -> None:
+    """Reserved for first, as for one that is rented."""
+    named = replace(SPEC, instance=replace(SPEC.instance, instance_id="i-9"))
+    assert kinds(replace(QUEUED, spec=named)) == ["Grant", "Adopt", "SetState"]
+
+
+def test_a_timer_that_is_set_once_lies_where_the_caps_end() -> None:
+    """With its first lease it would end every run; a higher cap moves it further."""
+    fixed = replace(QUEUED, platform=replace(PLATFORM, timer_is_fixed=True))
+    once = only(fixed, act.Create).timer_after_ms
+    assert once > only(QUEUED, act.Create).timer_after_ms
+    richer = replace(fixed, accounts=(Account("job x", 2_000 * YUAN, 0, 0, 0),))
+    assert only(richer, act.Create).timer_after_ms > once
