@@ -12,6 +12,7 @@ from costguard.core.spec import (
     Run,
     Stage,
     UploadWish,
+    model_of,
     spec_from_json,
 )
 
@@ -70,3 +71,15 @@ def test_a_field_of_another_version_is_not_swallowed() -> None:
     data = json.loads(JobSpec("x", "p", 1, False, InstanceWish("a"), (Run(("x",)),)).to_json())
     with pytest.raises(TypeError, match="surprise"):
         spec_from_json(json.dumps({**data, "surprise": 1}))
+
+
+def test_the_model_of_a_stored_job_is_what_its_command_names() -> None:
+    """A command of one's own names none; a flag at the very end has no value."""
+    wish = InstanceWish(provider="local")
+
+    def stored(*argv: str) -> str:
+        return JobSpec("j", "p", 1, False, wish, (Run(argv),)).to_json()
+
+    assert model_of(stored("x", "--model_name_or_path", "Qwen/Qwen2.5-7B")) == "Qwen/Qwen2.5-7B"
+    assert model_of(stored("x")) is None
+    assert model_of(stored("x", "--model_name_or_path")) is None
