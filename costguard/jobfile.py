@@ -204,6 +204,7 @@ def load_job(
         changes["dataset"] = str(dataset.absolute())
     training = training.model_copy(update=changes)
     wish = _instance_wish(file, table.instance)
+    _refuse_idle_cards(file, table)
     stages = _stages(file, table)
     return JobSpec(
         name=table.job.name,
@@ -261,6 +262,18 @@ def _instance_wish(file: TomlFile, table: _Instance) -> InstanceWish:
             _('keep "pause", and run `costguard release` when you have the result'),
         )
     return InstanceWish(instance_id=instance_id, **wish)
+
+
+def _refuse_idle_cards(file: TomlFile, table: _JobFile) -> None:
+    """The trainer uses one card and refuses to start beside idle ones: then rent has begun."""
+    idle = table.instance.gpu_count - 1
+    if idle > 0 and table.training.engine == "trainer":
+        raise file.error(
+            "idle_cards",
+            _("the trainer uses one card: {idle} paid for would idle").format(idle=idle),
+            ("instance", "gpu_count"),
+            _("leave gpu_count out; several jobs can run at once, a card each"),
+        )
 
 
 def _refuse_provider(file: TomlFile, name: str) -> None:

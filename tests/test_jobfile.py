@@ -235,6 +235,13 @@ def test_no_budget_at_all_is_refused(folder: Path) -> None:
             "[instance] after_finish",
             "costguard release",
         ),
+        (
+            'keep_for = "7d"',
+            "gpu_count = 2",
+            "1 paid for would idle",
+            "[instance] gpu_count",
+            "leave gpu_count out",
+        ),
         ("[job]", "[job", "not TOML", "line 2", "[name]"),
         ("[instance]", "", "unknown key `provider`", "[job]", "under [instance]"),
     ],
