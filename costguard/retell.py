@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _BLANK = re.compile(r"\{(\d*)(:word)?\}")
 FEW_LETTERS = 5
 LENGTH_MAX = 4_000  # of a text worth looking at: what is longer is a log
+PIECED_MAX = 600  # of a text put together of several; a bound on the work, as is the next
+PIECES_MAX = 12
+_MARK = re.compile(r"[;:] | \(")
 
 
 def retell(text: str, language: str | None = None) -> str:
@@ -49,7 +52,38 @@ def _retold(text: str, depth: int) -> str:
         if found is not None:
             parts = [_retold(part, depth - 1) for part in found.groups()]
             return _filled(chinese, parts)
-    return text
+    return _in_pieces(text, depth)
+
+
+def _in_pieces(text: str, depth: int) -> str:
+    """What is put together of several texts, as `what: why; and why (what to do)`, piece by piece.
+
+    It stays as it is where no piece is ours: a platform's own words keep their marks.
+    """
+    parts, chinese = _cut(text)
+    if len(parts) < 2 or len(text) > PIECED_MAX or len(_MARK.findall(text)) > PIECES_MAX:
+        return text
+    told = [_retold(part, depth) for part in parts]
+    return text if told == list(parts) else chinese.format(*told)
+
+
+def _cut(text: str) -> tuple[tuple[str, ...], str]:
+    """The two halves of a text, the outermost mark first, and how they are put together again."""
+    if text.endswith(")"):
+        opened = 0
+        for at in range(len(text) - 1, 1, -1):
+            opened += (text[at] == ")") - (text[at] == "(")
+            if opened == 0:
+                cut = (text[: at - 1], text[at + 1 : -1]) if text[at - 1] == " " else ()
+                return cut, "{}（{}）"  # noqa: RUF001  (Chinese marks)
+    marks = (("; ", "{}；{}"), (": ", "{}：{}"))  # noqa: RUF001  (Chinese marks)
+    for mark, chinese in marks:
+        first, found, rest = text.partition(mark)
+        if first and found:
+            if mark + rest in sentences():  # told with what goes before it
+                return (first, mark + rest), "{}{}"
+            return (first, rest), chinese
+    return (), ""
 
 
 def _filled(chinese: str, parts: list[str]) -> str:
@@ -73,9 +107,12 @@ def _words() -> Mapping[str, str]:
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Sentences with blanks, those with the most words of their own first."""
+    """Sentences with blanks: the outermost first, which begin with words of their own.
+
+    Then those with the most words of their own.
+    """
     with_blanks = [item for item in sentences().items() if "{}" in item[0]]
-    with_blanks.sort(key=lambda item: -len(item[0].replace("{}", "")))
+    with_blanks.sort(key=lambda item: (item[0].startswith("{}"), -len(item[0].replace("{}", ""))))
     return tuple((_pattern(english), chinese) for english, chinese in with_blanks)
 
 

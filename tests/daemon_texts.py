@@ -20,17 +20,25 @@ PLACES = (
     "store/attest.py",
     "store/backup.py",
     "store/database.py",
+    "store/ledger.py",
     "store/migrate.py",
-    "providers/checkup.py",
-    "providers/speeds.py",
+    "providers/*.py",
+    "remote/*.py",
+    "agent/*.py",
+    "agent/commands/*.py",
 )
 # Files of which no text is a sentence for a person.
 NOT = {
     *("report/ledger_journal.py", "report/ledger_csv.py", "report/series.py", "report/advice.py"),
-    "core/contact.py",  # a table of what a machine has; its rows are not told one by one
+    *("agent/cli.py", "agent/tail.py"),  # its own --help; the marks of a log that was cut
 }
 NOT_SENTENCES = re.compile(
     r"^(\[|costguard |budget set|PRAGMA|SELECT|INSERT|for f in|\^|tuple\[|%\(|option |commodity )"
+    r"|^\n|^(mkdir|runpodctl|vastai|pip install|import sys\w*|from \S+ import)\b"
+    r"|^#cloud-config|^mutation|^\{ \w+ \{|^\w+ = \{\}$"
+    r"|^(autodl|aws|chenyu|compshare|local|runpod|vast|xiangongyun) [\w{} -]+$|^agent\.pyz hash$"
+    r"|^[\w. ]+( > [\w ]+)+$"  # the way through a console
+    r"|^NVIDIA GeForce |^AutoDL |^优云"  # names
 )
 LOGGERS = ("log", "logging")
 # Patterns of what a training's log says, and words that are only ever part of a hash or a file.
@@ -40,6 +48,10 @@ ONLY_MATCHED = {
     *("no cuda gpus are available", "The conflict is caused by:", "for help visit"),
     " depends on | requested ",
     *("--gpu, --image", "import signal; signal.pause()"),  # a place, and what a holder runs
+    # What platforms say in their answers.
+    *("not found", "not enough free gpus", "no longer any instances available", "data center"),
+    *("no instances available", "no gpus available", "insufficient funds"),
+    *("no longer available", "currently unavailable"),
 }
 A_BLANK = re.compile(r"\{\w*\}")
 
@@ -86,7 +98,7 @@ def _is_logged(call: ast.Call) -> bool:
     function = call.func
     if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
         return function.value.id in LOGGERS
-    return isinstance(function, ast.Name) and function.id in ("cast", "ProviderError")
+    return isinstance(function, ast.Name) and function.id == "cast"
 
 
 def _template(node: ast.Constant | ast.JoinedStr) -> str:
