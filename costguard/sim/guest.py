@@ -157,9 +157,8 @@ class Guest:
     def _exit(self, at_ms: int, code: int | None) -> None:
         self.exited_ms, self._dies_ms = at_ms, NEVER_MS
         signal = 9 if code is None else None
-        self._tell(
-            "exit", {"code": code, "signal": signal, "artifact": None, "log_tail": []}, at_ms
-        )
+        fields: dict[str, Any] = {"code": code, "signal": signal, "artifact": None, "log_tail": []}
+        self._tell("exit", {**fields, "stop_id": "stop"}, at_ms)
 
     # ------------------------------------------------------------------ telemetry
 

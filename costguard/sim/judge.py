@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MS_PER_S = 1_000
 HOUR_MS = 3_600_000
 SLOWEST_POLL_MS = 60_000  # of a job that has ended
-CALLS_MS = 30_000  # what other jobs' calls may take, time-outs among them
+CALLS_MS = 60_000  # what other jobs' calls may take, time-outs among them
+STRAY = ".stray-"  # in the name of the job under which a duplicate is stopped
 GUARD_REASONS = ("idle", "stalled", "diverged", "failed")
 # Troubles after which a budget or blind verdict on a healthy run may be right.
 EXCUSES_BLIND = (
@@ -255,16 +256,18 @@ class Judge:
         poll_ms = self.world.poll_ms
         if now_ms - well_ms <= 2 * poll_ms:
             return
-        released = {name for job in jobs if job.state == "released" for name in job.machines}
-        known = {name for job in jobs for name in job.machines} - released
+        owners = {name: job for job in jobs for name in job.machines}
+        adopted = {self._tag(name) for name, job in owners.items() if STRAY not in job.name}
         for machine in self.world.cloud.machines:
             if not machine.is_charged:
                 continue
-            if machine.id in known:
+            owner = owners.get(machine.id)
+            if owner is not None and owner.state != "released":
                 known_ms = self._known_ms.setdefault(machine.id, now_ms)
                 since_ms = max(well_ms, known_ms, machine.runs[-1].started_ms)
                 self._check_asked("read", machine, since_ms, max(poll_ms, SLOWEST_POLL_MS))
-            if machine.is_twin and machine.id in self._listed_ms:
+            is_double = machine.tag in adopted if owner is None else STRAY in owner.name
+            if is_double and machine.id in self._listed_ms:
                 since_ms = max(well_ms, self._listed_ms[machine.id])
                 self._check_asked("stop", machine, since_ms, 2 * poll_ms)
 
