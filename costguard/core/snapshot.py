@@ -30,6 +30,11 @@ class Platform:
     timer_is_fixed: bool = False  # a deadline can be set at create, and never again
     seen_late_ms: int = 0  # how much later than it came the end of rent may be charged to
 
+    def latency_ms(self, save_grace_ms: int) -> int:
+        """L, where saving may take so long: until the meter has stopped, as the books have it."""
+        stop_ms = self.stop_latency_ms + self.timer_lateness_ms
+        return save_grace_ms + stop_ms + self.seen_late_ms
+
 
 @dataclass(frozen=True, slots=True)
 class InstanceFacts:
@@ -202,10 +207,7 @@ class Snapshot:
     @property
     def latency_ms(self) -> int:
         """L: the longest time from "stop" to "meter stopped", as the books will have it."""
-        run = self.spec.runs[self.stage]
-        platform = self.platform
-        stop_ms = platform.stop_latency_ms + platform.timer_lateness_ms
-        return run.save_grace_ms + stop_ms + platform.seen_late_ms
+        return self.platform.latency_ms(self.spec.runs[self.stage].save_grace_ms)
 
     @property
     def has_next_stage(self) -> bool:

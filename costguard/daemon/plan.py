@@ -14,6 +14,7 @@ from costguard.core.tariff import Tariff, hold_micros, running_micros
 from costguard.daemon.adopt import check_adoption
 from costguard.daemon.asking import price_of
 from costguard.daemon.foretell import foretell, seen_before, warnings
+from costguard.daemon.load import platform_of
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Provider, ProviderError, ProviderFacts, Quote
 from costguard.store.drilled import timer_fires
@@ -106,8 +107,7 @@ def _foretold(
 
 def latency_of(spec: JobSpec, facts: ProviderFacts) -> int:
     """L in milliseconds: the longest time from "stop" to "meter stopped", as the books have it."""
-    grace_ms = max(run.save_grace_ms for run in spec.runs)
-    return grace_ms + facts.stop_latency_ms + facts.timer_lateness_ms + facts.seen_late_ms
+    return platform_of(facts).latency_ms(max(run.save_grace_ms for run in spec.runs))
 
 
 def _quote(context: Context, provider: Provider, spec: JobSpec, now: Moment) -> Quote:
