@@ -4,16 +4,18 @@ The platform's own times are believed only inside what we saw ourselves: rent ca
 before our start call or our last off read, nor after the first read that shows it on; it cannot
 have ended before the last read that shows it on, nor after the first that shows it off. A time
 outside of that means that its clock and ours disagree: then the longer interval is charged.
+Where a platform tells no times and nobody looked, what may have run is taken to have run: the bill
+corrects it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from costguard.core.lease import Interval
 from costguard.core.moment import Moment, elapsed_ms
-from costguard.core.power import Power
+from costguard.core.power import Power, apart_ms
 from costguard.core.tariff import Tariff, price_micros, price_points_ms, running_micros
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ class MeterStep:
 
 
 NOTHING = MeterStep()
+# Clocks that differ by less agree: an answer takes time, and says it in whole seconds.
+CLOCKS_AGREE_MS = 5_000
 
 
 def step(
@@ -61,6 +65,8 @@ def step(
     now: Moment,
     earliest_ms: int | None,
     assume_after_ms: int,
+    *,
+    may_have_run: bool = False,
 ) -> MeterStep:
     """What to do with the meter, given the latest read (None: the platform did not answer).
 
@@ -68,9 +74,12 @@ def step(
     last read that showed the instance off. Without an answer the interval is left where it was
     seen until `assume_after_ms` have gone by, and then runs on by our own clock: unknown is
     treated as running, and the correction is posted when the truth is known.
+
+    `may_have_run`: it was started, and `fits_unseen`; the first read that shows it off is then
+    where a power interval ended.
     """
     if interval is None:
-        return _opening(read, earliest_ms)
+        return _opening(read, earliest_ms, may_have_run=may_have_run)
     if read is None:
         unseen_ms = reach_ms(interval, now) - interval.seen_to_ms
         if unseen_ms <= assume_after_ms:
@@ -88,6 +97,30 @@ def step(
     if told_ms is not None and told_ms >= interval.seen_to_ms:
         ended_ms = min(told_ms, first_off_ms)
     return MeterStep(close_at_ms=ended_ms)
+
+
+def clock_ahead_ms(read: PowerRead) -> int:
+    """How far the platform's clock is ahead of our wall clock; 0 where they agree, or not told."""
+    if read.told_at_ms is None:
+        return 0
+    ahead_ms = read.told_at_ms - read.begun.utc_ms
+    return 0 if abs(ahead_ms) < CLOCKS_AGREE_MS else ahead_ms
+
+
+def in_our_time(read: PowerRead | None) -> PowerRead | None:
+    """The read with the platform's times as our wall clock has them; unchanged where they agree.
+
+    A time that is told on a clock ahead of ours would lie inside of what we saw, and still be late.
+    """
+    ahead_ms = 0 if read is None else clock_ahead_ms(read)
+    if read is None or ahead_ms == 0:
+        return read
+    since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
+    return replace(
+        read,
+        charged_since_ms=None if since_ms is None else since_ms - ahead_ms,
+        charged_until_ms=None if until_ms is None else until_ms - ahead_ms + CLOCKS_AGREE_MS,
+    )
 
 
 def shows_nothing(read: PowerRead) -> bool:
@@ -108,19 +141,57 @@ def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
     return max(until_ms, interval.rent_ms + until_ms - since_ms)
 
 
-def _opening(read: PowerRead | None, earliest_ms: int | None) -> MeterStep:
+def as_of_ms(earlier: Moment, now: Moment) -> int:
+    """UTC ms of `earlier` on the wall clock as it is set at `now`."""
+    return now.utc_ms - apart_ms(earlier, now)
+
+
+def earliest_start_ms(
+    called_ms: int | None, ended_ms: int | None, seen_off_ms: int | None, cache_age_ms: int
+) -> int | None:
+    """Before when rent cannot have begun (UTC ms); None: it is not known.
+
+    That is our start call, the last end, or the last read that showed it off, which may have come
+    out of the platform's cache.
+    """
+    off_ms = None if seen_off_ms is None else seen_off_ms - cache_age_ms
+    return max((at for at in (called_ms, ended_ms, off_ms) if at is not None), default=None)
+
+
+def fits_unseen(
+    read: PowerRead | None, earliest_ms: int | None, looks_apart_ms: int, *, ends_it: bool
+) -> bool:
+    """Whether a start and an end fit in before this read, where nobody looked.
+
+    They do if more than `looks_apart_ms` went by; and if off can only mean ended (`ends_it`: it
+    was called off, or seen on), not "not on yet".
+    """
+    if read is None or earliest_ms is None:
+        return False
+    return ends_it or read.begun.utc_ms - earliest_ms > looks_apart_ms
+
+
+def _opening(read: PowerRead | None, earliest_ms: int | None, *, may_have_run: bool) -> MeterStep:
     if read is None:
         return NOTHING
     if not read.is_charging:
-        return _unseen(read, earliest_ms)
+        return _unseen(read, earliest_ms, may_have_run=may_have_run)
     latest_ms = read.begun.utc_ms
     if earliest_ms is None:
         return _taken_over(read, latest_ms)
     bound_ms = min(earliest_ms, latest_ms)
     started_ms, since_ms = bound_ms, read.charged_since_ms
-    if since_ms is not None and since_ms <= latest_ms:
+    if since_ms is not None and since_ms <= _answered_ms(read):
         started_ms = max(since_ms, bound_ms)
-    return MeterStep(started_ms, bound_ms, seen_to_ms=latest_ms, meter_to_ms=latest_ms)
+    seen_ms = max(latest_ms, started_ms)
+    return MeterStep(started_ms, bound_ms, seen_to_ms=seen_ms, meter_to_ms=seen_ms)
+
+
+def _answered_ms(read: PowerRead) -> int:
+    """When the answer was made: rent may begin while it is on its way, and is in it then."""
+    if read.told_at_ms is None or clock_ahead_ms(read) != 0:
+        return read.begun.utc_ms
+    return max(read.told_at_ms, read.begun.utc_ms)
 
 
 def _taken_over(read: PowerRead, latest_ms: int) -> MeterStep:
@@ -143,16 +214,25 @@ def start_bound_ms(found: MeterStep, tariff: Tariff) -> int | None:
     return found.open_at_ms - tariff.quantum_ms + 1
 
 
-def _unseen(read: PowerRead, earliest_ms: int | None) -> MeterStep:
-    """A power interval that began and ended between two looks: the platform alone knows of it."""
-    since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
-    if since_ms is None or until_ms is None or earliest_ms is None:
+def _unseen(read: PowerRead, earliest_ms: int | None, *, may_have_run: bool) -> MeterStep:
+    """A power interval that began and ended between two looks: the platform alone knows of it.
+
+    Where it tells no times, all that lies between is charged, if the instance may have run at all.
+    One that had been closed too early is charged from there on.
+    """
+    since_ms, until_ms, latest_ms = read.charged_since_ms, read.charged_until_ms, read.begun.utc_ms
+    if earliest_ms is None or (until_ms is None and read.power.may_charge):
         return NOTHING
-    if not earliest_ms <= since_ms <= read.begun.utc_ms:
+    if since_ms is None:
+        if not may_have_run:
+            return NOTHING
+        since_ms, latest_ms = earliest_ms, max(latest_ms, earliest_ms)
+    ended_ms = latest_ms if until_ms is None else min(until_ms, latest_ms)
+    if since_ms < earliest_ms < ended_ms and until_ms is not None:
+        return MeterStep(earliest_ms, origin_ms=since_ms, close_at_ms=ended_ms)
+    if not earliest_ms <= since_ms <= latest_ms:
         return NOTHING
-    return MeterStep(
-        since_ms, earliest_ms, close_at_ms=min(max(until_ms, since_ms), read.begun.utc_ms)
-    )
+    return MeterStep(since_ms, earliest_ms, close_at_ms=max(ended_ms, since_ms))
 
 
 def reach_ms(interval: Metered, at: Moment) -> int:
@@ -183,6 +263,15 @@ def change_at_ms(interval: Metered, new: Tariff, now: Moment) -> int:
     now_ms = max(reach_ms(interval, now), interval.seen_to_ms)
     rises = price_micros(new, now_ms) > price_micros(interval.tariff, now_ms)
     return interval.seen_to_ms if rises else now_ms
+
+
+def opening_tariff(known: Tariff, told: Tariff, at_ms: int) -> Tariff:
+    """The terms to open an interval under, of those known before and those told at `at_ms`.
+
+    The dearer ones: a fall is taken to have come only with the read that tells of it (and is then
+    charged from the next one on), a rise to have been there when rent began.
+    """
+    return known if price_micros(known, at_ms) > price_micros(told, at_ms) else told
 
 
 def lease_interval(interval: Metered, now: Moment) -> Interval:

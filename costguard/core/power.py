@@ -34,6 +34,7 @@ class PowerRead:
     `begun` is when the question was sent, which is the only time the answer can be relied on for.
     `charged_since_ms` and `charged_until_ms` are the platform's own word (UTC) on the present or
     last power interval, where it gives one; `charging` is its word on whether rent runs now.
+    `told_at_ms` is what its clock said when it answered, where that is known.
     """
 
     power: Power
@@ -43,6 +44,7 @@ class PowerRead:
     charged_since_ms: int | None = None
     charged_until_ms: int | None = None
     timer_at_ms: int | None = None
+    told_at_ms: int | None = None
 
     @property
     def is_charging(self) -> bool:

@@ -15,6 +15,7 @@ from costguard.core import actions as act
 from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
 from costguard.core.gate import judge_gate
+from costguard.core.moment import ms_until
 from costguard.core.tariff import hold_micros
 from costguard.daemon.adopt import adopt_existing, is_adopted
 from costguard.daemon.asking import price_of
@@ -23,7 +24,7 @@ from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
 from costguard.daemon.power_on import power_on, take_back
-from costguard.daemon.record import close_disk
+from costguard.daemon.record import close_disk, close_running
 from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
@@ -120,6 +121,9 @@ class Actor:
                 if lease is None:
                     lease = LeaseRow(job_id=job.id, seq=0, state="open", armed_end_utc_ms=0)
                     session.add(lease)
+                if self.snap.armed_end is not None:  # by a wall clock that may have been set since
+                    armed_ms = now.utc_ms + ms_until(self.snap.armed_end, now)
+                    lease.armed_end_utc_ms = min(lease.armed_end_utc_ms, armed_ms, end.utc_ms)
                 lease.seq += 1
                 lease.started_utc_ms, lease.started_boot_ms = now.utc_ms, now.boot_ms
                 lease.end_utc_ms, lease.end_boot_ms = end.utc_ms, end.boot_ms
@@ -372,6 +376,7 @@ class Actor:
             job = session.get_one(Job, self.job_id)
             row = session.get_one(Instance, instance.id)
             row.released_ms = now.utc_ms
+            close_running(session, job, row, now, self.context.zone)
             close_disk(session, row, now.utc_ms)
             job.hold_micros = 0
             job.state = "released"

@@ -66,6 +66,7 @@ class JobMemory:
     cardless: int = 0  # so many reads in a row that showed it on without a card
     pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
+    shown_on: bool = False  # the platform showed it on, and that is not in the books yet
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
     breach: bool = False  # as the database has it
     forecast_at: Moment | None = None
@@ -90,6 +91,7 @@ class JobMemory:
         is_bare = view.gpu_count == 0 and view.read.power is Power.RUNNING
         self.cardless = self.cardless + 1 if is_bare else 0
         self.fresh = view
+        self.shown_on = self.shown_on or (view.read.is_charging and view.read.power.may_charge)
         self.reads = [*self.reads, view.read][-READS_KEPT:]
         self.ssh = view.ssh
         self.tariff = view.tariff

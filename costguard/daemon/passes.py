@@ -180,8 +180,7 @@ class JobPasses:
         try:
             with self.context.store.write() as session:
                 job = session.get_one(Job, self.job_id)
-                poll_ms = provider.facts.poll_interval_ms
-                record_pass(session, job, memory, now, self.context.zone, poll_ms)
+                record_pass(session, job, memory, now, self.context.zone, provider.facts)
                 for message in memory.pulled:
                     self._record_pulled(session, job, memory, message, now)
                 instance = newest_instance(session, self.job_id)
@@ -196,6 +195,7 @@ class JobPasses:
             return
         memory.store_alarmed = False
         memory.unmetered = memory.unmetered and not memory.asked
+        memory.shown_on = memory.shown_on and not memory.asked
         if memory.unsaved and memory.link is not None:
             memory.link.send({"t": "ack", "seq": last_seq})
         memory.unsaved.clear()

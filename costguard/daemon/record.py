@@ -16,7 +16,6 @@ from costguard.core import meter
 from costguard.core.calendar import month_of
 from costguard.core.moment import Moment
 from costguard.core.money import yuan_text
-from costguard.core.power import Power
 from costguard.core.tariff import (
     Tariff,
     free_left_s,
@@ -34,6 +33,7 @@ from costguard.daemon.load import (
     open_lease,
 )
 from costguard.daemon.preparing import record_preparing
+from costguard.daemon.unseen import Before, before_look, last_end_ms, ran_unseen
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from costguard.core.power import PowerRead
     from costguard.daemon.memory import JobMemory
-    from costguard.providers.base import InstanceView
+    from costguard.providers.base import InstanceView, ProviderFacts
 
 # After this many missed polls without an answer the meter is taken to run on.
 ASSUME_AFTER_POLLS = 30
@@ -67,7 +67,12 @@ REPRICED = "another price was in force from earlier on than had been charged"
 
 
 def record_pass(
-    session: Session, job: Job, memory: JobMemory, now: Moment, zone: ZoneInfo, poll_ms: int
+    session: Session,
+    job: Job,
+    memory: JobMemory,
+    now: Moment,
+    zone: ZoneInfo,
+    facts: ProviderFacts,
 ) -> None:
     """Everything that this pass has seen: messages of the agent, the power read, the charges."""
     for message in memory.unsaved:
@@ -85,14 +90,24 @@ def record_pass(
     elif instance.absent_since_ms is None:
         instance.absent_since_ms = memory.absent_since.utc_ms
     if view is not None or memory.asked:
-        earliest_ms = _earliest_start_ms(session, instance)  # before this read is among the seen
+        before = before_look(session, instance, memory.calls, facts, now)
         if view is not None:
             _record_read(session, instance, view, memory)
         read = memory.gone if view is None else view.read
         if memory.gone is not None:
             instance.power = memory.gone.power.value
-        assume_after_ms = poll_ms * ASSUME_AFTER_POLLS
-        _meter_running(session, job, instance, read, now, zone, earliest_ms, assume_after_ms)
+        assume_after_ms = facts.poll_interval_ms * ASSUME_AFTER_POLLS
+        _meter_running(
+            session,
+            job,
+            instance,
+            meter.in_our_time(read),
+            now,
+            zone,
+            before,
+            memory,
+            assume_after_ms,
+        )
         _meter_disk(session, job, instance, view, now, zone)
 
 
@@ -227,7 +242,8 @@ def _meter_running(
     read: PowerRead | None,
     now: Moment,
     zone: ZoneInfo,
-    earliest_ms: int | None,
+    before: Before,
+    memory: JobMemory,
     assume_after_ms: int,
 ) -> None:
     """Charge what the latest read shows to have run; open and close power intervals."""
@@ -243,9 +259,11 @@ def _meter_running(
     if row is None and _says_nothing_new(session, instance, read):
         read = None
     open_now = None if row is None else metered(row)
-    step = meter.step(open_now, read, now, earliest_ms, assume_after_ms)
+    ran = row is None and ran_unseen(session, instance, read, before, memory)
+    earliest_ms = before.earliest_ms
+    step = meter.step(open_now, read, now, earliest_ms, assume_after_ms, may_have_run=ran)
     if step.open_at_ms is not None and read is not None:
-        tariff = tariff_of(instance)
+        tariff = meter.opening_tariff(before.tariff, tariff_of(instance), read.begun.utc_ms)
         origin_ms = step.origin_ms or _goes_on_from_ms(session, instance, told, step.open_at_ms)
         row = _open_interval(session, instance, tariff, step.open_at_ms, read.begun)
         row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), origin_ms
@@ -269,14 +287,14 @@ def _goes_on_from_ms(
     since_ms = None if read is None else read.charged_since_ms
     if since_ms is None or since_ms >= open_at_ms:
         return None
-    return since_ms if _last_end_ms(session, instance) == open_at_ms else None
+    return since_ms if last_end_ms(session, instance) == open_at_ms else None
 
 
 def _says_nothing_new(session: Session, instance: Instance, read: PowerRead | None) -> bool:
     """Off when last seen, not started since, and told nothing: on only once it is seen on."""
     if read is None or not meter.shows_nothing(read):
         return False
-    ended_ms = _last_end_ms(session, instance)
+    ended_ms = last_end_ms(session, instance)
     return ended_ms is not None and ended_ms >= (instance.started_call_ms or 0)
 
 
@@ -285,26 +303,6 @@ def _anchor_in_this_boot(row: PowerInterval, now: Moment) -> None:
     if row.anchor_boot_id != now.boot_id:
         row.anchor_utc_ms = meter.reach_ms(metered(row), now)
         row.anchor_boot_ms, row.anchor_boot_id = now.boot_ms, now.boot_id
-
-
-def _last_end_ms(session: Session, instance: Instance) -> int | None:
-    """When the instance's latest power interval ended; None while it has not."""
-    ends = select(PowerInterval.ended_ms).where(
-        PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
-    )
-    return session.scalars(ends.order_by(PowerInterval.id.desc()).limit(1)).first()
-
-
-def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
-    """Before when rent cannot have begun: our start call, or the last read or end that was off."""
-    ended = _last_end_ms(session, instance)
-    reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
-    latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(1)).first()
-    seen_off = None
-    if latest is not None and not Power(latest.power).may_charge:
-        seen_off = latest.begun_utc_ms
-    bounds = [at for at in (instance.started_call_ms, ended, seen_off) if at is not None]
-    return max(bounds) if bounds else None
 
 
 def _open_interval(
@@ -447,7 +445,8 @@ def _meter_disk(
         return
     row = open_interval(session, instance.id, "disk")
     if row is None:
-        since = instance.created_ms or view.read.begun.utc_ms
+        begun_ms = view.read.begun.utc_ms
+        since = (instance.created_ms or begun_ms) - meter.clock_ahead_ms(view.read)
         if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
             since = instance.started_call_ms or view.read.begun.utc_ms
         row = _open_disk(session, instance, since, view.read.begun)
@@ -472,6 +471,19 @@ def _open_disk(
         tariff_json=tariff.to_json(),
     )
     return _add_interval(session, row, since_ms, anchor)
+
+
+def close_running(
+    session: Session, job: Job, instance: Instance, now: Moment, zone: ZoneInfo
+) -> None:
+    """End the running interval of an instance that was given back while it was on."""
+    row = open_interval(session, instance.id, "running")
+    if row is None:
+        return
+    _anchor_in_this_boot(row, now)
+    ended_ms = max(meter.reach_ms(metered(row), now), row.seen_to_ms)
+    row = _turn(session, job, row, ended_ms, now, zone)
+    close_interval(session, job, row, ended_ms, now, zone)
 
 
 def close_disk(session: Session, instance: Instance, at_ms: int) -> None:

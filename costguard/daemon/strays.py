@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
+from costguard.core.power import Power
 from costguard.core.spec import InstanceWish, JobSpec, Run
+from costguard.core.tariff import price_micros
 from costguard.daemon.load import job_spec
 from costguard.store.events import add_event
-from costguard.store.models import Instance, Intent, Job
-from costguard.store.tariffs import set_tariff
+from costguard.store.models import Instance, Intent, Job, PowerInterval
+from costguard.store.tariffs import set_tariff, tariff_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from costguard.core.moment import Moment
+    from costguard.core.tariff import Tariff
     from costguard.daemon.context import Context
     from costguard.providers.base import InstanceView
 
@@ -67,16 +70,24 @@ def take_stray(
             provider_id=view.id,
             tag=f"{view.tag}/{view.id}",
             gpu=view.gpu,
-            power=view.read.power.value,
+            # What our own call made ran before it was found, even if it was found off.
+            power=view.read.power.value if called is None else Power.UNKNOWN.value,
             created_ms=view.created_ms,
             started_call_ms=view.created_ms if called is None else called.created_ms,
         )
-        set_tariff(row, view.tariff)
+        set_tariff(row, _dearest(session, view, now))
         session.add(row)
         about = job.id if parent is None else parent.id
         add_event(session, about, now.utc_ms, "stray", why, {"id": view.id, "loud": True})
         name = job.name if parent is None else parent.name
     context.notify("alarm", name, f"{why}: {view.id} is being stopped")
+
+
+def _dearest(session: Session, view: InstanceView, now: Moment) -> Tariff:
+    """What it is taken to have cost: its price may have fallen since its twin was made."""
+    twins = select(PowerInterval).join(Instance).where(Instance.tag == view.tag)
+    known = [tariff_of(row) for row in session.scalars(twins) if row.kind == "running"]
+    return max((view.tariff, *known), key=lambda tariff: price_micros(tariff, now.utc_ms))
 
 
 def stray_key(view: InstanceView) -> str:

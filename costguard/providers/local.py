@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -112,12 +113,13 @@ class LocalProvider:
         """Every instance whose tag begins with `tag_prefix`, all pages."""
         found: dict[str, InstanceView] = {}
         seen = 0
+        began_s = time.monotonic()
         for page in range(1, PAGE_LIMIT):
             with _understood("list"):
                 answer = self._call("GET", "/v1/instances", params={"page": page})
                 for item in answer["instances"]:
                     if item["tag"].startswith(tag_prefix):
-                        found[item["id"]] = _view(item, now)
+                        found[item["id"]] = _view(item, now, began_s)
                 seen += len(answer["instances"])
                 if not answer["instances"] or seen >= int(answer["total"]):
                     break
@@ -125,8 +127,9 @@ class LocalProvider:
 
     def read(self, instance_id: str, now: Moment) -> InstanceView:
         """One instance as the platform describes it."""
+        began_s = time.monotonic()
         with _understood(f"read {instance_id}"):
-            return _view(self._call("GET", f"/v1/instances/{instance_id}"), now)
+            return _view(self._call("GET", f"/v1/instances/{instance_id}"), now, began_s)
 
     def create(self, request: CreateRequest, now: Moment) -> InstanceView:
         """Rent one; the platform's stop timer is armed in the same call."""
@@ -143,8 +146,9 @@ class LocalProvider:
         if request.max_price_micros_per_hour is not None:
             price = Decimal(request.max_price_micros_per_hour) / MICROS_PER_YUAN
             body["max_price_yuan_per_hour"] = str(price)
+        began_s = time.monotonic()
         with _understood("create"):
-            return _view(self._call("POST", "/v1/instances", json=body), now)
+            return _view(self._call("POST", "/v1/instances", json=body), now, began_s)
 
     def start(self, instance_id: str) -> None:
         """Ask for power on."""
@@ -296,7 +300,8 @@ def _discount(item: Mapping[str, Any]) -> Discount:
     return Discount(int(item["percent"]) * 10, window)
 
 
-def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
+def _view(item: Mapping[str, Any], now: Moment, began_s: float) -> InstanceView:
+    """`began_s`: when the question was sent, at `now`, by the clock that nobody sets."""
     power = POWER.get(str(item["status"]), Power.UNKNOWN)
     charging = bool(item["charging"])
     if power is Power.STOPPED and charging:
@@ -309,6 +314,7 @@ def _view(item: Mapping[str, Any], now: Moment) -> InstanceView:
         charged_since_ms=item["charged_since_ms"],
         charged_until_ms=item["charged_until_ms"],
         timer_at_ms=item["stop_at_ms"],
+        told_at_ms=now.utc_ms + round((time.monotonic() - began_s) * 1000),
     )
     return InstanceView(
         id=str(item["id"]),

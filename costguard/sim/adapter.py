@@ -227,6 +227,7 @@ class SimProvider:
             charged_since_ms=since_ms if tells else None,
             charged_until_ms=until_ms if tells else None,
             timer_at_ms=timer_ms,
+            told_at_ms=self.cloud.clock.true_ms,
         )
         ssh = None
         if power == "running" and boots == machine.boots:

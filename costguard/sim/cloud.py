@@ -6,7 +6,8 @@ happens at that time, however rarely anybody looks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from costguard.sim.clock import NEVER_MS
@@ -53,6 +54,21 @@ class Run:
             total += (by_then - begun) * quantum_s * price
             begun = by_then
         return total // S_PER_HOUR
+
+
+def knowable(run: Run, looks: list[tuple[int, int]]) -> Run:
+    """The run as one can know it whose looks were then, and were told these prices.
+
+    What a price was between two looks nobody says: none is dearer than what either look was told.
+    """
+    prices, known, last = run.prices[:1], run.prices[0][1], 0
+    for since_ms, price in run.prices[1:]:
+        look = bisect_left(looks, (since_ms, 0))
+        known = looks[look - 1][1] if look > last else known
+        told = looks[look][1] if look < len(looks) else price
+        prices.append((since_ms, min(price, max(known, told))))
+        last = look
+    return replace(run, prices=prices)
 
 
 @dataclass

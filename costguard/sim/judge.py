@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from costguard.core.decide import FINAL_STATES
 from costguard.core.lease import needed_micros
 from costguard.sim.adapter import tariff_of
+from costguard.sim.cloud import knowable
 from costguard.sim.findings import Figures, Violation
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Judge:
         self._said: set[tuple[str, str]] = set()
         self._made_for: dict[int, list[Machine]] = {}
         self._reads: dict[str, int] = {}
+        self._looks: dict[str, list[tuple[int, int]]] = {}  # of a machine: when, and the price told
         self._final: set[int] = set()
         self._listed_ms: dict[str, int] = {}
         self._known_ms: dict[str, int] = {}  # since when a machine is in the books
@@ -343,7 +345,10 @@ class Judge:
                 continue
             machine = self.world.cloud.by_id[name]
             quantum_s = machine.prices.quantum_s
-            true = sum(run.micros(asked_ms, quantum_s) for run in machine.runs)
+            looks = self._looks.setdefault(name, [])
+            looks.append((asked_ms, machine.prices.running))
+            runs = [knowable(run, looks) for run in machine.runs]
+            true = sum(run.micros(asked_ms, quantum_s) for run in runs)
             true += machine.disk_micros(asked_ms)
             booked = self.world.posted_of(name)
             if booked < true - self.tolerance_micros(machine):

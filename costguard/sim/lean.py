@@ -15,7 +15,6 @@ from costguard.core.leasing import save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Snapshot
-from costguard.core.tariff import paused_micros, repriced, same_terms
 from costguard.daemon.links import close_link, drain
 from costguard.daemon.load import platform_of
 from costguard.daemon.memory import READS_KEPT, JobMemory
@@ -25,12 +24,12 @@ from costguard.daemon.passes import (
     RESOLVE_AGAIN_MS,
     STOPPING_PASS_MS,
 )
-from costguard.daemon.record import ASSUME_AFTER_POLLS
 from costguard.providers.base import Absent, ProviderError
 from costguard.sim.books import Books, Purse
 from costguard.sim.clock import NEVER_MS
 from costguard.sim.findings import JobBooks
 from costguard.sim.lean_act import Halt, act_on, take_strays
+from costguard.sim.lean_meter import run_meter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,17 +59,20 @@ class LeanJob:
     retry_at_ms: int | None = None
     memory: JobMemory = field(default_factory=JobMemory)
     tariff: Tariff | None = None
+    made: dict[str, tuple[Moment, Tariff | None]] = field(default_factory=dict)  # by tag: call
     tag: str | None = None  # of its instance, from before the create call on
     provider_id: str | None = None
     power: Power = Power.UNKNOWN
     started_call: Moment | None = None
+    starts: int = 0  # start calls; none while the create call is what it runs by
+    was_started: bool = True  # the last of them was not refused
     stopped_seen: bool = False
     released: bool = False
     creates: int = 0
     intents: frozenset[str] = frozenset()
     interval: Metered | None = None
     ended_ms: int | None = None  # of the last interval
-    seen_off_ms: int | None = None
+    seen_off: Moment | None = None
     disk: tuple[int, Moment, int] | None = None  # since, anchor, posted
     posted_by_machine: int = 0
     last_seq: int = 0
@@ -362,114 +364,10 @@ class LeanHost:
         memory.unsaved.clear()
         memory.pulled.clear()
         if memory.asked:
-            self._meter(job, now)
-            memory.unmetered = False
+            run_meter(self, job, now)
+            memory.unmetered = memory.shown_on = False
         self.changed()
         self.world.point("after a commit")
-
-    def _earliest_ms(self, job: LeanJob) -> int | None:
-        """Before when rent cannot have begun: our start call, the last end, the last off read."""
-        called_ms = None if job.started_call is None else job.started_call.utc_ms
-        bounds = [at for at in (called_ms, job.ended_ms, job.seen_off_ms) if at is not None]
-        return max(bounds, default=None)
-
-    def _shown(self, job: LeanJob, now: Moment) -> PowerRead | None:
-        """What this pass's answer says of the power, the open interval brought up to its terms."""
-        view, read = job.memory.fresh, job.memory.gone
-        if view is not None:
-            read, job.power, job.tariff = view.read, view.read.power, view.tariff
-            job.seen_off_ms = None if read.power.may_charge else read.begun.utc_ms
-        if job.interval is not None and job.interval.anchor.boot_id != now.boot_id:
-            job.interval = replace(job.interval, anchor=_anchor(job.interval.anchor, now))
-        if job.interval is not None and job.tariff is not None:
-            job.interval = self._repriced(job, job.interval, job.tariff, now)
-        if job.interval is None and read is not None and meter.shows_nothing(read):
-            called_ms = 0 if job.started_call is None else job.started_call.utc_ms
-            if job.ended_ms is not None and job.ended_ms >= called_ms:
-                return None  # off when last seen, and not started since
-        return read
-
-    def _meter(self, job: LeanJob, now: Moment) -> None:
-        view, earliest_ms = job.memory.fresh, self._earliest_ms(job)
-        read = self._shown(job, now)
-        assume_ms = self.facts.poll_interval_ms * ASSUME_AFTER_POLLS
-        step = meter.step(job.interval, read, now, earliest_ms, assume_ms)
-        if step.open_at_ms is not None and read is not None and job.tariff is not None:
-            self.books_kept.parts += 1
-            job.interval = meter.Metered(
-                id=self.books_kept.parts,
-                started_ms=step.open_at_ms,
-                anchor=read.begun,
-                seen_to_ms=read.begun.utc_ms,
-                metered_to_ms=step.open_at_ms,
-                posted_micros=0,
-                tariff=job.tariff,
-                earliest_ms=step.earliest_ms,
-            )
-        if job.interval is not None:
-            if step.seen_to_ms is not None:
-                seen_ms = max(job.interval.seen_to_ms, step.seen_to_ms)
-                job.interval = replace(job.interval, seen_to_ms=seen_ms)
-            if step.meter_to_ms is not None:
-                self._charge_to(job, job.interval, step.meter_to_ms)
-            if step.close_at_ms is not None:
-                self._charge_to(job, job.interval, step.close_at_ms, close=True)
-                job.interval, job.ended_ms = None, step.close_at_ms
-        if view is not None:
-            self._meter_disk(job, view.read.begun, view.created_ms or 0)
-
-    def _repriced(self, job: LeanJob, open_now: Metered, new: Tariff, now: Moment) -> Metered:
-        """The interval under the terms in force now: its next part where they have changed."""
-        if new is open_now.tariff or same_terms(open_now.tariff, new, open_now.metered_to_ms):
-            return open_now
-        at_ms = meter.change_at_ms(open_now, new, now)
-        self._charge_to(job, open_now, at_ms, close=True)
-        return replace(
-            open_now,
-            started_ms=at_ms,
-            seen_to_ms=max(open_now.seen_to_ms, at_ms),
-            metered_to_ms=at_ms,
-            posted_micros=0,
-            tariff=repriced(open_now.tariff, new, at_ms),
-            origin_ms=open_now.rent_ms,
-        )
-
-    def _charge_to(
-        self, job: LeanJob, interval: Metered, to_ms: int, *, close: bool = False
-    ) -> None:
-        owed = meter.owed_micros(interval, to_ms)
-        amount = owed - interval.posted_micros
-        if amount > 0:
-            self.books_kept.charge(job.purse, amount, interval.id)
-        elif amount < 0 and close:
-            self.books_kept.adjust(job.purse, amount, interval.id)
-        else:
-            amount = 0
-        job.posted_by_machine += amount
-        reached_ms = max(interval.metered_to_ms, to_ms)
-        posted = interval.posted_micros + amount
-        job.interval = replace(interval, metered_to_ms=reached_ms, posted_micros=posted)
-
-    def _meter_disk(self, job: LeanJob, begun: Moment, created_ms: int) -> None:
-        """The disk from creation to release, against the part of the cap held for it."""
-        if job.tariff is None or job.tariff.paused_micros_per_hour == 0:
-            return
-        if created_ms > begun.utc_ms and job.started_call is not None:
-            created_ms = job.started_call.utc_ms  # its clock and ours disagree
-        since_ms, anchor, posted = job.disk or (created_ms, begun, 0)
-        if anchor.boot_id != begun.boot_id:
-            anchor = _anchor(anchor, begun)
-        to_ms = anchor.utc_ms + elapsed_ms(anchor, begun)
-        owed = paused_micros(job.tariff, to_ms - since_ms)
-        if owed > posted:
-            self.books_kept.charge(job.purse, owed - posted, 0, disk=True)
-            job.posted_by_machine += owed - posted
-        job.disk = (since_ms, anchor, max(owed, posted))
-
-
-def _anchor(old: Moment, now: Moment) -> Moment:
-    """Count on by the clock of this boot, which no one can set back."""
-    return replace(now, utc_ms=old.utc_ms + elapsed_ms(old, now))
 
 
 def _armed_end(end: Moment, armed_ms: int) -> Moment:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from costguard.core import actions as act
 from costguard.core.decide import FINAL_STATES, proven_stopped
-from costguard.core.moment import elapsed_ms
+from costguard.core.meter import opening_tariff
+from costguard.core.moment import elapsed_ms, ms_until
 from costguard.core.power import Power
 from costguard.core.snapshot import LinkFacts
 from costguard.core.tariff import hold_micros
@@ -32,6 +33,7 @@ from costguard.providers.base import (
 )
 from costguard.remote.link import LinkPlan, SshTarget
 from costguard.sim.books import DoesNotFit, OpenLease, Purse
+from costguard.sim.lean_meter import end_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,11 +78,13 @@ def _grant(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action) -> 
     _commit(host)
     now = host.world.clock.now()
     end, before = now.plus_ms(action.length_ms), job.purse.lease
+    armed_ms = 0 if snap.armed_end is None else now.utc_ms + ms_until(snap.armed_end, now)
     if before is None:
         host.books_kept.leases += 1
         lease = OpenLease(host.books_kept.leases, 1, now, end, 0, action.final)
     else:
         lease = replace(before, seq=before.seq + 1, started=now, end=end, final=action.final)
+        lease.armed_ms = min(before.armed_ms, armed_ms, end.utc_ms)
     if host.facts.timer_min_lead_ms is None:
         lease.armed_ms = end.utc_ms
     job.purse.lease = lease
@@ -119,6 +123,7 @@ def _create(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action) ->
     job.creates += 1
     job.tag = f"{host.world.tag_prefix}{job.purse.id}-{job.creates}"
     job.started_call, job.intents = sent, frozenset({"create"})
+    job.made[job.tag] = (sent, job.tariff)
     job.memory.calls, job.memory.reads = Calls(last=sent), []
     host.world.point("after a commit")
     wish = snap.spec.instance
@@ -211,6 +216,7 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
     number = len(host.jobs) + 1
     name = f"{parent.spec.name}.stray-{view.id}"
     now = host.world.clock.now()
+    called, tariff = parent.made[view.tag]
     stray = replace(
         parent,
         spec=replace(parent.spec, name=name),
@@ -221,16 +227,18 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
         reason="platform",
         verdict_at=now,
         memory=JobMemory(),
-        tariff=view.tariff,
+        tariff=opening_tariff(tariff or view.tariff, view.tariff, now.utc_ms),
         tag=f"{view.tag}/{view.id}",
         provider_id=view.id,
-        power=view.read.power,
-        started_call=parent.started_call,
+        power=Power.UNKNOWN,
+        started_call=called,
+        starts=0,
+        was_started=True,
         stopped_seen=False,
         released=False,
         interval=None,
         ended_ms=None,
-        seen_off_ms=None,
+        seen_off=None,
         disk=None,
         posted_by_machine=0,
         artifacts={},
@@ -330,6 +338,7 @@ def _release(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> Non
     except ProviderError:
         return
     _commit(host)
+    end_interval(host, job)
     job.released, job.state, job.purse.hold_micros = True, "released", 0
 
 
@@ -368,6 +377,7 @@ def _power_on(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> No
     sent = host.world.clock.now()
     if job.stopped_seen:
         job.started_call = sent
+    job.starts, job.was_started = job.starts + 1, True
     job.stopped_seen, job.retry_at_ms = False, None
     is_on = job.power in (Power.STARTING, Power.RUNNING)
     job.memory.calls, job.memory.reads, job.memory.read_at = Calls(last=sent), [], None
@@ -377,6 +387,7 @@ def _power_on(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> No
     try:
         host.world.provider.start(job.provider_id)
     except NoCapacity as error:
+        job.was_started = False
         job.retry_at_ms = sent.utc_ms + CAPACITY_RETRY_MS
         raise Halt from error
     except ProviderError as error:

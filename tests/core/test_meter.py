@@ -10,8 +10,13 @@ from costguard.core.meter import (
     NOTHING,
     Metered,
     MeterStep,
+    as_of_ms,
     change_at_ms,
+    earliest_start_ms,
+    fits_unseen,
+    in_our_time,
     lease_interval,
+    opening_tariff,
     owed_micros,
     start_bound_ms,
     step,
@@ -45,6 +50,16 @@ def test_rent_begins_when_the_platform_says_within_what_we_saw() -> None:
     """Between our start call and the first read that shows it on."""
     told = step(None, on(5_000, charged_since_ms=3_000), at(5_000), 1_000, 9_999)
     assert told == MeterStep(3_000, earliest_ms=1_000, seen_to_ms=5_000, meter_to_ms=5_000)
+
+
+def test_rent_that_began_while_the_answer_was_on_its_way_is_in_it() -> None:
+    """Asked 11 ms before the start, answered after it: not a second more than ran is charged."""
+    read = on(5_000, charged_since_ms=5_011, told_at_ms=5_020)
+    assert step(None, read, at(5_030), 1_000, 1) == MeterStep(
+        5_011, 1_000, seen_to_ms=5_011, meter_to_ms=5_011
+    )
+    ahead = on(5_000, charged_since_ms=15_011, told_at_ms=15_020)
+    assert step(None, ahead, at(5_030), 1_000, 1).open_at_ms == 1_000
 
 
 def test_a_start_before_our_call_or_after_our_read_is_not_believed() -> None:
@@ -259,8 +274,80 @@ def test_an_interval_that_was_metered_already_is_not_metered_again() -> None:
     assert step(None, told, at(9_000), None, 1) == NOTHING
     ahead = off(2_000, charged_since_ms=3_000, charged_until_ms=7_000)
     assert step(None, ahead, at(2_000), 1_000, 1) == NOTHING
-    for half in (off(9_000, charged_since_ms=3_000), off(9_000, charged_until_ms=7_000)):
-        assert step(None, half, at(9_000), 1_000, 1) == NOTHING
+    assert step(None, off(9_000, charged_until_ms=7_000), at(9_000), 1_000, 1) == NOTHING
+
+
+def test_an_interval_whose_end_is_not_told_ends_where_it_is_seen_off() -> None:
+    """That it began is known: it is charged up to the look, and not while it may be on."""
+    began = off(9_000, charged_since_ms=3_000)
+    assert step(None, began, at(9_000), 1_000, 1) == MeterStep(3_000, 1_000, close_at_ms=9_000)
+    booting = PowerRead(Power.STARTING, at(9_000), charging=False, charged_since_ms=3_000)
+    assert step(None, booting, at(9_000), 1_000, 1) == NOTHING
+
+
+def test_an_interval_that_was_closed_too_early_is_charged_to_its_end() -> None:
+    """An old answer had shown it off; it goes on counting from when rent began."""
+    told = off(9_000, charged_since_ms=3_000, charged_until_ms=8_000)
+    found = MeterStep(5_000, origin_ms=3_000, close_at_ms=8_000)
+    assert step(None, told, at(9_000), 5_000, 1) == found
+
+
+def test_what_may_have_run_where_nobody_looked_is_charged() -> None:
+    """The platform tells no times: from the call that started it to the read that shows it off."""
+    found = step(None, off(9_000), at(9_000), 1_000, 1, may_have_run=True)
+    assert found == MeterStep(1_000, 1_000, close_at_ms=9_000)
+    set_back = step(None, off(500), at(500), 1_000, 1, may_have_run=True)
+    assert set_back == MeterStep(1_000, 1_000, close_at_ms=1_000)
+
+
+def test_what_the_platform_tells_goes_before_what_may_have_been() -> None:
+    """Its last rent ended before our start call: nothing ran since."""
+    told = off(9_000, charged_since_ms=100, charged_until_ms=700)
+    assert step(None, told, at(9_000), 1_000, 1, may_have_run=True) == NOTHING
+    assert step(None, off(9_000), at(9_000), None, 1, may_have_run=True) == NOTHING
+
+
+def test_a_start_and_an_end_fit_where_nobody_looked_for_long() -> None:
+    """Else off is "not on yet", unless it was called off or seen on."""
+    assert fits_unseen(off(9_001), 1_000, 8_000, ends_it=False)
+    assert not fits_unseen(off(9_000), 1_000, 8_000, ends_it=False)
+    assert fits_unseen(off(9_000), 1_000, 8_000, ends_it=True)
+    assert not fits_unseen(None, 1_000, 8_000, ends_it=True)
+    assert not fits_unseen(off(9_000), None, 8_000, ends_it=True)
+
+
+def test_rent_cannot_have_begun_before_it_was_surely_off() -> None:
+    """The latest of our call, the last end, and the last off read less the age of a cache."""
+    assert earliest_start_ms(1_000, None, None, 5_000) == 1_000
+    assert earliest_start_ms(1_000, 3_000, 7_000, 5_000) == 3_000
+    assert earliest_start_ms(1_000, 3_000, 9_000, 5_000) == 4_000
+    assert earliest_start_ms(None, None, None, 0) is None
+
+
+def test_an_earlier_instant_is_told_by_the_clock_of_now() -> None:
+    """The wall clock was set back by an hour since: the boot clock says how long ago it was."""
+    now = Moment(5_000 - 3_600_000, 5_000, "boot")
+    assert as_of_ms(at(1_000), now) == now.utc_ms - 4_000
+
+
+def test_times_told_by_another_clock_are_taken_over_into_ours() -> None:
+    """What lies inside of what we saw may still be a minute late; small differences are latency."""
+    told = off(60_000, charged_since_ms=81_000, charged_until_ms=90_000, told_at_ms=120_000)
+    ours = in_our_time(told)
+    assert ours is not None
+    assert (ours.charged_since_ms, ours.charged_until_ms) == (21_000, 35_000)
+    agreeing = replace(told, told_at_ms=64_999)
+    assert in_our_time(agreeing) is agreeing
+    assert in_our_time(off(60_000)) == off(60_000)
+    assert in_our_time(off(60_000, told_at_ms=1)) == off(60_000, told_at_ms=1)
+    assert in_our_time(None) is None
+
+
+def test_an_interval_opens_under_the_dearer_of_two_terms() -> None:
+    """A fall came with the read that told of it, a rise was there when rent began."""
+    dear, cheap = Tariff(7_200, 1), Tariff(3_600, 1)
+    assert opening_tariff(dear, cheap, 1_000) is dear
+    assert opening_tariff(cheap, dear, 1_000) is dear
 
 
 @given(st.integers(0, 10_000), TIMES, TIMES, TIMES)

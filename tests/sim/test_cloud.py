@@ -6,7 +6,7 @@ import pytest
 
 from costguard.sim.books import Books, DoesNotFit, OpenLease, Purse
 from costguard.sim.clock import SimClock
-from costguard.sim.cloud import Run
+from costguard.sim.cloud import Run, knowable
 from costguard.sim.faults import PER_CALL, PER_HOUR, Faults
 from costguard.store.ledger import Caps
 
@@ -70,3 +70,20 @@ def test_the_books_in_memory_keep_the_ledgers_rules() -> None:
     assert (purse.hold_micros, purse.overrun_micros) == (6, 5)
     books.settle(purse)
     assert (purse.pending_micros, books.broken()) == (0, [])
+
+
+def test_what_a_price_was_between_two_looks_cannot_be_known() -> None:
+    """It rose to 9 and fell to 4 between looks that were told 3 and 4: at most 4 is known."""
+    run = Run(0, [(0, 3), (200, 9), (300, 4), (500, 8)])
+    assert knowable(run, [(100, 3), (400, 4), (600, 8)]).prices == [
+        (0, 3),
+        (200, 4),
+        (300, 4),
+        (500, 8),
+    ]
+
+
+def test_a_price_that_one_look_was_told_is_known_until_the_next() -> None:
+    """A fall after it is not known before it is told."""
+    run = Run(0, [(0, 9), (200, 3)])
+    assert knowable(run, [(100, 9), (400, 3)]) == run

@@ -1,0 +1,168 @@
+"""Tier 1's meter: what a look at a machine does to its power interval and to the books.
+
+`daemon/record.py` and `daemon/unseen.py` do the same on the database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from costguard.core import meter
+from costguard.core.moment import elapsed_ms
+from costguard.core.tariff import paused_micros, repriced, same_terms
+from costguard.daemon.record import ASSUME_AFTER_POLLS
+from costguard.daemon.unseen import LOOKS_APART_POLLS
+
+if TYPE_CHECKING:
+    from costguard.core.meter import Metered
+    from costguard.core.moment import Moment
+    from costguard.core.power import PowerRead
+    from costguard.core.tariff import Tariff
+    from costguard.sim.lean import LeanHost, LeanJob
+
+
+def _called_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
+    return None if job.started_call is None else meter.as_of_ms(job.started_call, now)
+
+
+def _earliest_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
+    """Before when rent cannot have begun."""
+    off_ms = None if job.seen_off is None else meter.as_of_ms(job.seen_off, now)
+    called_ms, cache_age_ms = _called_ms(host, job, now), host.facts.cache_age_ms
+    return meter.earliest_start_ms(called_ms, job.ended_ms, off_ms, cache_age_ms)
+
+
+def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
+    """Whether it may have run before this pass's read, which shows it off."""
+    called_ms, calls = _called_ms(host, job, now), job.memory.calls
+    if host.facts.tells_meter_end or job.memory.shown_on:
+        return not host.facts.tells_meter_end
+    if called_ms is None or job.stopped_seen or not job.was_started:
+        return False
+    if job.ended_ms is not None and job.ended_ms >= called_ms:
+        return False
+    if job.starts == 0 and not job.power.may_charge:
+        return False
+    read = job.memory.gone if job.memory.fresh is None else job.memory.fresh.read
+    apart_ms = LOOKS_APART_POLLS * host.facts.poll_interval_ms + host.facts.cache_age_ms
+    ends_it = calls.was_on or calls.stop_calls > 0
+    return meter.fits_unseen(read, _earliest_ms(host, job, now), apart_ms, ends_it=ends_it)
+
+
+def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
+    """What this pass's answer says of the power, the open interval brought up to its terms."""
+    view, read = job.memory.fresh, job.memory.gone
+    if view is not None:
+        read, job.power, job.tariff = view.read, view.read.power, view.tariff
+        job.seen_off = None if read.power.may_charge else read.begun
+    if job.interval is not None and job.interval.anchor.boot_id != now.boot_id:
+        job.interval = replace(job.interval, anchor=_anchor(job.interval.anchor, now))
+    if job.interval is not None and job.tariff is not None:
+        job.interval = _repriced(host, job, job.interval, job.tariff, now)
+    if job.interval is None and read is not None and meter.shows_nothing(read):
+        called_ms = 0 if job.started_call is None else job.started_call.utc_ms
+        if job.ended_ms is not None and job.ended_ms >= called_ms:
+            return None  # off when last seen, and not started since
+    return read
+
+
+def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
+    """Charge what this pass's look shows to have run."""
+    view, earliest_ms = job.memory.fresh, _earliest_ms(host, job, now)
+    known, ran = job.tariff, _ran_unseen(host, job, now)
+    read = meter.in_our_time(_shown(host, job, now))
+    assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
+    step = meter.step(job.interval, read, now, earliest_ms, assume_ms, may_have_run=ran)
+    if step.open_at_ms is not None and read is not None and job.tariff is not None:
+        told = job.tariff
+        tariff = meter.opening_tariff(known or told, told, read.begun.utc_ms)
+        host.books_kept.parts += 1
+        job.interval = meter.Metered(
+            id=host.books_kept.parts,
+            started_ms=step.open_at_ms,
+            anchor=read.begun,
+            seen_to_ms=read.begun.utc_ms,
+            metered_to_ms=step.open_at_ms,
+            posted_micros=0,
+            tariff=tariff,
+            earliest_ms=step.earliest_ms,
+            origin_ms=step.origin_ms,
+        )
+    if job.interval is not None:
+        if step.seen_to_ms is not None:
+            seen_ms = max(job.interval.seen_to_ms, step.seen_to_ms)
+            job.interval = replace(job.interval, seen_to_ms=seen_ms)
+        if step.meter_to_ms is not None:
+            _charge_to(host, job, job.interval, step.meter_to_ms)
+        if step.close_at_ms is not None:
+            _charge_to(host, job, job.interval, step.close_at_ms, close=True)
+            job.interval, job.ended_ms = None, step.close_at_ms
+    if view is not None:
+        created_ms = (view.created_ms or 0) - meter.clock_ahead_ms(view.read)
+        _meter_disk(host, job, view.read.begun, created_ms)
+
+
+def end_interval(host: LeanHost, job: LeanJob) -> None:
+    """It was given back while it was on."""
+    if job.interval is not None:
+        now = host.world.clock.now()
+        ended_ms = max(meter.reach_ms(job.interval, now), job.interval.seen_to_ms)
+        _charge_to(host, job, job.interval, ended_ms, close=True)
+        job.interval, job.ended_ms = None, ended_ms
+
+
+def _repriced(host: LeanHost, job: LeanJob, open_now: Metered, new: Tariff, now: Moment) -> Metered:
+    """The interval under the terms in force now: its next part where they have changed."""
+    if new is open_now.tariff or same_terms(open_now.tariff, new, open_now.metered_to_ms):
+        return open_now
+    at_ms = meter.change_at_ms(open_now, new, now)
+    _charge_to(host, job, open_now, at_ms, close=True)
+    return replace(
+        open_now,
+        started_ms=at_ms,
+        seen_to_ms=max(open_now.seen_to_ms, at_ms),
+        metered_to_ms=at_ms,
+        posted_micros=0,
+        tariff=repriced(open_now.tariff, new, at_ms),
+        origin_ms=open_now.rent_ms,
+    )
+
+
+def _charge_to(
+    host: LeanHost, job: LeanJob, interval: Metered, to_ms: int, *, close: bool = False
+) -> None:
+    owed = meter.owed_micros(interval, to_ms)
+    amount = owed - interval.posted_micros
+    if amount > 0:
+        host.books_kept.charge(job.purse, amount, interval.id)
+    elif amount < 0 and close:
+        host.books_kept.adjust(job.purse, amount, interval.id)
+    else:
+        amount = 0
+    job.posted_by_machine += amount
+    reached_ms = max(interval.metered_to_ms, to_ms)
+    posted = interval.posted_micros + amount
+    job.interval = replace(interval, metered_to_ms=reached_ms, posted_micros=posted)
+
+
+def _meter_disk(host: LeanHost, job: LeanJob, begun: Moment, created_ms: int) -> None:
+    """The disk from creation to release, against the part of the cap held for it."""
+    if job.tariff is None or job.tariff.paused_micros_per_hour == 0:
+        return
+    if created_ms > begun.utc_ms and job.started_call is not None:
+        created_ms = job.started_call.utc_ms  # its clock and ours disagree
+    since_ms, anchor, posted = job.disk or (created_ms, begun, 0)
+    if anchor.boot_id != begun.boot_id:
+        anchor = _anchor(anchor, begun)
+    to_ms = anchor.utc_ms + elapsed_ms(anchor, begun)
+    owed = paused_micros(job.tariff, to_ms - since_ms)
+    if owed > posted:
+        host.books_kept.charge(job.purse, owed - posted, 0, disk=True)
+        job.posted_by_machine += owed - posted
+    job.disk = (since_ms, anchor, max(owed, posted))
+
+
+def _anchor(old: Moment, now: Moment) -> Moment:
+    """Count on by the clock of this boot, which no one can set back."""
+    return replace(now, utc_ms=old.utc_ms + elapsed_ms(old, now))
