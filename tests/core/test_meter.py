@@ -280,6 +280,15 @@ def test_an_unseen_interval_never_ends_before_it_began(
 # --------------------------------------------------------------------------- changes of price
 
 
+def test_the_turns_of_an_interval_are_where_a_night_begins_and_ends() -> None:
+    """From its start on, up to where it is metered; neither of the two is a turn."""
+    night = Window(from_s=3_600, until_s=7_200)
+    tariff = Tariff(3_600, discounts=(Discount(500, night),), zone="UTC")
+    interval = Metered(1, 0, at(0), 0, 0, 0, tariff)
+    assert turns_ms(interval, 7_200_001) == (3_600_000, 7_200_000)
+    assert turns_ms(interval, 7_200_000) == (3_600_000,)
+
+
 def test_a_part_after_a_change_of_price_does_not_begin_its_hour_anew() -> None:
     """The hour that had begun is paid; the next is at the new price, at its old boundary."""
     hourly = Tariff(15, 3_600)
