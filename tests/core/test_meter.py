@@ -76,12 +76,6 @@ def test_a_clock_set_back_does_not_stop_the_meter() -> None:
     assert step(OPEN, read, at(8_000), None, 9_999).meter_to_ms == 8_000
 
 
-def test_silence_is_waited_out_and_then_charged_as_running() -> None:
-    """Unknown is treated as running."""
-    assert step(OPEN, None, at(9_000), None, 5_000) == NOTHING
-    assert step(OPEN, None, at(20_000), None, 5_000).meter_to_ms == 20_000
-
-
 def test_the_end_of_rent_is_reckoned_by_its_length_where_clocks_disagree() -> None:
     """The platform's clock may be minutes behind ours: it ran for 10 s from 1000 on."""
     behind = off(19_000, charged_since_ms=-4_000, charged_until_ms=6_000)
@@ -138,8 +132,8 @@ def test_an_end_before_what_was_assumed_is_told_as_it_was() -> None:
     assert owed_micros(assumed, 7_000) < owed_micros(assumed, 20_000)
 
 
-def test_silence_up_to_the_allowance_is_silence_still() -> None:
-    """Both sides of the limit, counted from when it was last seen."""
+def test_silence_is_waited_out_up_to_its_limit_and_then_charged_as_running() -> None:
+    """Unknown is treated as running; both sides of the limit, counted from when it was seen."""
     assert step(OPEN, None, at(10_000), None, 5_000) == NOTHING
     assert step(OPEN, None, at(10_001), None, 5_000).meter_to_ms == 10_001
 
