@@ -15,7 +15,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from costguard.core.money import yuan_text
-from costguard.sim.faults import Faults
+from costguard.sim.census import contents
+from costguard.sim.faults import BEYOND, PER_CALL, PER_HOUR, Faults
 from costguard.sim.findings import Figures, Violation
 from costguard.sim.lean import LeanHost
 from costguard.sim.probe import cap_used_percents
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 SCHEMA = "costguard.simulate/1"
+KINDS = (*PER_CALL, *PER_HOUR, *BEYOND)
 REAL = 2  # the tier with the real daemon
 
 
@@ -41,8 +43,25 @@ class Result:
     trace: str
     mood: str
     faults: Counter[str] = field(default_factory=Counter)
+    rated: frozenset[str] = frozenset()  # the troubles that this seed has a rate of
+    contents: frozenset[str] = frozenset()
+    calls: Counter[str] = field(default_factory=Counter)  # to the platform, by route
     violations: list[Violation] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
+
+
+def draw_world(
+    seed: int, tier: int, days: float, focus: Mapping[str, float] | None = None
+) -> World:
+    """One seed's world before anything happens in it, still without a daemon."""
+    rng = Random(f"costguard {tier} {seed}")
+    faults = Faults(rng, focus=focus)
+    calm = faults.mood == "calm"
+    length_ms = int(days * DAY_MS)
+    poll_s = rng.choice((30, 60, 60, 120))
+    jobs = rng.choice((1, 1, 1, 2)) if tier == REAL else rng.choice((1, 2, 3))
+    scenario = draw(rng, length_ms, jobs, poll_s, calm=calm, brief=tier == REAL)
+    return World(seed, rng, scenario, faults)
 
 
 def play_seed(
@@ -52,14 +71,7 @@ def play_seed(
 
     `focus` sets the rates of some troubles, whatever the seed has drawn for them.
     """
-    rng = Random(f"costguard {tier} {seed}")
-    faults = Faults(rng, focus=focus)
-    calm = faults.mood == "calm"
-    length_ms = int(days * DAY_MS)
-    poll_s = rng.choice((30, 60, 60, 120))
-    jobs = rng.choice((1, 1, 1, 2)) if tier == REAL else rng.choice((1, 2, 3))
-    scenario = draw(rng, length_ms, jobs, poll_s, calm=calm, brief=tier == REAL)
-    world = World(seed, rng, scenario, faults)
+    world = draw_world(seed, tier, days, focus)
     if tier == REAL:
         _play_real(world)
     else:
@@ -70,8 +82,11 @@ def play_seed(
         world.ticks,
         world.clock.true_ms - world.began_ms,
         world.trace_hash,
-        faults.mood,
-        faults.counts,
+        world.faults.mood,
+        world.faults.counts,
+        frozenset(world.faults.rates),
+        contents(world.scenario),
+        world.calls,
         world.judge.violations,
         world.judge.figures,
     )
@@ -128,6 +143,11 @@ class Summary:
     ticks: int = 0
     simulated_ms: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    rated: Counter[str] = field(default_factory=Counter)  # in how many seeds, as those below
+    came: Counter[str] = field(default_factory=Counter)
+    moods: Counter[str] = field(default_factory=Counter)
+    contents: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
     figures: Figures = field(default_factory=Figures)
 
@@ -137,6 +157,11 @@ class Summary:
         self.ticks += result.ticks
         self.simulated_ms += result.simulated_ms
         self.faults.update(result.faults)
+        self.rated.update(result.rated)
+        self.came.update(result.faults.keys())
+        self.moods[result.mood] += 1
+        self.contents.update(result.contents)
+        self.calls.update(result.calls)
         self.violations += result.violations
         self.figures.add(result.figures)
 
@@ -152,6 +177,13 @@ class Summary:
             "ticks": self.ticks,
             "faults_injected": sum(self.faults.values()),
             "faults_by_kind": dict(sorted(self.faults.items())),
+            "seeds_by_fault": {
+                kind: {"drawn": self.rated[kind], "came": self.came[kind]}
+                for kind in sorted({*KINDS, *self.came})
+            },
+            "seeds_by_mood": dict(sorted(self.moods.items())),
+            "seeds_by_content": dict(sorted(self.contents.items())),
+            "calls_by_route": dict(sorted(self.calls.items())),
             "violations": [asdict(violation) for violation in self.violations],
             "overspend_yuan_max": yuan_text(figures.overspend_micros_max),
             "overrun_unenforceable_yuan_max": yuan_text(figures.excused_micros_max),

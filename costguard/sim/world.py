@@ -7,6 +7,7 @@ do whatever is due. A tick is never longer than a poll, and never passes anythin
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -103,6 +104,7 @@ class World:
         self.provider.call_ms = scenario.call_ms
         self.judge = Judge(self, seed)
         self.ticks = 0
+        self.calls: Counter[str] = Counter()  # to the platform, by route
         self._digest = hashlib.sha256()
         self.host: Host
         self._orders = list(scenario.orders)
@@ -412,6 +414,7 @@ class World:
         self.judge.stir()
 
     def _on_call(self, route: str, target: str, timer_ms: int | None) -> None:
+        self.calls[route] += 1
         self.trace(f"call {route} {target} {timer_ms}")
         self.judge.on_call(route, target, timer_ms)
         self.point(f"before {route}")

@@ -8,7 +8,6 @@ import pytest
 
 from costguard.agent.patterns import (
     LineProgress,
-    PatternError,
     TooSlowError,
     compile_pattern,
 )
@@ -50,23 +49,13 @@ def test_a_flood_of_steps_keeps_the_latest() -> None:
     assert [told["step"] for told in feed(lines)] == list(range(450, 500))
 
 
-@pytest.mark.parametrize(
-    ("pattern", "says"),
-    [
-        ("(", "no regular expression"),
-        ("loss=(?P<loss>.*)", "no group"),
-        ("(?P<step>1)(?P<password>2)", "password"),
-        ("(?P<step>1)" + "x" * 500, "longer than"),
-    ],
-)
-def test_an_expression_that_cannot_be_used_is_refused(pattern: str, says: str) -> None:
-    """At the order already, with the reason."""
-    with pytest.raises(PatternError, match=says):
-        compile_pattern(pattern)
-    with pytest.raises(SpecError, match="progress_pattern"):
+@pytest.mark.parametrize(("pattern", "says"), [("(", "no regular expression"), (3, "be a text")])
+def test_an_expression_that_cannot_be_used_is_refused_with_the_order(
+    pattern: object, says: str
+) -> None:
+    """Naming the key, with the reason."""
+    with pytest.raises(SpecError, match=f"progress_pattern.*{says}"):
         parse_spec({"run_id": "r", "argv": ["x"], "progress_pattern": pattern})
-    with pytest.raises(SpecError, match="must be a text"):
-        parse_spec({"run_id": "r", "argv": ["x"], "progress_pattern": 3})
 
 
 def test_an_expression_without_an_end_is_given_up() -> None:

@@ -12,6 +12,7 @@ from tests.bench import (
     daemon_memory,
     event_latency,
     forecast_error,
+    forecast_sim,
     pull_speed,
     sim_speed,
     status_cost,
@@ -26,6 +27,7 @@ BENCHES = (
     event_latency,
     pull_speed,
     forecast_error,
+    forecast_sim,
     big_ledger,
     sim_speed,
 )

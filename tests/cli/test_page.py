@@ -133,8 +133,8 @@ def test_no_label_of_a_chart_lies_on_another(night: Path, browser: Browser) -> N
         "[...document.querySelectorAll('.plot')].map(p => [...p.querySelectorAll('.x')]"
         ".map(e => e.getBoundingClientRect()).map(r => [r.left, r.right]))"
     )
+    assert [len(row) for row in rows] == [5] * 6
     for row in rows:
-        assert len(row) == 5
         assert all(left > before for (_l, before), (left, _r) in pairwise(row))
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from costguard.core import actions as act
-from costguard.core.decide import decide
 from costguard.core.lease import Account
 from costguard.core.power import Power
 from costguard.core.snapshot import ArtifactFacts, Exit, LinkFacts, TrainingFacts
@@ -219,12 +218,6 @@ def test_release_comes_after_the_proof_only() -> None:
         instance=replace(INSTANCE, power=Power.STOPPED, reads=off(-1_500, -1)),
     )
     assert kinds(ended) == ["Release"]
-
-
-def test_deciding_is_pure() -> None:
-    """The same snapshot gives the same actions, however often it is asked."""
-    for snap in (RUNNING, QUEUED, concluded(RUNNING, "idle")):
-        assert decide(snap, NOW) == decide(snap, NOW)
 
 
 def test_max_hours_ends_the_run() -> None:

@@ -13,6 +13,7 @@ from costguard.core.leasing import goes_alone
 from costguard.core.power import Power
 from costguard.core.snapshot import Exit, LinkFacts, Snapshot, Step, Verdict
 from costguard.core.spec import Run, Stage
+from costguard.core.tariff import Tariff
 from costguard.core.verdicts import judge
 from tests.core.snapshots import (
     INSTANCE,
@@ -201,3 +202,30 @@ def test_a_lease_is_cut_to_what_a_lowered_cap_allows() -> None:
 def test_without_a_price_nothing_is_cut() -> None:
     """What is not known cannot be reckoned."""
     assert Shorten not in map(type, decide(replace(lowered(RUNNING), tariff=None), NOW))
+
+
+LONG = replace(LEASE, end=NOW.plus_ms(900_000), reserved_micros=916 * YUAN)
+DEARER = replace(
+    ALONE,
+    tariff=Tariff(2 * 3_600 * YUAN),
+    lease=LONG,
+    armed_end=LONG.end,
+    accounts=(Account("job x", 1_000 * YUAN, 20 * YUAN, 916 * YUAN, 0),),
+)
+
+
+def test_a_long_lease_is_cut_to_what_a_risen_price_leaves() -> None:
+    """A cap of 1,000 yuan is 500 s at two a second: 20 s are gone, and L of 16 s is kept free."""
+    assert only(DEARER, Shorten).length_ms == 500_000 - 20_000 - 16_000
+
+
+def test_a_long_lease_that_a_risen_price_cuts_ends_no_run() -> None:
+    """A short one would have been renewed, or not: here there is something to cut."""
+    assert judge(DEARER, NOW) is None
+    short = replace(DEARER, spec=replace(DEARER.spec, lease_ms=920_000))
+    verdict = judge(short, NOW)
+    assert verdict is not None
+    assert (verdict.reason, verdict.text) == (
+        "budget",
+        "at the new price the lease does not fit the budget",
+    )

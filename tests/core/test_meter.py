@@ -91,12 +91,6 @@ def test_a_clock_set_back_does_not_stop_the_meter() -> None:
     assert step(OPEN, read, at(8_000), None, 9_999).meter_to_ms == 8_000
 
 
-def test_silence_is_waited_out_and_then_charged_as_running() -> None:
-    """Unknown is treated as running."""
-    assert step(OPEN, None, at(9_000), None, 5_000) == NOTHING
-    assert step(OPEN, None, at(20_000), None, 5_000).meter_to_ms == 20_000
-
-
 def test_the_end_of_rent_is_reckoned_by_its_length_where_clocks_disagree() -> None:
     """The platform's clock may be minutes behind ours: it ran for 10 s from 1000 on."""
     behind = off(19_000, charged_since_ms=-4_000, charged_until_ms=6_000)
@@ -153,8 +147,8 @@ def test_an_end_before_what_was_assumed_is_told_as_it_was() -> None:
     assert owed_micros(assumed, 7_000) < owed_micros(assumed, 20_000)
 
 
-def test_silence_up_to_the_allowance_is_silence_still() -> None:
-    """Both sides of the limit, counted from when it was last seen."""
+def test_silence_is_waited_out_up_to_its_limit_and_then_charged_as_running() -> None:
+    """Unknown is treated as running; both sides of the limit, counted from when it was seen."""
     assert step(OPEN, None, at(10_000), None, 5_000) == NOTHING
     assert step(OPEN, None, at(10_001), None, 5_000).meter_to_ms == 10_001
 
@@ -365,6 +359,15 @@ def test_an_unseen_interval_never_ends_before_it_began(
 
 
 # --------------------------------------------------------------------------- changes of price
+
+
+def test_the_turns_of_an_interval_are_where_a_night_begins_and_ends() -> None:
+    """From its start on, up to where it is metered; neither of the two is a turn."""
+    night = Window(from_s=3_600, until_s=7_200)
+    tariff = Tariff(3_600, discounts=(Discount(500, night),), zone="UTC")
+    interval = Metered(1, 0, at(0), 0, 0, 0, tariff)
+    assert turns_ms(interval, 7_200_001) == (3_600_000, 7_200_000)
+    assert turns_ms(interval, 7_200_000) == (3_600_000,)
 
 
 def test_a_part_after_a_change_of_price_does_not_begin_its_hour_anew() -> None:

@@ -39,6 +39,15 @@ def test_text_and_amount_are_inverse(micros: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("micros", "text"),
+    [(0, "0.00"), (350_000, "0.35"), (75_000_000, "75.00"), (1, "0.000001"), (-1_500_000, "-1.50")],
+)
+def test_money_in_json_is_exact(micros: int, text: str) -> None:
+    """Two decimals, and more only where they are something."""
+    assert yuan_text(micros) == text
+
+
+@pytest.mark.parametrize(
     ("micros", "shown"),
     [
         (75_000_000, "¥75.00"),

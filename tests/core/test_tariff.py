@@ -389,6 +389,12 @@ def test_the_same_terms_are_no_change() -> None:
 # --------------------------------------------------------------------------- kept and refused
 
 
+def test_a_night_and_a_holiday_are_read_back_as_they_were_written() -> None:
+    """Every kind of window that a tariff may have."""
+    tariff = replace(NIGHTLY, discounts=(*NIGHTLY.discounts, HOLIDAY))
+    assert tariff_from_json(tariff.to_json()) == tariff
+
+
 @given(tariffs(1, 60, 3_600), st.none() | FOREIGN)
 def test_a_tariff_is_read_back_as_it_was_written(
     tariff: Tariff, foreign: ForeignPrice | None

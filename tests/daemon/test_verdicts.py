@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,16 +47,28 @@ def test_every_verdict_leads_to_a_proven_stop(path: str, world: World) -> None:
     world.assert_books()
 
 
-@pytest.mark.parametrize("path", ["exit 1", "no step", "asleep", "max_hours", "the cap"])
-def test_every_verdict_keeps_its_evidence(path: str, world: World) -> None:
+@pytest.mark.parametrize(
+    ("path", "text", "evidence"),
+    [
+        ("exit 1", "exit code 1", {"exit_code": 1, "class": "crash"}),
+        ("no step", "no new step for 10 s", {"phase": "train", "allowance_s": 10, "step": 4}),
+        ("asleep", "CPU quiet for 8 s", {"quiet_s": 8, "limit_s": 8, "cpu_cores": 0.0}),
+        ("max_hours", "has run for", {"ran_s": 6, "limit_s": 6}),
+        ("the cap", "does not fit the budget", {"lease_left_s": 4}),
+    ],
+)
+def test_every_verdict_keeps_its_evidence(
+    path: str, text: str, evidence: dict[str, Any], world: World
+) -> None:
     """`explain` has what it was seen from."""
     script, changes, _, _ = PATHS[path]
     world.set_script(**script)
     world.submit(spec_of(**changes))
     world.until_final()
     job = world.job()
-    assert job.verdict_text
-    assert job.verdict_json not in (None, "{}")
+    assert text in (job.verdict_text or "")
+    kept = json.loads(job.verdict_json or "{}")
+    assert {key: kept.get(key) for key in evidence} == evidence
 
 
 @pytest.mark.parametrize("wish", ["pause", "release"])

@@ -158,7 +158,55 @@ def ask_seldom(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lean.LeanHost, "_poll_ms", lambda host, job: 4 * poll_ms(host, job))
 
 
+def take_unlisted_for_unmade(patch: pytest.MonkeyPatch) -> None:
+    """An unclear create that the first list does not show is given up, and made anew."""
+    patch.setattr(lean_act, "VISIBLE_WITHIN_MS", 0)
+
+
+def forget_an_open_create(patch: pytest.MonkeyPatch) -> None:
+    """A daemon that died between the create and its outcome begins anew, and asks nobody."""
+    boot = lean.LeanHost.boot
+
+    def forgetful(host: lean.LeanHost) -> None:
+        for job in host.jobs.values():
+            if job.provider_id is None:
+                job.tag, job.intents = None, frozenset()
+        boot(host)
+
+    patch.setattr(lean.LeanHost, "boot", forgetful)
+
+
+def take_a_refusal_for_final(patch: pytest.MonkeyPatch) -> None:
+    """A stop call that the platform refused is not made again."""
+    stop = lean_act.HANDLERS[actions.StopPower]
+    refused: set[int] = set()
+
+    def meek(host: lean.LeanHost, job: lean.LeanJob, snap: Snapshot, action: Any) -> None:
+        counts = host.world.faults.counts
+        before = counts["stop_refused"]
+        if id(job) not in refused:
+            stop(host, job, snap, action)
+        if counts["stop_refused"] > before:
+            refused.add(id(job))
+
+    patch.setitem(lean_act.HANDLERS, actions.StopPower, meek)
+
+
 MUTANTS: dict[str, Mutant] = {
+    "takes a refused stop for final": Mutant(
+        take_a_refusal_for_final,
+        frozenset({"liveness"}),
+        days=0.6,
+        focus={"stop_refused": 0.7},
+    ),
+    "takes unlisted for unmade": Mutant(
+        take_unlisted_for_unmade,
+        frozenset({"one_instance"}),
+        focus={"not_listed_yet": 0.9, "timeout_after": 0.3},
+    ),
+    "forgets an open create": Mutant(
+        forget_an_open_create, frozenset({"one_instance"}), focus={"kill": 0.05}
+    ),
     "leaves duplicates running": Mutant(
         leave_duplicates, frozenset({"prompt"}), focus={"twin": 0.7}
     ),
