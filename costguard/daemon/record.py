@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from costguard.core import meter
@@ -65,11 +65,41 @@ POWER_READS_KEPT = 50
 ASSUMED = "the platform's stop was earlier than assumed while it did not answer"
 REPRICED = "another price was in force from earlier on than had been charged"
 
+# Built once: to put a statement together takes longer than to carry it out.
+_ADD_TELEMETRY = insert(Telemetry).on_conflict_do_nothing()
+_ADD_READ = insert(PowerReadRow)
+_LAST_READ = (
+    select(PowerReadRow.power, PowerReadRow.begun_utc_ms)
+    .where(PowerReadRow.instance_id == bindparam("instance_id"))
+    .order_by(PowerReadRow.id.desc())
+    .limit(1)
+)
+_CUT_READS = delete(PowerReadRow).where(
+    PowerReadRow.instance_id == bindparam("of"),
+    PowerReadRow.id
+    <= select(PowerReadRow.id)
+    .where(PowerReadRow.instance_id == bindparam("of"))
+    .order_by(PowerReadRow.id.desc())
+    .offset(POWER_READS_KEPT)
+    .limit(1)
+    .scalar_subquery(),
+)
+_LAST_END = (
+    select(PowerInterval.ended_ms)
+    .where(PowerInterval.instance_id == bindparam("instance_id"), PowerInterval.kind == "running")
+    .order_by(PowerInterval.id.desc())
+    .limit(1)
+)
+
 
 def record_pass(
     session: Session, job: Job, memory: JobMemory, now: Moment, zone: ZoneInfo, poll_ms: int
 ) -> None:
-    """Everything that this pass has seen: messages of the agent, the power read, the charges."""
+    """Everything that this pass has seen: messages of the agent, the power read, the charges.
+
+    The caller lets no query flush by itself, which would be one update of the same row after the
+    other: whatever asks the database for what was changed here flushes first.
+    """
     for message in memory.unsaved:
         _record_message(session, job, message, now)
     record_preparing(session, job, memory, now)
@@ -103,19 +133,16 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         return
     kind = str(message["t"])
     text = json.dumps({k: v for k, v in message.items() if k != "received_boot_ms"})
-    session.execute(
-        insert(Telemetry)
-        .values(
-            job_id=job.id,
-            stage=job.stage,
-            seq=seq,
-            kind=kind,
-            at_ms=message.get("at_ms", now.utc_ms),
-            received_ms=now.utc_ms,
-            data_json=text,
-        )
-        .on_conflict_do_nothing()
-    )
+    row = {
+        "job_id": job.id,
+        "stage": job.stage,
+        "seq": seq,
+        "kind": kind,
+        "at_ms": message.get("at_ms", now.utc_ms),
+        "received_ms": now.utc_ms,
+        "data_json": text,
+    }
+    session.connection().execute(_ADD_TELEMETRY, row)
     job.last_seq = seq
     if kind == "hello":
         _record_gpu(session, job, message, now)
@@ -154,6 +181,7 @@ def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: 
         if row.files_json != files:
             row.pulled_ms = row.path = None  # another attempt made it anew
         row.complete, row.files_json = bool(found.get("complete")), files
+        session.flush()
         return
     session.add(
         Artifact(
@@ -167,6 +195,7 @@ def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: 
             seen_ms=now.utc_ms,
         )
     )
+    session.flush()
 
 
 def _record_read(
@@ -183,24 +212,16 @@ def _record_read(
         if view.ssh.host_keys:
             instance.host_key = "\n".join(view.ssh.host_keys)
         instance.work_dir = view.ssh.work_dir
-    session.add(
-        PowerReadRow(
-            instance_id=instance.id,
-            power=read.power.value,
-            begun_utc_ms=read.begun.utc_ms,
-            begun_boot_ms=read.begun.boot_ms,
-            boot_id=read.begun.boot_id,
-        )
-    )
-    session.flush()
-    newest = select(PowerReadRow.id).where(PowerReadRow.instance_id == instance.id)
-    cut = session.scalars(
-        newest.order_by(PowerReadRow.id.desc()).offset(POWER_READS_KEPT).limit(1)
-    ).first()
-    if cut is not None:
-        session.query(PowerReadRow).where(
-            PowerReadRow.instance_id == instance.id, PowerReadRow.id <= cut
-        ).delete()
+    row = {
+        "instance_id": instance.id,
+        "power": read.power.value,
+        "begun_utc_ms": read.begun.utc_ms,
+        "begun_boot_ms": read.begun.boot_ms,
+        "boot_id": read.begun.boot_id,
+    }
+    connection = session.connection()
+    connection.execute(_ADD_READ, row)
+    connection.execute(_CUT_READS, {"of": instance.id})
     _record_price(session, instance, view)
 
 
@@ -289,17 +310,13 @@ def _anchor_in_this_boot(row: PowerInterval, now: Moment) -> None:
 
 def _last_end_ms(session: Session, instance: Instance) -> int | None:
     """When the instance's latest power interval ended; None while it has not."""
-    ends = select(PowerInterval.ended_ms).where(
-        PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
-    )
-    return session.scalars(ends.order_by(PowerInterval.id.desc()).limit(1)).first()
+    return session.scalars(_LAST_END, {"instance_id": instance.id}).first()
 
 
 def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
     """Before when rent cannot have begun: our start call, or the last read or end that was off."""
     ended = _last_end_ms(session, instance)
-    reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
-    latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(1)).first()
+    latest = session.execute(_LAST_READ, {"instance_id": instance.id}).first()
     seen_off = None
     if latest is not None and not Power(latest.power).may_charge:
         seen_off = latest.begun_utc_ms
