@@ -145,8 +145,9 @@ class JobPasses:
         """The job as the database has it; as it was, with what was seen since, if that fails."""
         try:
             with self.context.store.read() as session:
-                self._follow(session, memory, glance(session, self.job_id))
                 job = session.get_one(Job, self.job_id)
+                if (job.stage, job.attempt) != (memory.stage, memory.attempt):
+                    self._follow(session, memory, glance(session, self.job_id))
                 caps, zone = self.context.caps(), self.context.zone
                 snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
         except StoreUnavailable:
@@ -203,11 +204,11 @@ class JobPasses:
                 job = session.get_one(Job, self.job_id)
                 poll_ms = provider.facts.poll_interval_ms
                 with session.no_autoflush:
-                    record_pass(session, job, memory, now, self.context.zone, poll_ms)
+                    instance = newest_instance(session, self.job_id)
+                    record_pass(session, job, instance, memory, now, self.context.zone, poll_ms)
                 job.forecast_json = memory.forecast_json or job.forecast_json
                 for message in memory.pulled:
                     self._record_pulled(session, job, memory, message, now)
-                instance = newest_instance(session, self.job_id)
                 if instance is not None:
                     note_calls(instance, memory.calls)
                 last_seq = job.last_seq

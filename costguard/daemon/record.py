@@ -29,7 +29,6 @@ from costguard.core.tariff import (
 from costguard.daemon import steps_lost
 from costguard.daemon.load import (
     metered,
-    newest_instance,
     open_interval,
     open_lease,
 )
@@ -93,7 +92,13 @@ _LAST_END = (
 
 
 def record_pass(
-    session: Session, job: Job, memory: JobMemory, now: Moment, zone: ZoneInfo, poll_ms: int
+    session: Session,
+    job: Job,
+    instance: Instance | None,
+    memory: JobMemory,
+    now: Moment,
+    zone: ZoneInfo,
+    poll_ms: int,
 ) -> None:
     """Everything that this pass has seen: messages of the agent, the power read, the charges.
 
@@ -106,7 +111,6 @@ def record_pass(
     visit = open_visit(session, job.id)
     if visit is not None:
         job.phase = visit.purpose
-    instance = newest_instance(session, job.id)
     if instance is None or instance.provider_id is None or instance.released_ms is not None:
         return  # what was given back, or is another job's by now, costs this one nothing more
     view = memory.fresh
