@@ -118,7 +118,7 @@ def accounts(
                 scope=f"month {month}",
                 cap_micros=month_cap,
                 posted_micros=posted_micros(session, month=month) + unbooked_micros(session),
-                pending_micros=_month_pending_micros(session, month),
+                pending_micros=sums.pending(sums.by_kind_of_month(session, month)),
                 hold_micros=session.scalar(hold) or 0,
             )
         )
@@ -185,23 +185,9 @@ def posted_by_instance(session: Session, job_ids: Collection[int] | None = None)
     return {instance_id: posted for instance_id, posted in found}  # noqa: C416  (rows, to mypy)
 
 
-def pending_micros(
-    session: Session,
-    *,
-    job_id: int | None = None,
-    project: str | None = None,
-    lease_ids: Collection[int] | None = None,
-) -> int:
-    """What is reserved and neither charged nor settled: reserved - consumed - settled."""
-    query = select(
-        LedgerSum.kind, func.sum(LedgerSum.amount_micros), func.sum(LedgerSum.covered_micros)
-    ).where(*_scope(job_id, project, None))
-    if lease_ids is not None:
-        query = query.where(LedgerSum.lease_id.in_(lease_ids))
-    return sum(
-        sums.held_micros(kind, amount, covered)
-        for kind, amount, covered in session.execute(query.group_by(LedgerSum.kind))
-    )
+def pending_micros(session: Session) -> int:
+    """What is reserved and neither charged nor settled, in all: reserved - consumed - settled."""
+    return sums.pending(sums.by_kind(session))
 
 
 def pending_by_job(session: Session) -> dict[int, int]:
@@ -231,13 +217,6 @@ def _scope(
         yield LedgerSum.project == project
     if month is not None:
         yield LedgerSum.month == month
-
-
-def _month_pending_micros(session: Session, month: str) -> int:
-    """Pending of the open leases that may touch `month`: one that crosses counts in both."""
-    leases = session.scalars(select(LeaseRow).where(LeaseRow.state == "open")).all()
-    touching = [lease.id for lease in leases if month in lease.months.split(",")]
-    return pending_micros(session, lease_ids=touching) if touching else 0
 
 
 def lease_remaining_micros(session: Session, lease_id: int) -> int:

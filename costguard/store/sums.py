@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import String, bindparam, func, select
 
-from costguard.store.models import LedgerSum
+from costguard.store.models import LeaseRow, LedgerSum
 
 if TYPE_CHECKING:
     from sqlalchemy import Select
@@ -36,6 +36,23 @@ def _sums(*scope: str) -> Select[Any]:
         .where(*(sums[name] == bindparam(name) for name in scope))
         .group_by(sums.kind)
     )
+
+
+def by_kind_of_month(session: Session, month: str) -> Sums:
+    """The same of the open leases that may touch `month`: one that crosses counts in both."""
+    rows = session.execute(_OF_MONTH, {"month": month})
+    return [(kind, amount, covered) for kind, amount, covered in rows]
+
+
+_OF_MONTH = (
+    select(LedgerSum.kind, func.sum(LedgerSum.amount_micros), func.sum(LedgerSum.covered_micros))
+    .join(LeaseRow, LeaseRow.id == LedgerSum.lease_id)
+    .where(
+        LeaseRow.state == "open",
+        func.instr("," + LeaseRow.months + ",", "," + bindparam("month", type_=String) + ",") > 0,
+    )
+    .group_by(LedgerSum.kind)
+)
 
 
 def posted(sums: Sums) -> int:
