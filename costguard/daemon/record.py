@@ -9,14 +9,13 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.sqlite import insert
 
 from costguard.core import meter
 from costguard.core.calendar import month_of
 from costguard.core.moment import Moment
 from costguard.core.money import yuan_text
-from costguard.core.power import Power
 from costguard.core.tariff import (
     Tariff,
     free_left_s,
@@ -42,9 +41,9 @@ from costguard.store.models import (
     Job,
     LeaseRow,
     PowerInterval,
-    PowerReadRow,
     Telemetry,
 )
+from costguard.store.reads import add_read, last_read
 from costguard.store.tariffs import disk_tariff_of, set_tariff, tariff_of
 from costguard.store.visits import open_visit
 
@@ -60,29 +59,11 @@ if TYPE_CHECKING:
 
 # After this many missed polls without an answer the meter is taken to run on.
 ASSUME_AFTER_POLLS = 30
-POWER_READS_KEPT = 50
 ASSUMED = "the platform's stop was earlier than assumed while it did not answer"
 REPRICED = "another price was in force from earlier on than had been charged"
 
 # Built once: to put a statement together takes longer than to carry it out.
 _ADD_TELEMETRY = insert(Telemetry).on_conflict_do_nothing()
-_ADD_READ = insert(PowerReadRow)
-_LAST_READ = (
-    select(PowerReadRow.power, PowerReadRow.begun_utc_ms)
-    .where(PowerReadRow.instance_id == bindparam("instance_id"))
-    .order_by(PowerReadRow.id.desc())
-    .limit(1)
-)
-_CUT_READS = delete(PowerReadRow).where(
-    PowerReadRow.instance_id == bindparam("of"),
-    PowerReadRow.id
-    <= select(PowerReadRow.id)
-    .where(PowerReadRow.instance_id == bindparam("of"))
-    .order_by(PowerReadRow.id.desc())
-    .offset(POWER_READS_KEPT)
-    .limit(1)
-    .scalar_subquery(),
-)
 _LAST_END = (
     select(PowerInterval.ended_ms)
     .where(PowerInterval.instance_id == bindparam("instance_id"), PowerInterval.kind == "running")
@@ -216,16 +197,7 @@ def _record_read(
         if view.ssh.host_keys:
             instance.host_key = "\n".join(view.ssh.host_keys)
         instance.work_dir = view.ssh.work_dir
-    row = {
-        "instance_id": instance.id,
-        "power": read.power.value,
-        "begun_utc_ms": read.begun.utc_ms,
-        "begun_boot_ms": read.begun.boot_ms,
-        "boot_id": read.begun.boot_id,
-    }
-    connection = session.connection()
-    connection.execute(_ADD_READ, row)
-    connection.execute(_CUT_READS, {"of": instance.id})
+    add_read(session, instance.id, read)
     _record_price(session, instance, view)
 
 
@@ -320,10 +292,10 @@ def _last_end_ms(session: Session, instance: Instance) -> int | None:
 def _earliest_start_ms(session: Session, instance: Instance) -> int | None:
     """Before when rent cannot have begun: our start call, or the last read or end that was off."""
     ended = _last_end_ms(session, instance)
-    latest = session.execute(_LAST_READ, {"instance_id": instance.id}).first()
+    latest = last_read(session, instance.id)
     seen_off = None
-    if latest is not None and not Power(latest.power).may_charge:
-        seen_off = latest.begun_utc_ms
+    if latest is not None and not latest[0].may_charge:
+        seen_off = latest[1]
     bounds = [at for at in (instance.started_call_ms, ended, seen_off) if at is not None]
     return max(bounds) if bounds else None
 
