@@ -63,7 +63,14 @@ ARROWS: dict[str, set[str]] = {
 }
 # What the agent may need on an instance, where nothing of ours is installed.
 AGENT_ALSO = {"pynvml"}
-MONEY = ("core/money.py", "core/tariff.py", "core/lease.py", "core/meter.py", "store/ledger.py")
+MONEY = (
+    "core/money.py",
+    "core/tariff.py",
+    "core/lease.py",
+    "core/meter.py",
+    "store/ledger.py",
+    "store/sums.py",
+)
 CLOCKS = re.compile(r"^(now|utcnow|today|(time|monotonic|perf_counter|clock_gettime)(_ns)?)$")
 CHANCE = {"random", "secrets", "uuid"}
 MODULE_LINES_MAX = 500

@@ -25,7 +25,11 @@ EVERY_MS = 5_000
 def note_forecast(
     context: Context, job_id: int, memory: JobMemory, snap: Snapshot, now: Moment
 ) -> None:
-    """Reckon anew every few seconds while it trains; what cannot be written now is not missed."""
+    """Reckon anew every few seconds while it trains.
+
+    Bad news, and its end, are written at once. The figures alone wait for whatever the job records
+    next, within a poll: a transaction of their own would cost more than all the reckoning.
+    """
     if memory.forecast_at is not None and elapsed_ms(memory.forecast_at, now) < EVERY_MS:
         return
     found = outlook(snap, now)
@@ -41,16 +45,17 @@ def note_forecast(
         "fit": found.fit.value,
         "bites_at_step": found.bites_at_step,
     }
+    memory.forecast_json = json.dumps(document)
+    if turned is None:
+        return
+    text = _text(found, total.likely)
     try:
         with context.store.write() as session:
             session.get_one(Job, job_id).forecast_json = json.dumps(document)
-            if turned is not None:
-                text = _text(found, total.likely)
-                add_event(session, job_id, now.utc_ms, turned, text, document)
+            add_event(session, job_id, now.utc_ms, turned, text, document)
     except StoreUnavailable:
         return  # the next one is reckoned in a few seconds
-    if turned is not None:
-        context.notify("warning" if memory.is_short else "info", snap.spec.name, text)
+    context.notify("warning" if memory.is_short else "info", snap.spec.name, text)
 
 
 def _turn(memory: JobMemory, found: Forecast) -> str | None:

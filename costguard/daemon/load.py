@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, bindparam, select
 
 from costguard.core import meter
 from costguard.core.calendar import month_of
@@ -48,31 +49,80 @@ if TYPE_CHECKING:
     from costguard.providers.base import ProviderFacts
 
 
+SPECS_KEPT = 2_048
+
+# Built once: to put a statement together takes longer than to carry it out.
+_GLANCE = (
+    select(Job.stage, Job.attempt, Job.state, Instance.id, Instance.provider_id)
+    .outerjoin(Instance, and_(Instance.job_id == Job.id, Instance.replaced_ms.is_(None)))
+    .where(Job.id == bindparam("job_id"))
+    .order_by(Instance.id.desc())
+    .limit(1)
+)
+_NEWEST_INSTANCE = (
+    select(Instance)
+    .where(Instance.job_id == bindparam("job_id"), Instance.replaced_ms.is_(None))
+    .order_by(Instance.id.desc())
+    .limit(1)
+)
+_OPEN_LEASE = select(LeaseRow).where(
+    LeaseRow.job_id == bindparam("job_id"), LeaseRow.state == "open"
+)
+_OPEN_INTERVAL = select(PowerInterval).where(
+    PowerInterval.instance_id == bindparam("instance_id"),
+    PowerInterval.kind == bindparam("kind"),
+    PowerInterval.ended_ms.is_(None),
+)
+_OPEN_INTENTS = select(Intent.kind).where(
+    Intent.job_id == bindparam("job_id"), Intent.state.in_(("open", "unclear"))
+)
+_COMPLETE_ARTIFACTS = select(Artifact).where(
+    Artifact.job_id == bindparam("job_id"), Artifact.stage == bindparam("stage"), Artifact.complete
+)
+
+
+@lru_cache(maxsize=SPECS_KEPT)
+def _spec_of(text: str) -> JobSpec:
+    return spec_from_json(text)
+
+
 def job_spec(job: Job) -> JobSpec:
     """The job as it was asked for."""
-    return spec_from_json(job.spec_json)
+    return _spec_of(job.spec_json)
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What has to be known of a job before the platform is asked: where it is, and what to ask."""
+
+    stage: int
+    attempt: int
+    state: str
+    has_instance: bool
+    provider_id: str | None
+
+
+def glance(session: Session, job_id: int) -> Glance:
+    """One look at the job, far cheaper than a snapshot."""
+    row = session.connection().execute(_GLANCE, {"job_id": job_id}).one()
+    stage, attempt, state, instance_id, provider_id = row
+    return Glance(stage, attempt, state, instance_id is not None, provider_id)
 
 
 def newest_instance(session: Session, job_id: int) -> Instance | None:
     """The job's instance; None where it has none, or is to have a new one."""
-    query = select(Instance).where(Instance.job_id == job_id, Instance.replaced_ms.is_(None))
-    return session.scalars(query.order_by(Instance.id.desc()).limit(1)).first()
+    return session.scalars(_NEWEST_INSTANCE, {"job_id": job_id}).first()
 
 
 def open_lease(session: Session, job_id: int) -> LeaseRow | None:
     """The job's open lease."""
-    query = select(LeaseRow).where(LeaseRow.job_id == job_id, LeaseRow.state == "open")
-    return session.scalars(query).one_or_none()
+    return session.scalars(_OPEN_LEASE, {"job_id": job_id}).one_or_none()
 
 
 def open_interval(session: Session, instance_id: int, kind: str) -> PowerInterval | None:
     """The instance's open power interval of that kind."""
-    query = select(PowerInterval).where(
-        PowerInterval.instance_id == instance_id,
-        PowerInterval.kind == kind,
-        PowerInterval.ended_ms.is_(None),
-    )
-    return session.scalars(query).one_or_none()
+    keys = {"instance_id": instance_id, "kind": kind}
+    return session.scalars(_OPEN_INTERVAL, keys).one_or_none()
 
 
 def metered(row: PowerInterval) -> meter.Metered:
@@ -157,9 +207,6 @@ def load_snapshot(
     )
     if reason is None and memory.verdict is not None:
         reason, verdict_at = memory.verdict[0].reason, memory.verdict[1]
-    intents = select(Intent.kind).where(
-        Intent.job_id == job.id, Intent.state.in_(("open", "unclear"))
-    )
     return Snapshot(
         spec=spec,
         platform=platform_of(facts),
@@ -183,7 +230,7 @@ def load_snapshot(
         artifacts=_artifacts(session, job, memory),
         visit=visit_facts(open_visit(session, job.id)),
         retry_at_ms=job.retry_at_ms,
-        open_intents=frozenset(session.scalars(intents)),
+        open_intents=frozenset(session.scalars(_OPEN_INTENTS, {"job_id": job.id})),
         has_ssh=memory.ssh is not None,
         fresh_read=memory.fresh is not None,
     )
@@ -282,9 +329,7 @@ def _instance(
 
 
 def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactFacts, ...]:
-    query = select(Artifact).where(
-        Artifact.job_id == job.id, Artifact.stage == job.stage, Artifact.complete
-    )
+    keys = {"job_id": job.id, "stage": job.stage}
     return tuple(
         ArtifactFacts(
             id=row.id,
@@ -295,5 +340,5 @@ def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactF
             pulling=row.id in memory.pulling,
             failed=row.id in memory.pull_failed,
         )
-        for row in session.scalars(query)
+        for row in session.scalars(_COMPLETE_ARTIFACTS, keys)
     )

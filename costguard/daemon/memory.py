@@ -70,6 +70,7 @@ class JobMemory:
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
     breach: bool = False  # as the database has it
     forecast_at: Moment | None = None
+    forecast_json: str | None = None  # the last one that was reckoned, not yet in the database
     is_short: bool = False  # it was said that the caps will not reach
     shown_key: dict[str, Any] | None = None  # a host key that was believed, not yet in its row
     keeps_timer: bool = False  # the platform's timer was set once, and no read tells it
@@ -105,6 +106,7 @@ class JobMemory:
         """Another stage or attempt: what was known of the training before is not of this one."""
         self.stage, self.attempt, self.training = stage, attempt, training
         self.unsaved.clear()
+        self.forecast_json = None
         self.pull_failed.clear()
         self.verdict = None
 

@@ -16,6 +16,8 @@ from costguard.daemon.act import Actor, Halt
 from costguard.daemon.foresee import note_forecast
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
+    Glance,
+    glance,
     job_spec,
     load_snapshot,
     newest_instance,
@@ -68,8 +70,7 @@ class JobPasses:
         context = self.context
         now = context.clock.now()
         memory, provider = self._open(now)
-        snap = self._load(memory, provider, now)
-        self._observe(memory, provider, snap, now)
+        self._observe(memory, provider, self._glance(memory), now)
         self._record(memory, provider, now)
         snap = self._load(memory, provider, now)
         actor = Actor(context, self.job_id, memory, snap, provider, self.wake)
@@ -113,18 +114,40 @@ class JobPasses:
         self._memory.keeps_timer = provider.facts.timer_is_fixed
         return self._memory, provider
 
+    def _glance(self, memory: JobMemory) -> Glance:
+        """Where the job is; as it was when it was last loaded, if the database cannot be read."""
+        try:
+            with self.context.store.read() as session:
+                seen = glance(session, self.job_id)
+                self._follow(session, memory, seen)
+                return seen
+        except StoreUnavailable:
+            snap = memory.snapshot
+            if snap is None:
+                raise
+        instance = snap.instance
+        provider_id = None if instance is None else instance.provider_id
+        return Glance(memory.stage, memory.attempt, snap.state, instance is not None, provider_id)
+
+    def _follow(self, session: Session, memory: JobMemory, seen: Glance) -> None:
+        """Go on with another stage or attempt, where the job has come to one since."""
+        if (seen.stage, seen.attempt) == (memory.stage, memory.attempt):
+            return
+        heard = memory.link_facts.heard if seen.attempt == memory.attempt else None
+        close_link(memory)
+        memory.link_facts = LinkFacts(heard=heard)  # a stage does not end a silence
+        facts = training_facts(session, session.get_one(Job, self.job_id))
+        memory.begin(seen.stage, seen.attempt, facts)
+        if not seen.has_instance:
+            memory.forget_instance()
+
     def _load(self, memory: JobMemory, provider: Provider, now: Moment) -> Snapshot:
         """The job as the database has it; as it was, with what was seen since, if that fails."""
         try:
             with self.context.store.read() as session:
                 job = session.get_one(Job, self.job_id)
                 if (job.stage, job.attempt) != (memory.stage, memory.attempt):
-                    heard = memory.link_facts.heard if job.attempt == memory.attempt else None
-                    close_link(memory)
-                    memory.link_facts = LinkFacts(heard=heard)  # a stage does not end a silence
-                    memory.begin(job.stage, job.attempt, training_facts(session, job))
-                    if newest_instance(session, job.id) is None:
-                        memory.forget_instance()
+                    self._follow(session, memory, glance(session, self.job_id))
                 caps, zone = self.context.caps(), self.context.zone
                 snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
         except StoreUnavailable:
@@ -136,31 +159,30 @@ class JobPasses:
 
     # ------------------------------------------------------------------ observe
 
-    def _observe(self, memory: JobMemory, provider: Provider, snap: Snapshot, now: Moment) -> None:
+    def _observe(self, memory: JobMemory, provider: Provider, seen: Glance, now: Moment) -> None:
         """Ask the platform when it is time to, and take what the link has pushed."""
         memory.fresh, memory.gone, memory.asked = None, None, False
         memory.pulled += drain(memory, now)
-        instance = snap.instance
-        if instance is None or instance.provider_id is None or snap.state == "released":
+        if seen.provider_id is None or seen.state == "released":
             return
         if quiet_ms(memory, now) > 0:
             return
         if memory.read_at is not None:
             since_ms = elapsed_ms(memory.read_at, now)
-            if since_ms < self._poll_ms(snap, provider):
+            if since_ms < self._poll_ms(seen.state, provider):
                 return
         memory.read_at, memory.asked = now, True
         try:
-            memory.take_read(provider.read(instance.provider_id, now))
+            memory.take_read(provider.read(seen.provider_id, now))
         except Absent:
             self._note_absent(memory, now)
         except ProviderError as error:
             note_quiet(memory, error, now)
             self.context.notify("warning", self._name, f"the platform did not answer: {error}")
 
-    def _poll_ms(self, snap: Snapshot, provider: Provider) -> int:
+    def _poll_ms(self, state: str, provider: Provider) -> int:
         poll_ms = provider.facts.poll_interval_ms
-        return max(poll_ms, IDLE_POLL_MS) if snap.state in FINAL_STATES else poll_ms
+        return max(poll_ms, IDLE_POLL_MS) if state in FINAL_STATES else poll_ms
 
     def _note_absent(self, memory: JobMemory, now: Moment) -> None:
         """An instance that is not there is unknown, and only after long absence released."""
@@ -180,10 +202,13 @@ class JobPasses:
         try:
             with self.context.store.write() as session:
                 job = session.get_one(Job, self.job_id)
-                record_pass(session, job, memory, now, self.context.zone, provider.facts)
+                with session.no_autoflush:
+                    instance = newest_instance(session, self.job_id)
+                    facts, zone = provider.facts, self.context.zone
+                    record_pass(session, job, instance, memory, now, zone, facts)
+                job.forecast_json = memory.forecast_json or job.forecast_json
                 for message in memory.pulled:
                     self._record_pulled(session, job, memory, message, now)
-                instance = newest_instance(session, self.job_id)
                 if instance is not None:
                     note_calls(instance, memory.calls)
                 last_seq = job.last_seq
@@ -201,6 +226,7 @@ class JobPasses:
         memory.unsaved.clear()
         memory.pulled.clear()
         memory.preparing.clear()
+        memory.forecast_json = None
 
     def _note_breach(self, memory: JobMemory, snap: Snapshot, now: Moment) -> None:
         """Show, aloud, that facts have gone past a cap; or that the cap was raised above them."""
@@ -265,7 +291,7 @@ class JobPasses:
         now = self.context.clock.now()
         if snap.instance is not None and snap.instance.provider_id is None:
             return max(RESOLVE_AGAIN_MS, quiet_ms(memory, now))
-        poll_ms = self._poll_ms(snap, provider)
+        poll_ms = self._poll_ms(snap.state, provider)
         if memory.read_at is not None:
             poll_ms = max(poll_ms - elapsed_ms(memory.read_at, now), quiet_ms(memory, now), 1)
         if snap.state in FINAL_STATES:

@@ -28,7 +28,6 @@ from costguard.core.tariff import (
 from costguard.daemon import steps_lost
 from costguard.daemon.load import (
     metered,
-    newest_instance,
     open_interval,
     open_lease,
 )
@@ -43,9 +42,9 @@ from costguard.store.models import (
     Job,
     LeaseRow,
     PowerInterval,
-    PowerReadRow,
     Telemetry,
 )
+from costguard.store.reads import add_read
 from costguard.store.tariffs import disk_tariff_of, set_tariff, tariff_of
 from costguard.store.visits import open_visit
 
@@ -61,27 +60,33 @@ if TYPE_CHECKING:
 
 # After this many missed polls without an answer the meter is taken to run on.
 ASSUME_AFTER_POLLS = 30
-POWER_READS_KEPT = 50
 ASSUMED = "the platform's stop was earlier than assumed while it did not answer"
 REPRICED = "another price was in force from earlier on than had been charged"
+
+# Built once: to put a statement together takes longer than to carry it out.
+_ADD_TELEMETRY = insert(Telemetry).on_conflict_do_nothing()
 
 
 def record_pass(
     session: Session,
     job: Job,
+    instance: Instance | None,
     memory: JobMemory,
     now: Moment,
     zone: ZoneInfo,
     facts: ProviderFacts,
 ) -> None:
-    """Everything that this pass has seen: messages of the agent, the power read, the charges."""
+    """Everything that this pass has seen: messages of the agent, the power read, the charges.
+
+    The caller lets no query flush by itself, which would be one update of the same row after the
+    other: whatever asks the database for what was changed here flushes first.
+    """
     for message in memory.unsaved:
         _record_message(session, job, message, now)
     record_preparing(session, job, memory, now)
     visit = open_visit(session, job.id)
     if visit is not None:
         job.phase = visit.purpose
-    instance = newest_instance(session, job.id)
     if instance is None or instance.provider_id is None or instance.released_ms is not None:
         return  # what was given back, or is another job's by now, costs this one nothing more
     view = memory.fresh
@@ -118,19 +123,16 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         return
     kind = str(message["t"])
     text = json.dumps({k: v for k, v in message.items() if k != "received_boot_ms"})
-    session.execute(
-        insert(Telemetry)
-        .values(
-            job_id=job.id,
-            stage=job.stage,
-            seq=seq,
-            kind=kind,
-            at_ms=message.get("at_ms", now.utc_ms),
-            received_ms=now.utc_ms,
-            data_json=text,
-        )
-        .on_conflict_do_nothing()
-    )
+    row = {
+        "job_id": job.id,
+        "stage": job.stage,
+        "seq": seq,
+        "kind": kind,
+        "at_ms": message.get("at_ms", now.utc_ms),
+        "received_ms": now.utc_ms,
+        "data_json": text,
+    }
+    session.connection().execute(_ADD_TELEMETRY, row)
     job.last_seq = seq
     if kind == "hello":
         _record_gpu(session, job, message, now)
@@ -169,6 +171,7 @@ def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: 
         if row.files_json != files:
             row.pulled_ms = row.path = None  # another attempt made it anew
         row.complete, row.files_json = bool(found.get("complete")), files
+        session.flush()
         return
     session.add(
         Artifact(
@@ -182,6 +185,7 @@ def _record_artifact(session: Session, job: Job, found: Mapping[str, Any], now: 
             seen_ms=now.utc_ms,
         )
     )
+    session.flush()
 
 
 def _record_read(
@@ -198,24 +202,7 @@ def _record_read(
         if view.ssh.host_keys:
             instance.host_key = "\n".join(view.ssh.host_keys)
         instance.work_dir = view.ssh.work_dir
-    session.add(
-        PowerReadRow(
-            instance_id=instance.id,
-            power=read.power.value,
-            begun_utc_ms=read.begun.utc_ms,
-            begun_boot_ms=read.begun.boot_ms,
-            boot_id=read.begun.boot_id,
-        )
-    )
-    session.flush()
-    newest = select(PowerReadRow.id).where(PowerReadRow.instance_id == instance.id)
-    cut = session.scalars(
-        newest.order_by(PowerReadRow.id.desc()).offset(POWER_READS_KEPT).limit(1)
-    ).first()
-    if cut is not None:
-        session.query(PowerReadRow).where(
-            PowerReadRow.instance_id == instance.id, PowerReadRow.id <= cut
-        ).delete()
+    add_read(session, instance.id, read)
     _record_price(session, instance, view)
 
 

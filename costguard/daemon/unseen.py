@@ -9,22 +9,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from costguard.core import meter
-from costguard.core.moment import Moment
 from costguard.core.power import Power
-from costguard.store.models import Instance, Intent, PowerInterval, PowerReadRow
+from costguard.store.models import Instance, Intent, PowerInterval
+from costguard.store.reads import last_read
 from costguard.store.tariffs import tariff_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from costguard.core.moment import Moment
     from costguard.core.power import PowerRead
     from costguard.core.tariff import Tariff
     from costguard.daemon.memory import Calls, JobMemory
     from costguard.providers.base import ProviderFacts
 
+# Built once: to put a statement together takes longer than to carry it out.
+_LAST_END = (
+    select(PowerInterval.ended_ms)
+    .where(PowerInterval.instance_id == bindparam("instance_id"), PowerInterval.kind == "running")
+    .order_by(PowerInterval.id.desc())
+    .limit(1)
+)
 # An instance that nobody looked at for longer than so many polls may have come on and gone off.
 LOOKS_APART_POLLS = 2
 
@@ -96,17 +104,12 @@ def _called_ms(instance: Instance, calls: Calls, now: Moment) -> int | None:
 
 def last_end_ms(session: Session, instance: Instance) -> int | None:
     """When the instance's latest power interval ended; None while it has not."""
-    ends = select(PowerInterval.ended_ms).where(
-        PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
-    )
-    return session.scalars(ends.order_by(PowerInterval.id.desc()).limit(1)).first()
+    return session.scalars(_LAST_END, {"instance_id": instance.id}).first()
 
 
 def _seen_off_ms(session: Session, instance: Instance, now: Moment) -> int | None:
     """When the latest read was made, if that showed it off."""
-    reads = select(PowerReadRow).where(PowerReadRow.instance_id == instance.id)
-    latest = session.scalars(reads.order_by(PowerReadRow.id.desc()).limit(1)).first()
-    if latest is None or Power(latest.power).may_charge:
+    latest = last_read(session, instance.id)
+    if latest is None or latest.power.may_charge:
         return None
-    begun = Moment(latest.begun_utc_ms, latest.begun_boot_ms, latest.boot_id)
-    return meter.as_of_ms(begun, now)
+    return meter.as_of_ms(latest.begun, now)

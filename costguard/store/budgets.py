@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from costguard.store.ledger import Caps
 
+_SET_CAPS = select(BudgetRow.scope, BudgetRow.name, BudgetRow.cap_micros)
+
 
 def set_cap(session: Session, scope: str, name: str, cap_micros: int, at_ms: int) -> int | None:
     """Set the cap of a project or a month; what was set here before, None at the first time."""
@@ -41,7 +43,7 @@ def shares_caps(session: Session, job: Job, configured: Caps, months: tuple[str,
 
 def in_force(session: Session, configured: Caps) -> Caps:
     """The caps of the config with those that were set since put over them."""
-    rows = session.scalars(select(BudgetRow)).all()
+    rows = session.execute(_SET_CAPS).all()
     projects = {row.name: row.cap_micros for row in rows if row.scope == "project"}
     months = {row.name: row.cap_micros for row in rows if row.scope == "month"}
     return replace(

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from costguard.errors import CostguardError
+from costguard.store.group import Group, RolledBack
 from costguard.store.head import Head, HeadState, compare, head_of, head_path, read_head, write_head
 from costguard.store.ledger import HEAD
 
@@ -79,20 +80,60 @@ class Store:
         self._writer = engine_for(path)
         self._reader = engine_for(path, read_only=True)
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._waiting = 0  # writers that wait for the lock
+        self._group: Group | None = None  # of the writer before, open for the next one
         self._head_is_sound: bool | None = None  # not looked at yet
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session in one immediate transaction: all of it is committed, or nothing.
 
-        Raises StoreUnavailable when the database cannot take it.
+        Raises StoreUnavailable when the database cannot take it. Who finds others waiting shares
+        its commit with them, see `store/group.py`.
         """
-        with self._lock, Session(self._writer, expire_on_commit=False) as session:
-            with _translated(), session.begin():
-                yield session
-            head = session.info.get(HEAD)
-            if head is not None:
-                self._keep_head(head)
+        with self._turn():
+            if self._group is None and not self._waiting:
+                with Session(self._writer, expire_on_commit=False) as session:
+                    with _translated(), session.begin():
+                        yield session
+                    head = session.info.get(HEAD)
+                    if head is not None:
+                        self._keep_head(head)
+                return
+            with _translated():
+                group, self._group = self._group or Group(self._writer.connect()), None
+            try:
+                with _translated(), group.session() as session:
+                    with session.begin():
+                        yield session
+                    group.keep(session)
+            finally:
+                self._pass_on(group)
+        with _translated():
+            group.wait()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Alone with the writer's connection; the others know that somebody waits for it."""
+        with self._counting:
+            self._waiting += 1
+        with self._lock:
+            with self._counting:
+                self._waiting -= 1
+            yield
+
+    def _pass_on(self, group: Group) -> None:
+        """Leave the group to the next writer, if one waits; else commit it."""
+        if self._waiting and group.takes_more:
+            self._group = group
+            return
+        group.end()
+        try:
+            if group.is_committed and group.head is not None:
+                self._keep_head(group.head)
+        finally:
+            group.tell()
 
     def check_head(self) -> HeadState:
         """How the head kept outside the database compares with it, which is told once.
@@ -166,3 +207,5 @@ def _translated() -> Iterator[None]:
         raise  # a broken rule of the schema is a bug of ours, not a fault of the disk
     except DatabaseError as error:
         raise StoreUnavailable(f"the database said: {error.orig or error}") from error
+    except RolledBack as error:
+        raise StoreUnavailable(f"the database said: {error}") from error

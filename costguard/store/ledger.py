@@ -10,21 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, insert, select
 
 from costguard.core.lease import Account
 from costguard.core.money import yuan_text
 from costguard.errors import CostguardError
+from costguard.store import sums
 from costguard.store.budgets import in_force
 from costguard.store.head import GENESIS, Head
-from costguard.store.models import Instance, Job, LeaseRow, LedgerEntry, LedgerSum, PowerInterval
+from costguard.store.models import (
+    Base,
+    Instance,
+    Job,
+    LeaseRow,
+    LedgerEntry,
+    LedgerSum,
+    PowerInterval,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement, Row
+    from sqlalchemy import ColumnElement, Row, Select
     from sqlalchemy.orm import Session
 
 # Where an append leaves the new head for the store, which writes it down after the commit.
@@ -75,25 +85,26 @@ def accounts(
 ) -> tuple[Account, ...]:
     """The job's, the project's and each touched month's account, as of this transaction."""
     caps = in_force(session, caps)
+    booked = sums.by_kind(session, job_id=job.id)
     found = [
         Account(
             scope=f"job {job.name}",
             cap_micros=job.cap_micros,
-            posted_micros=posted_micros(session, job_id=job.id) + unbooked_micros(session, job.id),
-            pending_micros=pending_micros(session, job_id=job.id),
+            posted_micros=sums.posted(booked) + unbooked_micros(session, job.id),
+            pending_micros=sums.pending(booked),
             hold_micros=job.hold_micros,
         )
     ]
     project_cap = (caps.project_micros or {}).get(job.project)
     if project_cap is not None:
         hold = select(func.coalesce(func.sum(Job.hold_micros), 0)).where(Job.project == job.project)
+        booked = sums.by_kind(session, project=job.project)
         found.append(
             Account(
                 scope=f"project {job.project}",
                 cap_micros=project_cap,
-                posted_micros=posted_micros(session, project=job.project)
-                + unbooked_micros(session, project=job.project),
-                pending_micros=pending_micros(session, project=job.project),
+                posted_micros=sums.posted(booked) + unbooked_micros(session, project=job.project),
+                pending_micros=sums.pending(booked),
                 hold_micros=session.scalar(hold) or 0,
             )
         )
@@ -107,7 +118,7 @@ def accounts(
                 scope=f"month {month}",
                 cap_micros=month_cap,
                 posted_micros=posted_micros(session, month=month) + unbooked_micros(session),
-                pending_micros=_month_pending_micros(session, month),
+                pending_micros=sums.pending(sums.by_kind_of_month(session, month)),
                 hold_micros=session.scalar(hold) or 0,
             )
         )
@@ -137,6 +148,14 @@ def unbooked_micros(session: Session, job_id: int | None = None, project: str | 
 
     Until a period is closed and adjusted, the caps count the larger of the two.
     """
+    keys = {"job_id": job_id, "project": project}
+    given = {name: value for name, value in keys.items() if value is not None}
+    return session.scalar(_unbooked(*given), given) or 0
+
+
+@cache
+def _unbooked(*scope: str) -> Select[Any]:
+    """The statement for a scope of these columns: put together once, carried out on every pass."""
     posted = (
         select(func.coalesce(func.sum(PowerInterval.posted_micros), 0))
         .where(PowerInterval.instance_id == Instance.id)
@@ -145,11 +164,12 @@ def unbooked_micros(session: Session, job_id: int | None = None, project: str | 
     query = select(func.coalesce(func.sum(Instance.bill_micros - posted), 0)).where(
         Instance.bill_micros > posted
     )
-    if job_id is not None:
-        query = query.where(Instance.job_id == job_id)
-    if project is not None:
-        query = query.join(Job, Job.id == Instance.job_id).where(Job.project == project)
-    return session.scalar(query) or 0
+    if "job_id" in scope:
+        query = query.where(Instance.job_id == bindparam("job_id"))
+    if "project" in scope:
+        query = query.join(Job, Job.id == Instance.job_id)
+        query = query.where(Job.project == bindparam("project"))
+    return query
 
 
 def posted_by_instance(session: Session, job_ids: Collection[int] | None = None) -> dict[int, int]:
@@ -165,23 +185,9 @@ def posted_by_instance(session: Session, job_ids: Collection[int] | None = None)
     return {instance_id: posted for instance_id, posted in found}  # noqa: C416  (rows, to mypy)
 
 
-def pending_micros(
-    session: Session,
-    *,
-    job_id: int | None = None,
-    project: str | None = None,
-    lease_ids: Collection[int] | None = None,
-) -> int:
-    """What is reserved and neither charged nor settled: reserved - consumed - settled."""
-    query = select(
-        LedgerSum.kind, func.sum(LedgerSum.amount_micros), func.sum(LedgerSum.covered_micros)
-    ).where(*_scope(job_id, project, None))
-    if lease_ids is not None:
-        query = query.where(LedgerSum.lease_id.in_(lease_ids))
-    return sum(
-        held_micros(kind, amount, covered)
-        for kind, amount, covered in session.execute(query.group_by(LedgerSum.kind))
-    )
+def pending_micros(session: Session) -> int:
+    """What is reserved and neither charged nor settled, in all: reserved - consumed - settled."""
+    return sums.pending(sums.by_kind(session))
 
 
 def pending_by_job(session: Session) -> dict[int, int]:
@@ -198,15 +204,8 @@ def pending_by_job(session: Session) -> dict[int, int]:
         .where(LedgerSum.lease_id.in_(opened))
         .group_by(LedgerSum.job_id, LedgerSum.kind)
     ):
-        pending[job_id] = pending.get(job_id, 0) + held_micros(kind, amount, covered)
+        pending[job_id] = pending.get(job_id, 0) + sums.held_micros(kind, amount, covered)
     return pending
-
-
-def held_micros(kind: str, amount_micros: int, covered_micros: int) -> int:
-    """What an entry of `kind` adds to its lease's reservation."""
-    if kind == "charge":
-        return -covered_micros
-    return {"reserve": amount_micros, "settle": -amount_micros}.get(kind, 0)
 
 
 def _scope(
@@ -220,16 +219,9 @@ def _scope(
         yield LedgerSum.month == month
 
 
-def _month_pending_micros(session: Session, month: str) -> int:
-    """Pending of the open leases that may touch `month`: one that crosses counts in both."""
-    leases = session.scalars(select(LeaseRow).where(LeaseRow.state == "open")).all()
-    touching = [lease.id for lease in leases if month in lease.months.split(",")]
-    return pending_micros(session, lease_ids=touching) if touching else 0
-
-
 def lease_remaining_micros(session: Session, lease_id: int) -> int:
     """What a lease still holds."""
-    return pending_micros(session, lease_ids=(lease_id,))
+    return sums.pending(sums.by_kind(session, lease_id=lease_id))
 
 
 def reserve(
@@ -317,12 +309,14 @@ def charge(
     return 0 if interval.kind == "disk" else amount - covered
 
 
+_CORRECTIONS = select(func.sum(LedgerSum.entries)).where(
+    LedgerSum.interval_id == bindparam("interval_id"), LedgerSum.kind == "adjust"
+)
+
+
 def _corrections(session: Session, interval: PowerInterval) -> int:
     """How often the interval was corrected: between two corrections no figure is reached twice."""
-    query = select(func.sum(LedgerSum.entries)).where(
-        LedgerSum.interval_id == interval.id, LedgerSum.kind == "adjust"
-    )
-    return session.scalar(query) or 0
+    return session.connection().scalar(_CORRECTIONS, {"interval_id": interval.id}) or 0
 
 
 def adjust(
@@ -380,6 +374,10 @@ def settle(
     lease.state = "settled"
 
 
+_LAST_HASH = select(LedgerEntry.hash).order_by(LedgerEntry.id.desc()).limit(1)
+_INSERT = insert(Base.metadata.tables[LedgerEntry.__tablename__])
+
+
 def _append(
     session: Session,
     job: Job,
@@ -398,34 +396,37 @@ def _append(
     stage: int | None = None,
     phase: str | None = None,
 ) -> None:
-    last = session.scalar(select(LedgerEntry.hash).order_by(LedgerEntry.id.desc()).limit(1))
-    entry = LedgerEntry(
-        at_ms=at_ms,
-        job_id=job.id,
-        project=job.project,
-        month=month,
-        kind=kind,
-        amount_micros=amount_micros,
-        covered_micros=covered_micros,
-        lease_id=lease_id,
-        interval_id=interval_id,
-        from_ms=from_ms,
-        to_ms=to_ms,
-        stage=stage,
-        phase=phase,
-        key=key,
-        note=note,
-        previous_hash=last or GENESIS,
-    )
-    entry.hash = entry_hash(entry)
-    session.add(entry)
-    session.flush()
-    session.info[HEAD] = Head(entry.id, entry.hash)
+    session.flush()  # what the entry names has to be there
+    connection = session.connection()
+    fields = {
+        "at_ms": at_ms,
+        "job_id": job.id,
+        "project": job.project,
+        "month": month,
+        "kind": kind,
+        "amount_micros": amount_micros,
+        "covered_micros": covered_micros,
+        "lease_id": lease_id,
+        "interval_id": interval_id,
+        "from_ms": from_ms,
+        "to_ms": to_ms,
+        "stage": stage,
+        "phase": phase,
+        "key": key,
+        "note": note,
+        "previous_hash": connection.scalar(_LAST_HASH) or GENESIS,
+    }
+    link = _hash(fields)
+    entry_id = connection.execute(_INSERT, {**fields, "hash": link}).lastrowid
+    session.info[HEAD] = Head(entry_id, link)
 
 
 def entry_hash(entry: LedgerEntry | Row[Any]) -> str:
     """The entry's link in the chain: SHA-256 over the previous hash and every field."""
-    fields = {name: getattr(entry, name) for name in HASHED_FIELDS}
+    return _hash({name: getattr(entry, name) for name in HASHED_FIELDS})
+
+
+def _hash(fields: Mapping[str, Any]) -> str:
     text = json.dumps(fields, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from costguard.core.tariff import Tariff, tariff_from_json
 from costguard.store.models import Instance, PowerInterval
+
+# The same few rules are read again and again, by every job on every pass.
+_tariff = lru_cache(maxsize=256)(tariff_from_json)
 
 
 def tariff_of(row: Instance | PowerInterval) -> Tariff:
@@ -12,7 +17,7 @@ def tariff_of(row: Instance | PowerInterval) -> Tariff:
     Rows from before rules were stored whole have their price and quantum alone.
     """
     if row.tariff_json is not None:
-        return tariff_from_json(row.tariff_json)
+        return _tariff(row.tariff_json)
     if isinstance(row, Instance):
         return Tariff(row.price_micros_per_hour, row.quantum_s, row.paused_micros_per_hour)
     return Tariff(row.price_micros_per_hour, row.quantum_s)
@@ -21,7 +26,7 @@ def tariff_of(row: Instance | PowerInterval) -> Tariff:
 def disk_tariff_of(row: PowerInterval) -> Tariff:
     """The billing rule of a disk's interval."""
     if row.tariff_json is not None:
-        return tariff_from_json(row.tariff_json)
+        return _tariff(row.tariff_json)
     return Tariff(0, 1, row.price_micros_per_hour)
 
 

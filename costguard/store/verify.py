@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import func, select, text
 
+from costguard.store import sums
 from costguard.store.head import GENESIS, Head, HeadState, compare, head_of
-from costguard.store.ledger import entry_hash, held_micros
+from costguard.store.ledger import entry_hash
 from costguard.store.models import LeaseRow, LedgerEntry, LedgerSum, PowerInterval
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def add_up(session: Session) -> Books:
 
 
 def _post(books: Books, entry: Row[Any]) -> None:
-    held = held_micros(entry.kind, entry.amount_micros, entry.covered_micros)
+    held = sums.held_micros(entry.kind, entry.amount_micros, entry.covered_micros)
     if entry.lease_id is None:
         if held:
             books.unreserved.append(entry.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from costguard.core.moment import Moment
 from costguard.core.snapshot import Visit
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
     from costguard.store.models import Job
 
+_OPEN_VISIT = (
+    select(VisitRow)
+    .where(VisitRow.job_id == bindparam("job_id"), VisitRow.closed_ms.is_(None))
+    .order_by(VisitRow.id.desc())
+    .limit(1)
+)
+
 
 def open_visit(session: Session, job_id: int) -> VisitRow | None:
     """The visit of the job that is not closed yet."""
-    query = select(VisitRow).where(VisitRow.job_id == job_id, VisitRow.closed_ms.is_(None))
-    return session.scalars(query.order_by(VisitRow.id.desc()).limit(1)).first()
+    return session.scalars(_OPEN_VISIT, {"job_id": job_id}).first()
 
 
 def visit_facts(row: VisitRow | None) -> Visit | None:

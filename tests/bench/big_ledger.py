@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from costguard.core.spec import InstanceWish, JobSpec, Run
 from costguard.report.documents import read_answer
-from costguard.store import ledger
+from costguard.store import ledger, sums
 from costguard.store.database import Store, read_only_session
 from costguard.store.head import GENESIS, head_path, read_head
 from costguard.store.ledger import Caps
@@ -222,7 +222,7 @@ def _chained(entries: int, columns: tuple[str, ...]) -> Iterator[list[object]]:
             _makes_a_promise(entry, "settle", held)
         elif place % (CHARGES_PER_RESERVATION + 1) == 0:
             _makes_a_promise(entry, "reserve", CHARGE_MICROS * CHARGES_PER_RESERVATION)
-        held += ledger.held_micros(entry.kind, entry.amount_micros, entry.covered_micros)
+        held += sums.held_micros(entry.kind, entry.amount_micros, entry.covered_micros)
         entry.previous_hash = previous
         previous = entry.hash = ledger.entry_hash(entry)
         row: dict[str, object] = {name: getattr(entry, name) for name in columns if name != "id"}

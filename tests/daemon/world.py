@@ -20,8 +20,9 @@ from costguard.daemon.chores import Chores
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
 from costguard.daemon.loop import Loop
+from costguard.store import sums
 from costguard.store.database import Store, StoreUnavailable
-from costguard.store.ledger import Caps, pending_micros, posted_micros
+from costguard.store.ledger import Caps, posted_micros
 from costguard.store.models import Event, Instance, Intent, Job, LeaseRow, LedgerEntry
 from tests.daemon.books import Auditor
 from tests.daemon.fake_agent import FakeAgent, FakeLink, Line, Script
@@ -334,7 +335,7 @@ class World:
     def pending(self, name: str = "job") -> int:
         """What the job has reserved and not used, in micro-yuan."""
         with Store.read(self.store) as session:
-            return pending_micros(session, job_id=self.job(name).id)
+            return sums.pending(sums.by_kind(session, job_id=self.job(name).id))
 
     def ledger(self) -> list[LedgerEntry]:
         """The entries of the books, oldest first."""

@@ -76,7 +76,7 @@ def test_sums_are_made_of_the_entries_that_were_there(tmp_path: Path) -> None:
     upgrade(path)
     with read_only_session(path) as session:
         assert ledger.posted_micros(session, job_id=1) == 55
-        assert ledger.pending_micros(session, lease_ids=[1]) == 90 - 55
+        assert ledger.lease_remaining_micros(session, 1) == 90 - 55
     with closing(sqlite3.connect(path)) as plain:
         sums = plain.execute(
             "SELECT kind, slot, first_id, entries, amount_micros, covered_micros, lease_id,"
