@@ -161,13 +161,18 @@ def _look(
     emit(told)
     excused = set(needs.get("versions") or {}) if "install" in job.spec else set()
     failed = [
-        f"{row.get('check')}: {row.get('seen')}"
+        _said(row)
         for row in told.get("rows") or []
         if row["verdict"] == "fail" and row.get("check") not in excused
     ]
     if failed:
         raise RefusedError(f"the instance is not fit for the job: {'; '.join(failed)}", "unfit")
     return found
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    said = f"{row.get('check')}: {row.get('seen')}"
+    return f"{said} (the job wants: {row['wanted']})" if row.get("wanted") else said
 
 
 def probe(client: paramiko.SSHClient, agent: Sequence[str], directory: str) -> dict[str, Any]:

@@ -238,12 +238,14 @@ def test_an_instance_that_does_not_fit_is_refused_with_its_table(
     machine: Machine, world: World
 ) -> None:
     """Before anything is uploaded, and each failed check is named."""
-    needs = {"cuda": False, "versions": {"json": "", "no_such_package": "1.0"}}
+    needs: dict[str, Any] = {"cuda": False, "versions": {"json": "", "no_such_package": "1.0"}}
+    needs |= {"model": "a/b", "model_mib": 10**9, "model_cache": "HF_HOME"}
     plan = world.plan(machine.target(), absolute(machine), contact=needs)
     daemon = world.run(plan)
     refused = daemon.wait_for("link", state="refused")
     assert refused["code"] == "unfit"
-    assert "no_such_package: not there" in refused["detail"]
+    assert "no_such_package: not there (the job wants: 1.0 or newer)" in refused["detail"]
+    assert "MiB free (the job wants: 1000000000 MiB for the model)" in refused["detail"]
     contact = daemon.wait_for("contact")
     assert contact["verdict"] == "fail"
     assert contact["lines"]
