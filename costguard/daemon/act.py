@@ -221,6 +221,7 @@ class Actor:
         message = {"t": "lease", "id": name, "heartbeat": action.heartbeat}
         if link.send({**message, "valid_ms": valid_ms, "alone": action.alone}):
             self.memory.note_leased(action.heartbeat)
+            self.memory.agent_until_ms = end.utc_ms
 
     def save(self, action: act.Save) -> None:
         """Ask for a checkpoint and the end of the training, once."""

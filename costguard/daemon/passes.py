@@ -187,6 +187,7 @@ class JobPasses:
                 instance = newest_instance(session, self.job_id)
                 if instance is not None:
                     note_calls(instance, memory.calls)
+                    instance.agent_until_ms = memory.agent_until_ms or instance.agent_until_ms
                 last_seq = job.last_seq
         except StoreUnavailable as error:
             if not memory.store_alarmed:
