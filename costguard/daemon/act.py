@@ -19,6 +19,7 @@ from costguard.core.tariff import hold_micros
 from costguard.daemon.adopt import adopt_existing, is_adopted
 from costguard.daemon.asking import price_of
 from costguard.daemon.give_back import give_back
+from costguard.daemon.left_behind import text_of_release
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
@@ -362,7 +363,8 @@ class Actor:
         assert instance is not None
         assert instance.provider_id is not None, "nothing to release without an instance"
         try:
-            self.provider.release(instance.provider_id)
+            if self.provider.facts.can_create:  # else it is the user's own, and stays theirs
+                self.provider.release(instance.provider_id)
         except Absent:
             pass  # gone already, as an earlier unclear call may have left it
         except ProviderError as error:
@@ -372,11 +374,12 @@ class Actor:
         with self.context.store.write() as session:
             job = session.get_one(Job, self.job_id)
             row = session.get_one(Instance, instance.id)
-            row.released_ms = now.utc_ms
             close_disk(session, row, now.utc_ms)
             job.hold_micros = 0
             job.state = "released"
-            add_event(session, job.id, now.utc_ms, "released", "the instance was given back")
+            text = text_of_release(session, job, self.provider.facts)
+            row.released_ms = now.utc_ms
+            add_event(session, job.id, now.utc_ms, "released", text)
 
     def give_back(self, _: act.GiveBack) -> None:
         """Decide, once, whether the disk may be deleted; the next pass releases it."""

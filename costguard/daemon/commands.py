@@ -19,7 +19,8 @@ from costguard.daemon import visits
 from costguard.daemon.attested import confirm_stopped
 from costguard.daemon.fetch import pull
 from costguard.daemon.foretell import works_from_json
-from costguard.daemon.load import newest_instance
+from costguard.daemon.left_behind import left_behind
+from costguard.daemon.load import job_spec, newest_instance
 from costguard.daemon.plan import plan
 from costguard.daemon.resume import resume
 from costguard.errors import EXIT_USAGE, UserError
@@ -96,7 +97,11 @@ class Commands:
 
     def release(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have the job's instance given back; it is stopped first, and seen to be."""
-        return self._wish(args, "release")
+        answer = self._wish(args, "release")
+        with self._context.store.read() as session:
+            job = find_job(session, str(args.get("job")))
+            facts = self._context.provider(job_spec(job).instance.provider).facts
+            return answer if facts.can_create else {**answer, "left": left_behind(session, job)}
 
     def resume(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have a paused job go on."""
