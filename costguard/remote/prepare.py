@@ -34,15 +34,24 @@ CONTACT_TIMEOUT_S = 300.0
 START_TIMEOUT_S = 120.0
 DISK_MARGIN_BYTES = 64 * 1024 * 1024
 MIB = 1024 * 1024
-# Asked for its own path, so that what is found is a Python and not a wrapper that starts one.
+# Asked for its own path, so that what is found is a Python and not a wrapper that starts one. Each
+# folder is looked into, so that versions which did not exist when this was written are found too.
 FIND_PYTHON = """
-for python in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 \
-    /opt/conda/bin/python3 "$HOME/miniconda3/bin/python3" "$HOME/anaconda3/bin/python3"
+for python in python3 python
 do
     "$python" -c 'import sys
 if sys.version_info < (3, 10): sys.exit(1)
 print(*sys.version_info[:2], sys.executable)' 2>/dev/null
 done
+IFS=:
+for folder in $PATH /opt/conda/bin /opt/miniconda3/bin \
+    "$HOME/miniconda3/bin" "$HOME/anaconda3/bin"
+do for python in "$folder"/python3 "$folder"/python3.[0-9] "$folder"/python3.[0-9][0-9]
+do
+    [ -x "$python" ] && "$python" -c 'import sys
+if sys.version_info < (3, 10): sys.exit(1)
+print(*sys.version_info[:2], sys.executable)' 2>/dev/null
+done done
 exit 0
 """
 
