@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from costguard.remote.install import install
 from costguard.remote.ssh import RefusedError, RemoteFailedError, run
 from costguard.remote.upload import (
     Upload,
+    link_from,
     list_files,
     make_directories,
     remote_hashes,
@@ -102,14 +104,23 @@ def prepare(
         if there[name] != hashlib.sha256(content).hexdigest():
             send_bytes(client, content, f"{directory}/{name}")
     missing = [file for file in files if there[file.remote] != file.sha256]
+    missing = link_from(client, agent, directory, missing, _earlier_stages(directory))
     found = _look(client, agent, job, emit)
     if found["needs"]["missing"] and _may_install(job):
         install(client, agent, directory, emit)
         found = _look(client, agent, job, emit)
     _refuse_what_cannot_work(found, sum(file.size for file in missing))
     if missing:
-        send_files(client, directory, missing, lambda done, total: emit(_uploaded(done, total)))
+        send_files(
+            client, directory, missing, lambda done, total: emit(_uploaded(done, total)), agent
+        )
     return agent
+
+
+def _earlier_stages(directory: str) -> list[str]:
+    """The folders of the job's stages before this one, from its own."""
+    found = re.search(r"/stage-(\d{1,3})$", directory)
+    return [f"../stage-{number}" for number in range(int(found[1]) if found else 0)]
 
 
 def agent_at(client: paramiko.SSHClient, directory: str) -> tuple[str, ...]:
