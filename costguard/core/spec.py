@@ -112,6 +112,7 @@ class JobSpec:
     stages: tuple[Stage, ...] = (Stage(),)
     guards: GuardLimits = field(default_factory=GuardLimits)
     pull_to: str = "artifacts"
+    pull_bytes_per_s: int | None = None  # a cap on what comes home; None: as fast as it goes
     lease_ms: int = 900_000
     long_leases: bool = False  # where an agent is proven, a lease may span the budget
     telemetry_window_ms: int = 5_000

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +48,12 @@ def test_what_was_left_behind_comes_home_and_it_goes_off_again(world: World) -> 
     assert len(world.cloud.machines[0].runs) == 2
     assert len(world.cloud.routes("start")) == 1
     world.assert_books()
+
+
+def test_it_comes_home_at_the_pace_of_the_job_file(world: World) -> None:
+    """The line has what the job says."""
+    world.start_training(replace(spec_of(), pull_bytes_per_s=2_500_000))
+    assert world.line.links[-1].plan.pull_bytes_per_s == 2_500_000
 
 
 def test_nothing_is_trained_again_while_it_fetches(world: World) -> None:
