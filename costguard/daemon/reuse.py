@@ -75,8 +75,10 @@ def _machine(wish: InstanceWish) -> tuple[object, ...]:
 
 
 def _is_needed(session: Session, job: Job) -> bool:
-    """Whether something of the job's is on that disk alone."""
-    query = select(Artifact.id).where(
-        Artifact.job_id == job.id, Artifact.complete, Artifact.pulled_ms.is_(None)
+    """Whether something of the job's may be on that disk alone, as what a command has written."""
+    query = select(Artifact.kind, Artifact.pulled_ms).where(
+        Artifact.job_id == job.id, Artifact.complete
     )
-    return session.scalars(query.limit(1)).first() is not None
+    known = session.execute(query).all()
+    at_home = {kind for kind, pulled_ms in known if pulled_ms is not None}
+    return "adapter" not in at_home or any(pulled_ms is None for _, pulled_ms in known)

@@ -67,5 +67,11 @@ def test_what_is_needed_still_is_left_alone(world: World) -> None:
         row = session.query(Artifact).first()
         assert row is not None
         row.pulled_ms = pulled
+        kind, row.kind = row.kind, "checkpoint"
+    assert "paused since" not in lines(world, reuse=True), "what a command wrote is not known"
+    with world.store.write() as session:
+        row = session.query(Artifact).first()
+        assert row is not None
+        row.kind = kind
     world.cloud.machines.clear()
     assert f"{machine} cannot be used again, a new one is rented" in lines(world, reuse=True)
