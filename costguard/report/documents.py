@@ -25,7 +25,7 @@ from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
 from costguard.store.ledger import Caps, accounts
-from costguard.store.models import Event, Job, Telemetry
+from costguard.store.models import Artifact, Event, Job, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,7 +145,18 @@ def _source(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
     job = find_job(session, str(args["job"]))
     spec = spec_from_json(job.spec_json)
     uploads = [upload.local for upload in spec.runs[0].uploads if upload.remote.startswith("data/")]
-    return {"job": job.name, "file": spec.source, "attempt": job.attempt, "data": uploads}
+    known = select(Artifact.name).where(
+        Artifact.job_id == job.id, Artifact.stage == job.stage, Artifact.complete
+    )
+    newest = session.scalars(known.order_by(Artifact.step.desc(), Artifact.id.desc())).first()
+    output = f"../stage-{job.stage}/{spec.runs[job.stage].output_dir}"
+    return {
+        "job": job.name,
+        "file": spec.source,
+        "attempt": job.attempt,
+        "data": uploads,
+        "checkpoint": None if newest is None else f"{output}/{newest}",
+    }
 
 
 def _logs(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
