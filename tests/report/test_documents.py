@@ -218,3 +218,6 @@ def test_a_resume_on_other_data_is_told_the_newest_whole_checkpoint(store: Store
             told.name, told.step, told.complete = f"checkpoint-{step}", step, whole
             session.add(told)
     assert ask(store, "source", job=name)["checkpoint"] == "../stage-0/output/checkpoint-40"
+    with store.write() as session:
+        add_event(session, job_id, 2, "resumed", "attempt 2", {"changed": True})
+    assert ask(store, "source", job=name)["checkpoint"] is None, "another folder, still empty"
