@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from costguard.core.guards import judge_alone, judge_training
+from costguard.core.guards import idle, judge_alone, judge_training
 from costguard.core.snapshot import Signs, Step, TrainingFacts
 from costguard.core.spec import GuardLimits
 from costguard.core.training import fold
@@ -53,6 +53,7 @@ def test_what_goes_on_stepping_is_not_idle_whatever_frozen_figures_show() -> Non
     windows = tuple(window(ms, **given) for ms in range(5_000, 65_000, 5_000))
     assert reason(training(60_000, windows=windows, steps=steps(55))) is None
     assert reason(training(60_000, windows=windows, steps=steps(49))) == "idle"
+    assert reason(training(60_000, windows=windows, steps=())) == "idle", "nothing says otherwise"
 
 
 def test_frozen_figures_wait_for_the_next_line_that_is_due() -> None:
@@ -164,6 +165,7 @@ def test_what_happened_between_two_windows_far_apart_is_not_idleness() -> None:
     around = (window(5_000, **QUIET), window(3_600_000, **QUIET))
     facts = training(3_600_000, windows=around, steps=steps(1, every_ms=3_590_000))
     assert judge_training(facts, limits, expects_adapter=True) is None
+    assert idle(replace(facts, steps=()), limits) is None
     near = tuple(window(ms, **QUIET) for ms in range(60_000, 420_000, 60_000))
     found = judge_training(
         training(360_000, windows=near, steps=steps(1, every_ms=50_000)),
