@@ -11,18 +11,28 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from costguard.core.environment import PINNED
 from costguard.core.money import MoneyError
-from costguard.core.spec import GuardLimits, InstanceWish, JobSpec, Stage
+from costguard.core.spec import GuardLimits, InstanceWish, JobSpec, Run, Stage
 from costguard.engines import TrainingTable, runs_for
 from costguard.errors import UserError
 from costguard.lang import _
-from costguard.settings import PROVIDERS, Yuan, check_address, load_settings, yuan_micros
+from costguard.settings import (
+    PROVIDERS,
+    Yuan,
+    check_address,
+    load_settings,
+    secret_files,
+    yuan_micros,
+)
 from costguard.tomlfile import TomlFile, nearest, read_toml, validated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CODE = "bad_job_file"
 
@@ -131,6 +141,7 @@ class _Instance(_Table):
     work_dir: str | None = None
     keep_for_ms: KeepMs = Field(default=_WISH.keep_for_ms, alias="keep_for")
     after_finish: Literal["pause", "release"] = "pause"
+    reuse: bool = _WISH.reuse
     install: bool = _WISH.install
     packages: list[Annotated[str, AfterValidator(check_requirement)]] = []
     pip_index: Annotated[str, AfterValidator(check_address)] | None = None
@@ -160,6 +171,7 @@ class _Guards(_Table):
 
 class _Artifacts(_Table):
     pull_to: str = "artifacts"
+    max_mbit_per_s: Annotated[int, Field(ge=1)] | None = None
 
 
 class _Advanced(_Table):
@@ -206,16 +218,20 @@ def load_job(
     wish = _instance_wish(file, table.instance)
     _refuse_idle_cards(file, table)
     stages = _stages(file, table)
+    runs = runs_for(file, training, stages, table.advanced.save_grace, check_data=check_data)
+    _refuse_secrets(file, runs)
+    limit = table.artifacts.max_mbit_per_s
     return JobSpec(
         name=table.job.name,
         project=table.job.project,
         cap_micros=_cap(file, table.job.budget_yuan, budget),
         best_effort=best_effort,
         instance=wish,
-        runs=runs_for(file, training, stages, table.advanced.save_grace, check_data=check_data),
+        runs=runs,
         stages=stages,
         guards=_limits(table.guards),
         pull_to=str(file.path.parent / Path(table.artifacts.pull_to).expanduser()),
+        pull_bytes_per_s=None if limit is None else limit * 1_000_000 // 8,
         lease_ms=table.advanced.lease,
         long_leases=table.advanced.long_leases,
         telemetry_window_ms=table.advanced.telemetry_window,
@@ -262,6 +278,25 @@ def _instance_wish(file: TomlFile, table: _Instance) -> InstanceWish:
             _('keep "pause", and run `costguard release` when you have the result'),
         )
     return InstanceWish(instance_id=instance_id, **wish)
+
+
+def _refuse_secrets(file: TomlFile, runs: tuple[Run, ...]) -> None:
+    """UserError where an upload holds a secret of this home's, also by another name of the file."""
+    kept = {(found.st_dev, found.st_ino) for found in map(Path.stat, secret_files(load_settings()))}
+    tops = {Path(upload.local) for run in runs for upload in run.uploads}
+    for path in (each for top in sorted(tops) for each in _files(top)):
+        found = path.stat() if path.is_file() else None
+        if found is not None and (found.st_dev, found.st_ino) in kept:
+            raise file.error(
+                "secret_in_upload",
+                _("{path} is a secret: none of yours goes to a rented machine").format(path=path),
+                ("training", "upload"),
+                _("name the files that the training needs, or move the secret out of that folder"),
+            )
+
+
+def _files(top: Path) -> Iterable[Path]:
+    return top.rglob("*") if top.is_dir() else (top,)
 
 
 def _refuse_idle_cards(file: TomlFile, table: _JobFile) -> None:

@@ -32,7 +32,7 @@ def retell(text: str, language: str | None = None) -> str:
     """`text` in `language`, else in the one selected; unchanged where nothing fits it."""
     if (language or selected()) != "zh" or not text or len(text) > LENGTH_MAX:
         return text
-    return _retold(text, depth=3)
+    return _retold(text, depth=5)
 
 
 @lru_cache(maxsize=1)

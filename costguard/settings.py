@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping  # noqa: TC003  (pydantic evaluates the annotation)
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,6 +39,7 @@ PROVIDERS = (
 # Free provider keys that would put a secret into a file that people show to each other.
 SECRET_KEYS = ("token", "password", "secret", "api_key", "access_key", "private_key", "public_key")
 SECRET_MAX_BYTES = 64 * 1024
+SECRET_MARKS = ("*.token", "*.password", "*.key", "client_key")
 
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
@@ -278,6 +279,27 @@ def load_settings(home: Path | None = None) -> Settings:
         mirrors=config.mirrors,
         stop_orphans=config.stop_orphans,
     )
+
+
+def secret_files(settings: Settings) -> list[Path]:
+    """The files of this home that hold a secret: those that the config names, and the usual ones.
+
+    They are what must never lie on a rented machine, whatever folder is uploaded.
+    """
+    named = [
+        settings.home / Path(name).expanduser() for name in _named_files(settings.model_dump())
+    ]
+    usual = [path for mark in SECRET_MARKS for path in settings.home.glob(mark)]
+    return [path for path in dict.fromkeys([*named, *usual]) if path.is_file()]
+
+
+def _named_files(table: object) -> Iterator[str]:
+    """Every `…_file` of the config, in whatever table it stands."""
+    if isinstance(table, Mapping):
+        for key, value in table.items():
+            if str(key).endswith("_file") and isinstance(value, str):
+                yield value
+            yield from _named_files(value)
 
 
 def read_secret(home: Path, file_name: str, variable: str) -> SecretStr | None:

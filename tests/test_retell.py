@@ -12,6 +12,7 @@ BLANKS = re.compile(r"\{\d*(?::word)?\}")
 # Ends of sentences and single words, which stand in the blanks of others; what a person asked for.
 PARTS = {
     *(" from {}", " at {}", "forecast: {}", "above", "below", "daemon", "agent"),
+    *("model", "checkpoints", "bring home", "talk to", "export"),
     *("pause was asked for", "release was asked for"),
     *("phase {} is silent for {} s", "no end of phase {} for {} s"),
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from costguard.agent.gpu import NvmlAbsentError, load_nvml
 from costguard.agent.mounts import mount_of
 from costguard.agent.probe import probe
+from costguard.agent.room import room
 from costguard.core.contact import Needs, judge_contact, table, worst
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def contact(
         "torch": torch,
         "versions": versions,
         "disk_free_mib": probed["disk_free_mib"],
+        "room": room(needs, env, directory),
         "hosts": {host: reach(host) for host in needs.hosts},
         "clock_offset_ms": None if daemon_utc_ms is None else at_ms - daemon_utc_ms,
         "mounts": {path: place(directory / Path(path).expanduser()) for path in needs.data},
@@ -94,7 +96,7 @@ def place(path: Path) -> dict[str, Any] | None:
 
 def needs_from(raw: Mapping[str, Any]) -> Needs:
     """The order's `contact` object; what is not of the expected kind counts as not said."""
-    known = {field.name: field.default for field in fields(Needs)}
+    known = {field.name for field in fields(Needs)}
     given: dict[str, Any] = {}
     for key, value in raw.items():
         if key in ("hosts", "data") and isinstance(value, list):
@@ -103,6 +105,8 @@ def needs_from(raw: Mapping[str, Any]) -> Needs:
             given[key] = {str(name): str(least) for name, least in value.items()}
         elif key in ("cuda", "bf16"):
             given |= {key: value} if isinstance(value, bool) else {}
+        elif key in ("model", "model_cache", "model_dir", "saves"):
+            given |= {key: value} if isinstance(value, str) else {}
         elif key in known and isinstance(value, int) and not isinstance(value, bool):
             given[key] = value
     return Needs(**given)

@@ -12,6 +12,7 @@ from costguard.cli.reading import print_json
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 PAUSE_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 3_600.0
@@ -45,7 +46,10 @@ def release(job: str, typed_name: str | None) -> int:
             _("type it out exactly: {job}").format(job=job),
             EXIT_USAGE,
         )
-    ask_daemon("release", {"job": job}, PAUSE_TIMEOUT_S)
+    answer = ask_daemon("release", {"job": job}, PAUSE_TIMEOUT_S)
+    if answer.get("left"):
+        note(retell(str(answer["left"])))
+        return 0
     note(_("asked to release {job}; it is gone once `costguard status` says so").format(job=job))
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,14 +106,25 @@ def _changed(source: dict[str, Any], data: Path | None, start: str) -> JobSpec:
         what = _("the job file is no longer where it was: {path}").format(path=path)
         hint = _("put it back, or resume without --data and --from")
         raise UserError("no_job_file", what, str(path), hint)
-    if start == "checkpoint":
-        what = _("other data cannot go on from a checkpoint of the old data")
-        hint = _("take --from base: what was learnt so far stays in the artifacts folder")
-        raise UserError("usage", what, "resume --from", hint, EXIT_USAGE)
     note(_("checking {path} and its data set").format(path=path))
     spec = load_job(path, dataset=data, output_suffix=f"-{source['attempt'] + 2}")
     _tell_difference([Path(old) for old in source["data"]], data)
-    return spec
+    return _from_checkpoint(spec, source.get("checkpoint")) if start == "checkpoint" else spec
+
+
+def _from_checkpoint(spec: JobSpec, at: str | None) -> JobSpec:
+    """The job with what was learnt so far to begin with: the weights, on a schedule of its own."""
+    run = spec.runs[0]
+    hint = _("take --from base: what was learnt so far stays in the artifacts folder")
+    if at is None or run.engine == "command":
+        what = _("there is no checkpoint that other data could go on from")
+        raise UserError("usage", what, "resume --from", hint, EXIT_USAGE)
+    note(_("the new data begin with the weights of {checkpoint}").format(checkpoint=at[3:]))
+    if run.engine == "llamafactory":
+        begun = replace(run, config={**run.config, "adapter_name_or_path": at})
+    else:
+        begun = replace(run, argv=(*run.argv, "--init_adapter", at))
+    return replace(spec, runs=(begun, *spec.runs[1:]))
 
 
 def _tell_difference(old: list[Path], new: Path | None) -> None:

@@ -17,6 +17,8 @@ OK, WARN, FAIL, UNKNOWN = "ok", "warn", "fail", "unknown"
 CLOCK_WARN_MS = 5_000
 CLOCK_FAR_MS = 300_000  # from here on signed requests are refused
 AMPERE = (8, 0)  # the first compute capability whose cards multiply in bf16
+# From here on a model counts as fetched: its size is known by its name, a few percent too large.
+WHOLE_PARTS = (7, 8)
 IN_USE_MIB = 1024  # what an empty card's driver and display never take
 
 
@@ -24,15 +26,21 @@ IN_USE_MIB = 1024  # what an empty card's driver and display never take
 class Needs:
     """What the job asks of the instance. None and empty: nothing in particular.
 
-    `versions` holds the least version of each package; "" where any will do.
+    `versions` holds the least version of each package; "" where any will do. `model` is what is
+    fetched from a hub, kept where `model_cache` (a variable's name) or `model_dir` says;
+    `model_mib` is 0 where nobody knows its size. Checkpoints go to `saves`.
     """
 
     cuda: bool = True
     bf16: bool = False
     vram_mib: int | None = None
     cards: int = 1
+    model: str | None = None
     model_mib: int | None = None
+    model_cache: str | None = None
+    model_dir: str | None = None
     checkpoints_mib: int | None = None
+    saves: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
@@ -58,7 +66,7 @@ def judge_contact(facts: Mapping[str, Any], needs: Needs) -> tuple[Row, ...]:
         _torch(facts, needs),
         *(_package(facts, name, least) for name, least in needs.versions.items()),
         _bf16(facts, needs),
-        _disk(facts, needs),
+        *_disks(facts, needs),
         *(_host(facts, host) for host in needs.hosts),
         _clock(facts),
         *(_mount(facts, path) for path in needs.data),
@@ -199,19 +207,57 @@ def _bf16(facts: Mapping[str, Any], needs: Needs) -> Row:
     return Row("bf16", FAIL if needs.bf16 else WARN, seen, "8.0 or newer", hint)
 
 
-def _disk(facts: Mapping[str, Any], needs: Needs) -> Row:
-    free = facts.get("disk_free_mib")
+def _disks(facts: Mapping[str, Any], needs: Needs) -> tuple[Row, ...]:
+    """Whether what is still to come has room, by sums that a person can check.
+
+    One row, or two where models are kept on another disk than the job.
+    """
+    room = facts.get("room") or {}
+    model = ("model", needs.model_mib or 0, _mib(room.get("model_mib")))
+    saves = ("checkpoints", needs.checkpoints_mib or 0, _mib(room.get("saves_mib")))
+    unknown = needs.model is not None and not needs.model_mib and not model[2]
+    free, models_free = facts.get("disk_free_mib"), room.get("models_free_mib")
+    if not isinstance(models_free, int) or needs.model is None:
+        return (_disk("disk", free, (model, saves), unknown=unknown),)
+    return (
+        _disk("disk", free, (saves,), unknown=False),
+        _disk("disk for models", models_free, (model,), unknown=unknown),
+    )
+
+
+def _disk(check: str, free: object, parts: Sequence[tuple[str, int, int]], *, unknown: bool) -> Row:
+    """`parts`: what for, MiB in all, MiB of it there already."""
     if not isinstance(free, int):
-        return Row("disk", UNKNOWN, "not known")
-    parts = [("model", needs.model_mib), ("checkpoints", needs.checkpoints_mib)]
-    wanted_mib = sum(mib or 0 for _, mib in parts)
-    wanted = " + ".join(f"{mib} MiB for the {what}" for what, mib in parts if mib)
-    seen = f"{free} MiB free"
+        return Row(check, UNKNOWN, "not known")
+    said, wanted_mib = [], 0
+    for what, whole_mib, found_mib in parts:
+        if not whole_mib:
+            continue
+        fetched = found_mib * WHOLE_PARTS[1] >= whole_mib * WHOLE_PARTS[0]
+        there_mib = whole_mib if fetched else found_mib
+        wanted_mib += whole_mib - there_mib
+        said.append(_part(what, whole_mib, there_mib))
+    seen, wanted = f"{free} MiB free", " + ".join(said)
+    if len(said) == 2:
+        wanted = f"{said[0]} + {said[1]}, {wanted_mib} MiB to come"
+    elif wanted.endswith(")"):
+        wanted = f"{said[0]}, {wanted_mib} MiB to come"
     if free < wanted_mib:
-        return Row("disk", FAIL, seen, wanted, "take a larger data disk, or free this one")
+        return Row(check, FAIL, seen, wanted, "take a larger data disk, or free this one")
+    if unknown:
+        return Row(check, UNKNOWN, f"{seen}; the model's size is not known", wanted)
     if wanted_mib and free < wanted_mib * 5 // 4:
-        return Row("disk", WARN, seen, wanted, "that is close: less than a quarter to spare")
-    return Row("disk", OK, seen, wanted)
+        return Row(check, WARN, seen, wanted, "that is close: less than a quarter to spare")
+    return Row(check, OK, seen, wanted)
+
+
+def _part(what: str, whole_mib: int, there_mib: int) -> str:
+    for_it = f"{whole_mib} MiB for the {what}"
+    return f"{for_it} ({there_mib} MiB of it there already)" if there_mib else for_it
+
+
+def _mib(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _host(facts: Mapping[str, Any], host: str) -> Row:

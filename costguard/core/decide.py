@@ -237,9 +237,19 @@ def _holding(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if instance.power is Power.RUNNING and snap.has_ssh:
         actions.append(act.EnsureLink())
     if snap.link.state == "attached":
+        actions.extend(_forestalling(snap))
         actions.extend(granting(snap))
         actions.extend(_pulling(snap, only_newest=False) if snap.visit is None else ())
     return (*actions, act.SetState("preparing"))
+
+
+def _forestalling(snap: Snapshot) -> tuple[act.Action, ...]:
+    """A stop before the first lease of a fetch: an attempt that never began must not begin now.
+
+    Its agent starts the training under the first lease that it gets, unless it was stopped before.
+    """
+    begun = snap.visit is not None or snap.training.launched_at_ms is not None
+    return () if begun or snap.link.stop_sent else (act.Save(0),)
 
 
 def _stepping_up(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:

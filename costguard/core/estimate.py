@@ -42,6 +42,10 @@ LOAD_MIB_PER_S = (1_000, 250, 60)  # read and quantised
 LEAST_LOAD_MS = 5_000
 MIB_PER_BILLION = 2_100  # two bytes a parameter, and the tenth by which names are rounded down
 BITS_4_MIB_PER_BILLION, BITS_16_MIB_PER_BILLION = 770, 2_150
+# Weights of LoRA on all linear layers for each rank, a little above Qwen2.5's: 0.55 million at
+# 0.5B, 2.52 at 7B (28 layers of 90,112), 13.2 at 72B.
+LORA_PER_RANK, LORA_PER_RANK_AND_BILLION = 400_000, 360_000
+CHECKPOINT_BYTES_PER_WEIGHT = 12  # fp32, with both of Adam's moments
 WORKING_MIB = 3_072  # activations of short samples, LoRA weights and their optimizer
 
 
@@ -88,6 +92,17 @@ class Estimate:
 def model_mib(billions: Fraction | None) -> int:
     """Of how many MiB a model's weights are, by the size in its name; 0 where it bears none."""
     return 0 if billions is None else round(billions * MIB_PER_BILLION)
+
+
+def checkpoints_mib(billions: Fraction | None, lora_rank: int, kept: int) -> int:
+    """Of how many MiB a LoRA run's checkpoints are at most; 0 where the model's size is unknown.
+
+    One more than is kept: the next is whole before the oldest goes.
+    """
+    if billions is None:
+        return 0
+    weights = lora_rank * (LORA_PER_RANK + billions * LORA_PER_RANK_AND_BILLION)
+    return round(weights * CHECKPOINT_BYTES_PER_WEIGHT * (kept + 1) / MIB)
 
 
 def needed_mib(billions: Fraction | None, *, in_4_bits: bool) -> int:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from costguard.core.cadence import median_step_ms
+from costguard.core.cadence import cadence, median_step_ms
 from costguard.core.exits import (
     EXIT_DIVERGED,
     EXIT_MEANINGS,
@@ -22,7 +22,7 @@ from costguard.core.exits import (
 from costguard.core.phases import last_sign_ms
 from costguard.core.snapshot import Exit, TrainingFacts, Verdict
 from costguard.core.spec import GuardLimits
-from costguard.core.stalls import last_step, load_seen, stalled
+from costguard.core.stalls import LOG_INTERVALS, last_step, load_seen, stalled
 
 __all__ = [
     "EXIT_SAVED_ON_REQUEST",
@@ -144,13 +144,18 @@ def idle(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
 
     Quiet: GPU under the limit on every card and the job's processes near 0 % CPU. Without a GPU
     the processes' CPU time decides alone; where NVML should answer and does not, nothing is idle.
+    What gets on is not idle, whatever a frozen driver shows: quiet counts from the last step, and
+    where no figure of the cards moves, not before steps have ceased to come at their pace.
     """
     if not facts.is_alive or facts.phase != "train" or not facts.windows:
         return None
+    stepped_ms = facts.steps[-1].at_ms if facts.steps else 0
     quiet_since_ms = None
+    frozen = True
+    figures = facts.windows[-1].gpu_figures
     for window in reversed(facts.windows):
         started_ms = window.at_ms - window.length_ms
-        if facts.phase_since_ms is not None and started_ms < facts.phase_since_ms:
+        if started_ms < max(facts.phase_since_ms or 0, stepped_ms):
             break
         if quiet_since_ms is not None and quiet_since_ms - window.at_ms > limits.silent_after_ms:
             break  # what happened in between is unknown
@@ -160,22 +165,37 @@ def idle(facts: TrainingFacts, limits: GuardLimits) -> Verdict | None:
         if not gpu_quiet or cpu is None or cpu > limits.idle_cpu_centicores:
             break
         quiet_since_ms = started_ms
+        frozen = frozen and window.gpu_figures == figures
     if quiet_since_ms is None:
         return None
     last = facts.windows[-1]
     quiet_ms = last.at_ms - quiet_since_ms
-    if quiet_ms < limits.idle_after_ms:
+    frozen = frozen and bool(figures) and not last.gpu_absent
+    if quiet_ms < limits.idle_after_ms or (frozen and _may_step(facts, last.at_ms)):
         return None
     evidence = {
         "quiet_s": quiet_ms // 1000,
         "limit_s": limits.idle_after_ms // 1000,
         "gpu_percent_max": last.gpu_percent_max,
         "gpu_absent": last.gpu_absent,
+        "gpu_frozen": frozen,
         "cpu_cores": (last.cpu_centicores or 0) / 100,
         "step": facts.steps[-1].step if facts.steps else 0,
     }
     seen = "no GPU here, CPU" if last.gpu_absent else "GPU and CPU"
     return Verdict("idle", f"{seen} quiet for {quiet_ms // 1000} s in the training phase", evidence)
+
+
+def _may_step(facts: TrainingFacts, now_ms: int) -> bool:
+    """Whether the next line may simply not be due: one that comes each ten minutes tells nothing.
+
+    Figures that do not move to the digit are those of a driver that hangs as often as of a card
+    that rests, so that the steps' own pace has the word.
+    """
+    interval_ms = cadence(facts.steps, facts.phase_since_ms or 0).interval_ms
+    if interval_ms is None:
+        return False
+    return now_ms - facts.steps[-1].at_ms < LOG_INTERVALS * interval_ms
 
 
 def is_through(facts: TrainingFacts) -> bool:

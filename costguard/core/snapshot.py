@@ -91,6 +91,7 @@ class Window:
     cpu_centicores: int | None
     processes: int | None
     gpu_state: str = "ok"  # NVML's: ok, absent, lost, reset, changed, error
+    gpu_figures: tuple[float | None, ...] = ()  # all that the cards told, to see whether it moves
 
 
 @dataclass(frozen=True, slots=True)

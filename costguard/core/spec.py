@@ -57,6 +57,7 @@ class InstanceWish:
     work_dir: str | None = None
     keep_for_ms: int = 7 * 86_400_000
     after_finish: str = "pause"
+    reuse: bool = False  # a paused instance of the project's, rather than a new one
     install: bool = True  # what is missing, into an environment of our own on its disk
     packages: tuple[str, ...] = ()  # pip requirements that the job wants in any case
     pip_index: str | None = None  # None: as the image's pip is set up
@@ -111,6 +112,7 @@ class JobSpec:
     stages: tuple[Stage, ...] = (Stage(),)
     guards: GuardLimits = field(default_factory=GuardLimits)
     pull_to: str = "artifacts"
+    pull_bytes_per_s: int | None = None  # a cap on what comes home; None: as fast as it goes
     lease_ms: int = 900_000
     long_leases: bool = False  # where an agent is proven, a lease may span the budget
     telemetry_window_ms: int = 5_000

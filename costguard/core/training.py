@@ -19,6 +19,10 @@ AGENT_REASONS = ("finished", "failed", "stalled", "idle", "diverged", "max_hours
 FIGURE_MAX = 1e15  # what is larger is junk, and would not survive being rounded
 BYTES_SIGN_KIB = 64  # in a window: what a stuck download's retries stay under
 CPU_SIGN_CENTICORES = 10
+FIGURES = (
+    *("util_mean", "util_max", "mem_used_mib", "power_w", "temp_c"),
+    *("clock_sm_mhz", "clock_mem_mhz"),
+)
 GPU_SIGN_PERCENT = 5
 WINDOWS_KEPT = 720  # an hour of 5-second windows: longer than any allowance but a user's own
 
@@ -107,6 +111,7 @@ def _window(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Tra
         cpu_centicores=None if cores is None else round(cores * 100),
         processes=_whole(job.get("processes")),
         gpu_state=state if isinstance(state, str) else "error",
+        gpu_figures=tuple(_number(_fields(card).get(key)) for card in cards for key in FIGURES),
     )
     signs = _signs(facts.signs, window, job, at_ms)
     return replace(facts, windows=(*facts.windows, window)[-WINDOWS_KEPT:], signs=signs)

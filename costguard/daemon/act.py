@@ -20,6 +20,7 @@ from costguard.core.tariff import hold_micros
 from costguard.daemon.adopt import adopt_existing, is_adopted
 from costguard.daemon.asking import price_of
 from costguard.daemon.give_back import give_back
+from costguard.daemon.left_behind import text_of_release
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.power_off import power_off
@@ -225,6 +226,7 @@ class Actor:
         message = {"t": "lease", "id": name, "heartbeat": action.heartbeat}
         if link.send({**message, "valid_ms": valid_ms, "alone": action.alone}):
             self.memory.note_leased(action.heartbeat)
+            self.memory.agent_until_ms = end.utc_ms
 
     def save(self, action: act.Save) -> None:
         """Ask for a checkpoint and the end of the training, once."""
@@ -365,7 +367,8 @@ class Actor:
         assert instance is not None
         assert instance.provider_id is not None, "nothing to release without an instance"
         try:
-            self.provider.release(instance.provider_id)
+            if self.provider.facts.can_create:  # else it is the user's own, and stays theirs
+                self.provider.release(instance.provider_id)
         except Absent:
             pass  # gone already, as an earlier unclear call may have left it
         except ProviderError as error:
@@ -375,12 +378,13 @@ class Actor:
         with self.context.store.write() as session:
             job = session.get_one(Job, self.job_id)
             row = session.get_one(Instance, instance.id)
-            row.released_ms = now.utc_ms
             close_running(session, job, row, now, self.context.zone)
             close_disk(session, row, now.utc_ms)
             job.hold_micros = 0
             job.state = "released"
-            add_event(session, job.id, now.utc_ms, "released", "the instance was given back")
+            text = text_of_release(session, job, self.provider.facts)
+            row.released_ms = now.utc_ms
+            add_event(session, job.id, now.utc_ms, "released", text)
 
     def give_back(self, _: act.GiveBack) -> None:
         """Decide, once, whether the disk may be deleted; the next pass releases it."""

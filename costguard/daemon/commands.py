@@ -19,9 +19,11 @@ from costguard.daemon import visits
 from costguard.daemon.attested import confirm_stopped
 from costguard.daemon.fetch import pull
 from costguard.daemon.foretell import works_from_json
-from costguard.daemon.load import newest_instance
+from costguard.daemon.left_behind import left_behind
+from costguard.daemon.load import job_spec, newest_instance
 from costguard.daemon.plan import plan
 from costguard.daemon.resume import resume
+from costguard.daemon.reuse import with_reuse
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.documents import find_job
 from costguard.store.budgets import set_cap
@@ -57,7 +59,7 @@ class Commands:
 
     def quote(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """What a job would cost at most and who would enforce it; rents nothing."""
-        return plan(self._context, _spec(args), works=works_from_json(args.get("work")))
+        return self._planned(_spec(args), args)[1]
 
     def submit(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Take a job, unless its budget cannot pay for even a first lease."""
@@ -67,7 +69,7 @@ class Commands:
             if known is not None:
                 kept: dict[str, Any] = json.loads(known.result_json)
                 return kept
-        answer = plan(self._context, spec, works=works_from_json(args.get("work")))
+        spec, answer = self._planned(spec, args)
         now = self._context.clock.now()
         with self._context.store.write() as session:
             _refuse_unfinished_namesake(session, spec)
@@ -90,13 +92,23 @@ class Commands:
         self._wake()
         return answer
 
+    def _planned(self, spec: JobSpec, args: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
+        """The job as it would be taken, and what is said of it before."""
+        spec, lines = with_reuse(self._context, spec)
+        answer = plan(self._context, spec, works=works_from_json(args.get("work")))
+        return spec, {**answer, "lines": [*lines, *answer["lines"]]}
+
     def pause(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have one job, or all of them, saved and stopped."""
         return self._wish(args, "pause")
 
     def release(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have the job's instance given back; it is stopped first, and seen to be."""
-        return self._wish(args, "release")
+        answer = self._wish(args, "release")
+        with self._context.store.read() as session:
+            job = find_job(session, str(args.get("job")))
+            facts = self._context.provider(job_spec(job).instance.provider).facts
+            return answer if facts.can_create else {**answer, "left": left_behind(session, job)}
 
     def resume(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have a paused job go on."""

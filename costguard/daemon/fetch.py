@@ -13,7 +13,7 @@ from costguard.daemon.plan import plan
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.report.documents import find_job
 from costguard.store.events import add_event
-from costguard.store.models import Artifact
+from costguard.store.models import Artifact, Event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,6 +47,20 @@ def pull(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
     return {**answer, "missing": missing}
 
 
+def refuse_unbegun(session: Session, job: Job, what_for: str) -> None:
+    """UserError where no training of the job ever began: its disk holds no result.
+
+    Switching it on would cost money for nothing, and what its agent found there to do would be
+    the training itself.
+    """
+    begun = select(Event.id).where(Event.job_id == job.id, Event.kind == "training_started")
+    known = select(Artifact.id).where(Artifact.job_id == job.id)
+    if session.scalar(begun.limit(1)) is None and session.scalar(known.limit(1)) is None:
+        what = f"no training of {job.name} ever began: there is nothing to {what_for}"
+        hint = f"see why: costguard explain {job.name}; look around: costguard shell {job.name}"
+        raise UserError("never_began", what, job.name, hint, EXIT_REFUSED)
+
+
 def _missing(session: Session, job: Job) -> list[str]:
     query = select(Artifact.name).where(
         Artifact.job_id == job.id,
@@ -66,6 +80,7 @@ def _refuse_pointless(session: Session, job: Job, missing: list[str]) -> None:
         what = f"the instance of {job.name} is gone: there is no disk to fetch from"
         hint = "what came home is in its artifacts folder"
         raise UserError("released", what, job.name, hint, EXIT_REFUSED)
+    refuse_unbegun(session, job, "bring home")
     if job.state == "finished" and not missing:
         what = f"everything of {job.name} is home already"
         raise UserError("all_home", what, job.name, "look into its artifacts folder", EXIT_REFUSED)

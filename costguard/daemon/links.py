@@ -71,6 +71,7 @@ def ensure_link(actor: Actor) -> None:
             else holder_spec(f"{tag}/visit-{visit.id}", snap.spec, actor.provider.facts)
         ),
         pull_to=artifacts_home(snap.spec, snap.stage),
+        pull_bytes_per_s=snap.spec.pull_bytes_per_s,
         after_seq=after_seq if visit is None else 0,
     )
     memory.holds = visit is not None

@@ -73,6 +73,7 @@ class JobMemory:
     forecast_json: str | None = None  # the last one that was reckoned, not yet in the database
     is_short: bool = False  # it was said that the caps will not reach
     shown_key: dict[str, Any] | None = None  # a host key that was believed, not yet in its row
+    agent_until_ms: int | None = None  # the end of the lease that the agent was last granted
     keeps_timer: bool = False  # the platform's timer was set once, and no read tells it
     upload: dict[str, Any] | None = None  # how far the upload has come, for the screen
     install: Mapping[str, Any] | None = None  # the installation that is under way
@@ -114,6 +115,7 @@ class JobMemory:
         """The job is to have a new instance: nothing of the old one is true of that."""
         self.reads, self.calls, self.tariff, self.ssh = [], Calls(), None, None
         self.read_at = self.absent_since = self.fresh = self.gone = None
+        self.agent_until_ms = None
 
     def note_leased(self, heartbeat: int) -> None:
         """This heartbeat was answered with a lease."""

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from costguard.daemon.room import room_needs
+
 if TYPE_CHECKING:
     from costguard.core.spec import JobSpec, Run
     from costguard.providers.base import ProviderFacts
@@ -87,6 +89,7 @@ def contact_needs(spec: JobSpec, run: Run) -> dict[str, Any]:
         "versions": versions,
         "hosts": [_mirrored(host, wish.hf_endpoint) for host in run.hosts],
         "data": [".", *run.places],
+        **room_needs(run),
     }
 
 

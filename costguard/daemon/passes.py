@@ -211,6 +211,7 @@ class JobPasses:
                     self._record_pulled(session, job, memory, message, now)
                 if instance is not None:
                     note_calls(instance, memory.calls)
+                    instance.agent_until_ms = memory.agent_until_ms or instance.agent_until_ms
                 last_seq = job.last_seq
         except StoreUnavailable as error:
             if not memory.store_alarmed:

@@ -38,6 +38,7 @@ def power_on(actor: Actor) -> bool:
     key = _open_intent(actor, instance.id, sent)
     actor.memory.calls = Calls(last=sent)
     actor.memory.reads, actor.memory.read_at = [], None
+    actor.memory.agent_until_ms = None
     if instance.power in ALREADY_ON:
         _close_intent(actor, key, "done", ON_ALREADY)
         return True
@@ -64,7 +65,9 @@ def _open_intent(actor: Actor, instance_id: int, sent: Moment) -> str:
         row = session.get_one(Instance, instance_id)
         if row.stopped_seen_ms is not None:
             row.started_call_ms = sent.utc_ms
-            row.host_key = row.timer_at_ms = None  # another boot: nothing of the last one holds
+            row.host_key = row.timer_at_ms = row.agent_until_ms = (
+                None  # another boot: nothing of the last one holds
+            )
             begin_time(session, actor.job_id, sent)
         row.stopped_seen_ms = None
         row.last_call_utc_ms, row.last_call_boot_ms = sent.utc_ms, sent.boot_ms

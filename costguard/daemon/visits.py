@@ -17,6 +17,7 @@ from costguard.core.moment import MS_PER_S, elapsed_ms
 from costguard.core.money import yuan_text
 from costguard.core.spec import spec_from_json
 from costguard.core.tariff import list_price_micros
+from costguard.daemon.fetch import refuse_unbegun
 from costguard.daemon.load import metered, newest_instance, open_interval
 from costguard.daemon.plan import latency_of, plan
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from costguard.remote.link import LinkPlan
 
 PURPOSES = ("shell", "chat", "export")
+TO_DO = {"chat": "talk to", "export": "export"}  # with a result; a shell needs none
 SHORTEST_MS = 10_000
 LONGEST_MS = 24 * 3_600_000
 HEARD_EACH_MS = 5_000  # a sign of life is written down so often
@@ -50,7 +52,7 @@ def visit(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
     purpose, length_ms = _asked(args)
     with context.store.read() as session:
         job = find_job(session, str(args.get("job")))
-        _refuse_pointless(session, job)
+        _refuse_pointless(session, job, purpose)
         job_id, spec = job.id, spec_from_json(job.spec_json)
     answer = {**plan(context, spec, job_id), **_bound(context, job_id, length_ms)}
     if args.get("quote"):
@@ -58,7 +60,7 @@ def visit(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
     now = context.clock.now()
     with context.store.write() as session:
         job = find_job(session, str(args.get("job")))
-        _refuse_pointless(session, job)
+        _refuse_pointless(session, job, purpose)
         row = VisitRow(
             job_id=job.id,
             purpose=purpose,
@@ -118,7 +120,7 @@ def _asked(args: Mapping[str, Any]) -> tuple[str, int]:
     return str(purpose), length_ms
 
 
-def _refuse_pointless(session: Session, job: Job) -> None:
+def _refuse_pointless(session: Session, job: Job, purpose: str) -> None:
     if job.state not in FINAL_STATES:
         what = f"{job.name} is {job.state}: its instance is in use"
         hint = f"wait for its end, or pause it first: costguard pause {job.name}"
@@ -129,6 +131,8 @@ def _refuse_pointless(session: Session, job: Job) -> None:
         what = f"{job.name} has no instance any more: there is nothing to switch on"
         hint = "what came home is in its artifacts folder; --here needs no instance"
         raise UserError("released", what, job.name, hint, EXIT_REFUSED)
+    if purpose in TO_DO:
+        refuse_unbegun(session, job, TO_DO[purpose])
 
 
 def _bound(context: Context, job_id: int, length_ms: int) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class LinkPlan:
     spec: Mapping[str, Any]
     pull_to: Path
     after_seq: int
+    pull_bytes_per_s: float | None = None  # a cap on what comes home
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LinkOptions:
 
     `auth_tries`: a refused log-in is believed only after so many, because fresh instances
     open their port before they know our key. `remote_tries`: likewise for a command that
-    fails there without saying why. `pull_bytes_per_s`: a cap on each download.
+    fails there without saying why.
     """
 
     connect_timeout_s: float = 10.0
@@ -72,7 +73,6 @@ class LinkOptions:
     auth_tries: int = 5
     remote_tries: int = 3
     pull_tries: int = 5
-    pull_bytes_per_s: float | None = None
 
 
 class Link:
@@ -289,7 +289,7 @@ class Link:
         if agent is None:
             raise UnreachableError("the instance is not prepared")
         with self._connection() as client:
-            limit = self._options.pull_bytes_per_s
+            limit = self.plan.pull_bytes_per_s
             return download(client, agent, remote_dir, wanted, target, limit)
 
     def _tell_state(self, state: str, code: str = "", error: Exception | None = None) -> None:

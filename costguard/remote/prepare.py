@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from costguard.remote.install import install
 from costguard.remote.ssh import RefusedError, RemoteFailedError, run
 from costguard.remote.upload import (
     Upload,
+    link_from,
     list_files,
     make_directories,
     remote_hashes,
@@ -34,15 +36,24 @@ CONTACT_TIMEOUT_S = 300.0
 START_TIMEOUT_S = 120.0
 DISK_MARGIN_BYTES = 64 * 1024 * 1024
 MIB = 1024 * 1024
-# Asked for its own path, so that what is found is a Python and not a wrapper that starts one.
+# Asked for its own path, so that what is found is a Python and not a wrapper that starts one. Each
+# folder is looked into, so that versions which did not exist when this was written are found too.
 FIND_PYTHON = """
-for python in python3 python python3.14 python3.13 python3.12 python3.11 python3.10 \
-    /opt/conda/bin/python3 "$HOME/miniconda3/bin/python3" "$HOME/anaconda3/bin/python3"
+for python in python3 python
 do
     "$python" -c 'import sys
 if sys.version_info < (3, 10): sys.exit(1)
 print(*sys.version_info[:2], sys.executable)' 2>/dev/null
 done
+IFS=:
+for folder in $PATH /opt/conda/bin /opt/miniconda3/bin \
+    "$HOME/miniconda3/bin" "$HOME/anaconda3/bin"
+do for python in "$folder"/python3 "$folder"/python3.[0-9] "$folder"/python3.[0-9][0-9]
+do
+    [ -x "$python" ] && "$python" -c 'import sys
+if sys.version_info < (3, 10): sys.exit(1)
+print(*sys.version_info[:2], sys.executable)' 2>/dev/null
+done done
 exit 0
 """
 
@@ -93,14 +104,23 @@ def prepare(
         if there[name] != hashlib.sha256(content).hexdigest():
             send_bytes(client, content, f"{directory}/{name}")
     missing = [file for file in files if there[file.remote] != file.sha256]
+    missing = link_from(client, agent, directory, missing, _earlier_stages(directory))
     found = _look(client, agent, job, emit)
     if found["needs"]["missing"] and _may_install(job):
         install(client, agent, directory, emit)
         found = _look(client, agent, job, emit)
     _refuse_what_cannot_work(found, sum(file.size for file in missing))
     if missing:
-        send_files(client, directory, missing, lambda done, total: emit(_uploaded(done, total)))
+        send_files(
+            client, directory, missing, lambda done, total: emit(_uploaded(done, total)), agent
+        )
     return agent
+
+
+def _earlier_stages(directory: str) -> list[str]:
+    """The folders of the job's stages before this one, from its own."""
+    found = re.search(r"/stage-(\d{1,3})$", directory)
+    return [f"../stage-{number}" for number in range(int(found[1]) if found else 0)]
 
 
 def agent_at(client: paramiko.SSHClient, directory: str) -> tuple[str, ...]:
@@ -161,13 +181,18 @@ def _look(
     emit(told)
     excused = set(needs.get("versions") or {}) if "install" in job.spec else set()
     failed = [
-        f"{row.get('check')}: {row.get('seen')}"
+        _said(row)
         for row in told.get("rows") or []
         if row["verdict"] == "fail" and row.get("check") not in excused
     ]
     if failed:
         raise RefusedError(f"the instance is not fit for the job: {'; '.join(failed)}", "unfit")
     return found
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    said = f"{row.get('check')}: {row.get('seen')}"
+    return f"{said} (the job wants: {row['wanted']})" if row.get("wanted") else said
 
 
 def probe(client: paramiko.SSHClient, agent: Sequence[str], directory: str) -> dict[str, Any]:

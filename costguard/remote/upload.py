@@ -1,4 +1,8 @@
-"""Files to the instance: nothing is sent twice, and each appears whole or not at all."""
+"""Files to the instance: nothing is sent twice, and each appears whole or not at all.
+
+The machine is paid for while they travel: a large file whose transfer broke off goes on where it
+was, and what an earlier stage of the job was sent is linked from there.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import paramiko
 
@@ -24,6 +28,8 @@ EXCLUDED = frozenset({"__pycache__"})
 PART_SUFFIX = ".costguard-part"
 HASH_TIMEOUT_S = 600.0
 DIRECTORIES_AT_ONCE = 100
+LARGE_BYTES = 4 * 1024 * 1024  # from here on it is worth asking what is there of it
+BLOCK_BYTES = 32 * 1024  # what every SFTP server takes in one request
 
 
 @dataclass(frozen=True)
@@ -76,21 +82,50 @@ def send_files(
     job_dir: str,
     files: Sequence[LocalFile],
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    agent: Sequence[str] = (),
 ) -> None:
     """Uploads `files` below `job_dir`; each appears whole under its name or not at all.
 
-    `progress` is told bytes done and total. Raises RefusedError (`upload_impossible`) when the
-    instance does not take a file, UnreachableError when the connection breaks.
+    `progress` is told bytes done and total. With `agent`, the start of a large file that came
+    before the line broke is kept, if its hash is right. Raises RefusedError (`upload_impossible`)
+    when the instance does not take a file, UnreachableError when the connection breaks.
     """
     total, done = sum(file.size for file in files), 0
     progress(done, total)
     _make_directories(client, job_dir, files)
+    begun = _begun(client, agent, job_dir, files) if agent else {}
     with _translated(client, "upload"), contextlib.closing(client.open_sftp()) as sftp:
         for file in files:
             report = functools.partial(_report, progress, done, total)
-            _send(sftp, file, f"{job_dir}/{file.remote}", report)
+            _send(sftp, file, f"{job_dir}/{file.remote}", report, begun.get(file.remote, 0))
             done += file.size
             progress(done, total)
+
+
+def link_from(
+    client: paramiko.SSHClient,
+    agent: Sequence[str],
+    job_dir: str,
+    files: Sequence[LocalFile],
+    neighbours: Sequence[str],
+) -> list[LocalFile]:
+    """Links large files of the same content from folders beside `job_dir`; what is still missing.
+
+    `neighbours` are relative to `job_dir`. A second name takes no time and no room; a file that is
+    sent anew later replaces the name, and not what the neighbour has.
+    """
+    wanted = [(f"{each}/{file.remote}", file) for each in neighbours for file in files]
+    wanted = [(name, file) for name, file in wanted if file.size >= LARGE_BYTES]
+    if not wanted:
+        return list(files)
+    there = remote_hashes(client, agent, job_dir, [name for name, _ in wanted])
+    found = {file.remote: name for name, file in wanted if there[name] == file.sha256}
+    _make_directories(client, job_dir, [file for file in files if file.remote in found])
+    for remote, name in list(found.items()):
+        words = ["ln", "-f", "--", f"{job_dir}/{name}", f"{job_dir}/{remote}"]
+        if run(client, words).status != 0:  # a file system without links: it is sent
+            del found[remote]
+    return [file for file in files if file.remote not in found]
 
 
 def send_bytes(client: paramiko.SSHClient, content: bytes, target: str) -> None:
@@ -151,15 +186,62 @@ def _report(
     progress(before + sent, total)
 
 
+def _begun(
+    client: paramiko.SSHClient, agent: Sequence[str], job_dir: str, files: Sequence[LocalFile]
+) -> dict[str, int]:
+    """How many bytes of each large file are there from a transfer that broke off, and are right."""
+    large = {f"{file.remote}{PART_SUFFIX}": file for file in files if file.size >= LARGE_BYTES}
+    if not large:
+        return {}
+    argv = [*agent, "hash", f"--dir={job_dir}"]
+    done = run(client, argv, stdin=json.dumps(list(large)).encode(), timeout_s=HASH_TIMEOUT_S)
+    there = json.loads(done.check("agent.pyz hash").stdout)["files"]
+    begun = {}
+    for name, file in large.items():
+        size = (there.get(name) or {}).get("size")
+        if isinstance(size, int) and 0 < size <= file.size:
+            ours = sha256_of(file.local, size)
+            begun[file.remote] = size if there[name]["sha256"] == ours else 0
+    return begun
+
+
 def _send(
-    sftp: paramiko.SFTPClient, file: LocalFile, target: str, progress: Callable[[int, int], None]
+    sftp: paramiko.SFTPClient,
+    file: LocalFile,
+    target: str,
+    progress: Callable[[int, int], None],
+    begun: int,
 ) -> None:
     part = target + PART_SUFFIX
     with file.local.open("rb") as source:
-        sftp.putfo(source, part, file.size, progress)
+        if begun:
+            _append(sftp, source, part, begun, file.size, progress)
+        else:
+            sftp.putfo(source, part, file.size, progress)
     if file.executable:
         sftp.chmod(part, 0o755)
     _rename(sftp, part, target)
+
+
+def _append(
+    sftp: paramiko.SFTPClient,
+    source: BinaryIO,
+    part: str,
+    begun: int,
+    size: int,
+    progress: Callable[[int, int], None],
+) -> None:
+    source.seek(begun)
+    with sftp.file(part, "r+b") as sink:
+        sink.set_pipelined(True)
+        sink.seek(begun)
+        while block := source.read(BLOCK_BYTES):
+            sink.write(block)
+            begun += len(block)
+            progress(begun, size)
+    there = sftp.stat(part).st_size
+    if there != size:
+        raise OSError(f"{part}: {there} bytes are there, {size} were sent")
 
 
 def _rename(sftp: paramiko.SFTPClient, part: str, target: str) -> None:

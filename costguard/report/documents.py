@@ -25,7 +25,7 @@ from costguard.report.spend import report_document
 from costguard.report.status import status_document
 from costguard.store.database import read_only_session
 from costguard.store.ledger import Caps, accounts
-from costguard.store.models import Event, Job, Telemetry
+from costguard.store.models import Artifact, Event, Job, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,12 +140,35 @@ def _events(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
     return {"events": events, "last": events[-1]["id"] if events else after}
 
 
+def _output_since_ms(session: Session, job: Job) -> int:
+    """Since when the job writes to its present folder: each resume on other data has its own."""
+    resumed = select(Event.at_ms, Event.data_json).where(
+        Event.job_id == job.id, Event.kind == "resumed"
+    )
+    changed = [at for at, data in session.execute(resumed) if json.loads(data).get("changed")]
+    return max(changed, default=0)
+
+
 def _source(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:
     """Where the job came from, and how often it was resumed: for the next `resume`."""
     job = find_job(session, str(args["job"]))
     spec = spec_from_json(job.spec_json)
     uploads = [upload.local for upload in spec.runs[0].uploads if upload.remote.startswith("data/")]
-    return {"job": job.name, "file": spec.source, "attempt": job.attempt, "data": uploads}
+    known = select(Artifact.name).where(
+        Artifact.job_id == job.id,
+        Artifact.stage == job.stage,
+        Artifact.complete,
+        Artifact.seen_ms >= _output_since_ms(session, job),
+    )
+    newest = session.scalars(known.order_by(Artifact.step.desc(), Artifact.id.desc())).first()
+    output = f"../stage-{job.stage}/{spec.runs[job.stage].output_dir}"
+    return {
+        "job": job.name,
+        "file": spec.source,
+        "attempt": job.attempt,
+        "data": uploads,
+        "checkpoint": None if newest is None else f"{output}/{newest}",
+    }
 
 
 def _logs(session: Session, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ def job_row(
             "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),
-        "enforcers": _enforcers(session, instance, lease, job, now_ms, daemon_runs=daemon_runs),
+        "enforcers": _enforcers(session, instance, lease, now_ms, daemon_runs=daemon_runs),
         "telemetry": _telemetry(session, job, now_ms),
         "last_checkpoint": _last_checkpoint(session, job, now_ms),
     }
@@ -198,7 +198,6 @@ def _enforcers(
     session: Session,
     instance: Instance | None,
     lease: LeaseRow | None,
-    job: Job,
     now_ms: int,
     *,
     daemon_runs: bool,
@@ -209,7 +208,9 @@ def _enforcers(
     armed_until = lease.armed_end_utc_ms if lease is not None and runs else None
     # Where only a person can stop the meter, the daemon may call as often as it likes.
     can_stop = instance is None or instance.guest_stop != BY_HAND
-    leased = job.launched_ms is not None and job.exit_json is None and runs
+    # Whatever it runs: a training, one that has ended, or nothing but a visitor's stay.
+    granted = instance.agent_until_ms if instance is not None and runs else None
+    granted = None if granted is None or granted <= now_ms else granted
     switches_off = instance is not None and instance.guest_stop in ("proven", "given", "unproven")
     fires = instance is not None and timer_fires(session, instance.provider)
     return [
@@ -233,8 +234,8 @@ def _enforcers(
         {
             "kind": "agent",
             # Without a command it saves and ends the training, and the meter runs on.
-            "armed": leased and switches_off,
-            "until": time_text(armed_until) if leased and switches_off else None,
+            "armed": switches_off and granted is not None,
+            "until": time_text(granted) if switches_off else None,
             "proven": instance is not None and instance.guest_stop == "proven",
         },
     ]

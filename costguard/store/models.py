@@ -109,6 +109,7 @@ class Instance(Base):
     work_dir: Mapped[str | None]
     timer_at_ms: Mapped[int | None]  # as read back
     absent_since_ms: Mapped[int | None]
+    agent_until_ms: Mapped[int | None]  # the end of the lease that its agent was last granted
     guest_stop: Mapped[str] = mapped_column(default="none")  # unproven, given, proven, by_hand
     stopped_seen_ms: Mapped[int | None]  # I4 held at this time
     released_ms: Mapped[int | None]

@@ -152,6 +152,7 @@ def test_an_idle_run_is_powered_off(night: Callable[..., Night]) -> None:
     """Card and processes quiet for five minutes in the training phase."""
     one = night(steps=1000)
     one.train(1, 3, 60)
+    one.desk.until(functools.partial(one._has_logged, 4))  # quiet counts from there
     one.desk.gauges = QUIET
     one.wait(360)
     one.desk.until(one.off.exists)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from costguard.agent.contact import look_at_torch, needs_from, reach
 from costguard.agent.mounts import is_network, mount_of
+from costguard.agent.room import room
 from costguard.core.contact import Needs
 from tests.agent.nvml import build, compiler
 
@@ -168,3 +170,56 @@ def test_where_mounts_cannot_be_read_nothing_is_known(tmp_path: Path) -> None:
     assert mount_of(Path("/"), tmp_path / "nothing") is None
     assert is_network("fuse.juicefs")
     assert not is_network("fuse.lxcfs")
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder"),
+    [
+        ("COSTGUARD_MODELS", "Qwen--Q2.5-7B/main"),
+        ("HF_HOME", "hub/models--Qwen--Q2.5-7B/blobs"),
+        ("MODELSCOPE_CACHE", "models/Qwen/Q2___5-7B"),
+        ("MODELSCOPE_CACHE", "hub/._____temp/Qwen/Q2.5-7B"),
+    ],
+)
+def test_what_was_fetched_before_is_found(tmp_path: Path, variable: str, folder: str) -> None:
+    """In each one's own layout, half-fetched files too."""
+    there = tmp_path / "cache" / folder
+    there.mkdir(parents=True)
+    with (there / "weights").open("wb") as weights:
+        weights.truncate(3 * 2**20)  # it takes no room in truth
+    needs = Needs(model="Qwen/Q2.5-7B", model_cache=variable)
+    assert room(needs, {variable: str(tmp_path / "cache")}, tmp_path) == {"model_mib": 3}
+    other = Needs(model="Qwen/other", model_cache=variable)
+    assert room(other, {variable: str(tmp_path / "cache")}, tmp_path) == {"model_mib": 0}
+
+
+def test_checkpoints_that_are_there_and_a_folder_of_the_jobs_own_are_found(tmp_path: Path) -> None:
+    """So that a resume is not asked for the same room twice; a cache may still be to be made."""
+    saved = tmp_path / "output" / "checkpoint-5"
+    saved.mkdir(parents=True)
+    (saved / "model").write_bytes(bytes(2 * 2**20))
+    needs = Needs(model="a/b", model_cache="HF_HOME", model_dir="not/there", saves="output")
+    assert room(needs, {}, tmp_path) == {"saves_mib": 2, "model_mib": 0}
+    assert room(Needs(model="a/b"), {}, tmp_path) == {}
+
+
+@pytest.mark.skipif(
+    not Path("/dev/shm").is_dir() or Path("/dev/shm").stat().st_dev == Path("/").stat().st_dev,
+    reason="there is no second file system here",
+)
+def test_a_cache_on_another_disk_tells_its_own_room(tmp_path: Path) -> None:
+    """The folder is not there yet; the nearest above it says which disk it will be on."""
+    if tmp_path.stat().st_dev == Path("/dev/shm").stat().st_dev:
+        pytest.skip("the tests' own folder is on that file system")
+    needs = Needs(model="a/b", model_cache="HF_HOME", model_dir="/dev/shm/none/such")
+    found = room(needs, {}, tmp_path)
+    assert found["models_free_mib"] <= shutil.disk_usage("/dev/shm").total // 2**20
+
+
+def test_a_disk_too_small_for_the_model_is_told_before_anything_is_fetched(job: Job) -> None:
+    """The agent's own look, by the order's caches."""
+    job.order(caches="caches")
+    needs = {"cuda": False, "model": "a/b-900B", "model_mib": 10**9, "model_cache": "HF_HOME"}
+    answer = ask(job, {"needs": needs}, HF_HOME=str(job.directory / "hf"))
+    (row,) = [row for row in answer["rows"] if row["check"] == "disk"]
+    assert (row["verdict"], row["wanted"]) == ("fail", "1000000000 MiB for the model")

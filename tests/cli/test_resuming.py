@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costguard import jobfile
 from costguard.cli.main import main
-from costguard.core.spec import spec_from_json
+from costguard.core.spec import InstanceWish, JobSpec, Run, spec_from_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,8 @@ engine = "command"
 command = ["python3", "x.py"]
 dataset = "day1.jsonl"
 """
+
+WISH = InstanceWish(provider="local")
 
 
 @pytest.fixture
@@ -78,19 +81,45 @@ def test_other_data_starts_from_the_base_in_a_folder_of_its_own(
     assert "2 lines are new" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("engine", ["trainer", "llamafactory"])
+def test_other_data_may_begin_with_what_was_learnt(
+    answering: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The weights of the newest whole checkpoint, wherever its stage lies on the instance."""
+    at = "../stage-1/output/checkpoint-40"
+    answering.answers["source"]["checkpoint"] = at
+    run = Run(argv=("{python}", "-m", "trainer", "train"), engine=engine)
+    given = JobSpec("kefu", "p", 1, best_effort=False, instance=WISH, runs=(run, run))
+    monkeypatch.setattr(jobfile, "load_job", lambda *_, **__: given)
+    data = str(tmp_path / "day2.jsonl")
+    words = ["resume", "kefu", "--data", data, "--from", "checkpoint", "--no-follow"]
+    assert main(words) == 0
+    first, second = spec_from_json(answering.asked("resume")[0]["spec"]).runs
+    if engine == "trainer":
+        assert first.argv[-2:] == ("--init_adapter", at)
+    else:
+        assert first.config == {"adapter_name_or_path": at}
+    assert second == run
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--from", "middle"], "base or checkpoint"),
-        (["--from", "checkpoint", "--data", "day2.jsonl"], "cannot go on from a checkpoint"),
+        (["--from", "checkpoint", "--data", "{day2}"], "no checkpoint that other data"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(
-    answering: Any, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    answering: Any,
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """One message, exit 2, nothing sent."""
-    assert main(["resume", "kefu", *words]) == 2
-    assert said in capsys.readouterr().err
+    day2 = str(tmp_path / "day2.jsonl")
+    assert main(["resume", "kefu", *(word.format(day2=day2) for word in words)]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
     assert answering.asked("resume") == []
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -155,7 +156,8 @@ def test_the_table_is_for_a_terminal() -> None:
     lines = table(judge_contact({**GOOD, "disk_free_mib": 10}, NEEDS))
     (at,) = [number for number, line in enumerate(lines) if line.startswith("fail")]
     assert "disk" in lines[at]
-    assert "wanted: 15000 MiB for the model + 2000 MiB for the checkpoints" in lines[at]
+    said = "wanted: 15000 MiB for the model + 2000 MiB for the checkpoints, 17000 MiB to come"
+    assert said in lines[at]
     assert lines[at + 1].strip().startswith("-> take a larger data disk")
     assert worst(judge_contact({**GOOD, "disk_free_mib": 10}, NEEDS)) == "fail"
 
@@ -181,3 +183,52 @@ def test_torch_is_not_asked_where_no_card_is() -> None:
     rows = judge_contact({**GOOD, "torch": None}, Needs(cuda=False))
     (row,) = [row for row in rows if row.check == "torch sees CUDA"]
     assert (row.verdict, row.seen) == ("ok", "not imported: no card is asked for")
+
+
+@pytest.mark.parametrize(
+    ("there_mib", "free_mib", "expected"),
+    [(0, 16_999, "fail"), (5_000, 12_000, "warn"), (5_000, 11_999, "fail"), (13_125, 2_500, "ok")],
+)
+def test_what_is_there_of_the_model_needs_no_room(
+    there_mib: int, free_mib: int, expected: str
+) -> None:
+    """A begun download goes on; seven eighths of a size that the name tells are all of it."""
+    needs = replace(NEEDS, model="a/b-7B")
+    room = {"model_mib": there_mib}
+    assert verdict("disk", needs, room=room, disk_free_mib=free_mib) == expected
+
+
+def test_the_sum_is_shown() -> None:
+    """So that a person sees what to change."""
+    facts = {**GOOD, "room": {"model_mib": 5_000, "saves_mib": 500}, "disk_free_mib": 9_000}
+    (row,) = [row for row in judge_contact(facts, NEEDS) if row.check == "disk"]
+    assert row.wanted == (
+        "15000 MiB for the model (5000 MiB of it there already)"
+        " + 2000 MiB for the checkpoints (500 MiB of it there already), 11500 MiB to come"
+    )
+
+
+def test_what_is_there_is_shown_alone_too() -> None:
+    """Where checkpoints were not asked for."""
+    facts = {**GOOD, "room": {"model_mib": 14_000}}
+    (row,) = [row for row in judge_contact(facts, Needs(model_mib=15_000)) if row.check == "disk"]
+    assert row.wanted == "15000 MiB for the model (15000 MiB of it there already), 0 MiB to come"
+
+
+def test_a_cache_on_another_disk_is_judged_by_that_disk() -> None:
+    """A home on a small system disk, beside a large data disk."""
+    needs = replace(NEEDS, model="a/b-7B")
+    room = {"model_mib": 0, "models_free_mib": 14_000}
+    rows = judge_contact({**GOOD, "room": room}, needs)
+    found = {row.check: (row.verdict, row.wanted) for row in rows if row.check.startswith("disk")}
+    assert found == {
+        "disk": ("ok", "2000 MiB for the checkpoints"),
+        "disk for models": ("fail", "15000 MiB for the model"),
+    }
+
+
+def test_a_model_of_unknown_size_is_unknown_until_it_is_there() -> None:
+    """It is neither taken for small nor held against the disk."""
+    needs = Needs(model="a/mine", model_mib=0)
+    assert verdict("disk", needs) == "unknown"
+    assert verdict("disk", needs, room={"model_mib": 900}) == "ok"

@@ -55,6 +55,18 @@ def test_the_adapter_comes_home_first() -> None:
     assert kinds(waiting) == ["SetState"]
 
 
+def test_an_attempt_that_never_began_is_stopped_before_it_is_leased() -> None:
+    """Its agent would train under its first lease; a stop that it has had already is kept."""
+    unbegun = replace(
+        FETCHING,
+        training=replace(FETCHING.training, launched_at_ms=None),
+        link=replace(FETCHING.link, heartbeat=7, heartbeat_at=NOW),
+    )
+    assert kinds(unbegun) == ["EnsureLink", "Save", "SendLease", "Pull", "SetState"]
+    told = replace(unbegun, link=replace(unbegun.link, stop_sent=True))
+    assert kinds(told) == ["EnsureLink", "SendLease", "Pull", "SetState"]
+
+
 def test_a_paused_instance_is_switched_on_for_it() -> None:
     """As for a resume; while it comes on, it is waited for."""
     assert kinds(PAUSED)[:2] == ["Grant", "PowerOn"]

@@ -9,6 +9,7 @@ from costguard.core.estimate import (
     Overheads,
     Part,
     assumed_overheads,
+    checkpoints_mib,
     estimate,
     model_mib,
     needed_mib,
@@ -145,3 +146,10 @@ def test_padding_is_what_batches_of_unequal_samples_cost() -> None:
     assert padded_share(((100, 5), (300, 5)), 1) == 1
     assert padded_share(((100, 10),), 8) == 1
     assert padded_share((), 8) == 1
+
+
+def test_checkpoints_are_as_large_as_their_lora() -> None:
+    """Rank 8 at 7B: 20 million weights with their moments, the last three and the next one."""
+    true_mib = 8 * 28 * 90_112 * 12 * 4 / 2**20
+    assert true_mib < checkpoints_mib(Fraction(7), 8, 3) < 1.3 * true_mib
+    assert checkpoints_mib(None, 8, 3) == 0

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from costguard.core.guards import judge_alone, judge_training
+from costguard.core.guards import idle, judge_alone, judge_training
 from costguard.core.snapshot import Signs, Step, TrainingFacts
 from costguard.core.spec import GuardLimits
 from costguard.core.training import fold
@@ -17,9 +17,9 @@ QUIET = {"cpu_centicores": 0}
 def test_a_quiet_training_phase_is_idle_after_its_allowance_and_not_before() -> None:
     """Every window of the allowance has to be quiet."""
     quiet = tuple(window(ms, **QUIET) for ms in (5_000, 10_000))
-    assert reason(training(10_000, windows=quiet)) == "idle"
-    assert reason(training(10_000, windows=quiet[1:])) is None
-    assert reason(training(10_000, windows=(window(5_000), quiet[1]))) is None
+    assert reason(training(10_000, windows=quiet, steps=())) == "idle"
+    assert reason(training(10_000, windows=quiet[1:], steps=())) is None
+    assert reason(training(10_000, windows=(window(5_000), quiet[1]), steps=())) is None
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,38 @@ def test_an_idle_gpu_with_an_idle_cpu_is_idle() -> None:
     """Under five percent on every card counts as quiet."""
     given = {"gpu_absent": False, "gpu_percent_max": 4, **QUIET}
     windows = tuple(window(ms, **given) for ms in (5_000, 10_000))
-    assert reason(training(10_000, windows=windows)) == "idle"
+    assert reason(training(10_000, windows=windows, steps=())) == "idle"
+
+
+FROZEN = (0.0, 0.0, 18_000.0, 212.4, 61.0, 1_695.0, 9_501.0)
+
+
+def test_what_goes_on_stepping_is_not_idle_whatever_frozen_figures_show() -> None:
+    """A driver that hangs at 0 %, under a loop that waits for its card without a processor."""
+    given = {"gpu_absent": False, "gpu_percent_max": 0, "gpu_figures": FROZEN, **QUIET}
+    windows = tuple(window(ms, **given) for ms in range(5_000, 65_000, 5_000))
+    assert reason(training(60_000, windows=windows, steps=steps(55))) is None
+    assert reason(training(60_000, windows=windows, steps=steps(49))) == "idle"
+    assert reason(training(60_000, windows=windows, steps=())) == "idle", "nothing says otherwise"
+
+
+def test_frozen_figures_wait_for_the_next_line_that_is_due() -> None:
+    """A line each 8 s: three of its intervals may pass; figures that move need not wait."""
+    given = {"gpu_absent": False, "gpu_percent_max": 0, **QUIET}
+    logged = steps(3, every_ms=8_000)
+
+    def at(now_ms: int, *, moving: bool) -> str | None:
+        figures = [(*FROZEN[:3], 212.4 + ms * moving, *FROZEN[4:]) for ms in range(99)]
+        windows = tuple(
+            window(ms, **given, gpu_figures=figures[ms // 1_000])
+            for ms in range(30_000, now_ms + 1, 5_000)
+        )
+        return reason(training(now_ms, windows=windows, steps=logged))
+
+    assert at(35_000, moving=True) == "idle"
+    assert at(35_000, moving=False) is None
+    assert at(45_000, moving=False) is None
+    assert at(50_000, moving=False) == "idle"
 
 
 @pytest.mark.parametrize("phase", ["evaluate", "download", "load", "save"])
@@ -135,9 +166,10 @@ def test_what_happened_between_two_windows_far_apart_is_not_idleness() -> None:
     around = (window(5_000, **QUIET), window(3_600_000, **QUIET))
     facts = training(3_600_000, windows=around, steps=steps(1, every_ms=3_590_000))
     assert judge_training(facts, limits, expects_adapter=True) is None
+    assert idle(replace(facts, steps=()), limits) is None
     near = tuple(window(ms, **QUIET) for ms in range(60_000, 420_000, 60_000))
     found = judge_training(
-        training(360_000, windows=near, steps=steps(1, every_ms=350_000)),
+        training(360_000, windows=near, steps=steps(1, every_ms=50_000)),
         limits,
         expects_adapter=True,
     )
@@ -157,7 +189,7 @@ def test_quiet_before_the_training_phase_is_not_counted() -> None:
 def test_the_cpu_limit_has_two_sides(cpu: int, expected: str | None) -> None:
     """Five hundredths of a core are quiet, six are not."""
     windows = tuple(window(ms, cpu_centicores=cpu) for ms in (5_000, 10_000))
-    assert reason(training(10_000, windows=windows)) == expected
+    assert reason(training(10_000, windows=windows, steps=())) == expected
 
 
 def test_idleness_needs_windows() -> None:
@@ -268,13 +300,15 @@ def test_the_evidence_is_kept_with_the_verdict() -> None:
     """`explain` prints what was seen."""
     given = {"gpu_absent": False, "gpu_percent_max": 1, **QUIET}
     windows = tuple(window(ms, **given) for ms in (5_000, 10_000))
-    verdict = judge_training(training(10_000, windows=windows), LIMITS, expects_adapter=True)
+    facts = training(10_000, windows=windows, steps=())
+    verdict = judge_training(facts, LIMITS, expects_adapter=True)
     assert verdict is not None
     assert verdict.evidence == {
         "quiet_s": 10,
         "limit_s": 10,
         "gpu_percent_max": 1,
         "gpu_absent": False,
+        "gpu_frozen": False,
         "cpu_cores": 0.0,
-        "step": 5,
+        "step": 0,
     }

@@ -10,6 +10,7 @@ from costguard.providers.base import Refused
 from costguard.report.figures import time_text
 from costguard.report.status import status_document
 from costguard.store.database import Store
+from costguard.store.models import Instance
 from tests.daemon.fake_cloud import FACTS
 from tests.daemon.test_adopt import adopting, somebodys
 from tests.daemon.test_resume import pause_in_training, resume
@@ -55,6 +56,36 @@ def box(make_world: Callable[..., World]) -> World:
     refusal = Refused(f"there is no pause_command, so that only you can stop it, at {CONSOLE}")
     world.cloud.fail("stop", refusal)
     return world
+
+
+def test_a_release_lets_go_of_it_and_says_what_is_left_there(box: World) -> None:
+    """It is nobody's but the user's: nothing is deleted, and its name is free for the next job."""
+    box.set_script(steps=500, checkpoint_at=1)
+    box.line.pull_fails = True
+    machine = somebodys(box)
+    box.submit(adopting(machine, best_effort=True))
+    box.until_state("training")
+    box.run(3)
+    box.commands.pause({"job": "job"})
+    box.run(15)
+    box.cloud.switch_off(machine)
+    box.run(5)
+    at = time_text(box.clock.now().utc_ms)
+    box.commands.confirm_stopped({"job": "job", "at": at})
+    box.until_final(within_s=120)
+    answer = box.commands.release({"job": "job"})
+    box.until_state("released", within_s=60)
+    (row,) = box.rows(Instance)
+    folder = f"{row.work_dir}/costguard"
+    assert answer["left"] == (
+        "the machine is yours and stays as it is: remove what is left there with "
+        f"rm -rf {folder}/{row.tag}; {folder} also holds caches and environments for the next job"
+        "; not at home: checkpoint-1"
+    )
+    assert box.events("released")[-1].text == answer["left"]
+    assert box.cloud.routes("release") == []
+    assert row.released_ms is not None
+    assert box.job().hold_micros == 0
 
 
 def train_and_pause(world: World) -> Machine:

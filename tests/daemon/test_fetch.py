@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -47,6 +48,12 @@ def test_what_was_left_behind_comes_home_and_it_goes_off_again(world: World) -> 
     assert len(world.cloud.machines[0].runs) == 2
     assert len(world.cloud.routes("start")) == 1
     world.assert_books()
+
+
+def test_it_comes_home_at_the_pace_of_the_job_file(world: World) -> None:
+    """The line has what the job says."""
+    world.start_training(replace(spec_of(), pull_bytes_per_s=2_500_000))
+    assert world.line.links[-1].plan.pull_bytes_per_s == 2_500_000
 
 
 def test_nothing_is_trained_again_while_it_fetches(world: World) -> None:
@@ -132,6 +139,50 @@ def after_its_release(world: World) -> None:
     end_with_something_left(world)
     world.commands.release({"job": "job"})
     world.until_state("released")
+
+
+def before_it_ever_trained(world: World) -> None:
+    """The instance was not fit for it."""
+    world.line.refuses = "the instance is not fit for the job"
+    world.submit()
+    world.until_final(within_s=60)
+    world.line.refuses = None
+    world.restart()
+
+
+@pytest.mark.parametrize("purpose", ["chat", "export"])
+def test_nothing_is_switched_on_for_what_was_never_trained(world: World, purpose: str) -> None:
+    """Neither for its result nor to talk to it; a person may still look around."""
+    before_it_ever_trained(world)
+    with pytest.raises(UserError, match="no training of job ever began") as refused:
+        pull(world)
+    assert refused.value.code == "never_began"
+    visit = {"job": "job", "length_ms": 60_000, "quote": True}
+    with pytest.raises(UserError, match="no training of job ever began"):
+        world.commands.visit({**visit, "purpose": purpose})
+    assert world.commands.visit({**visit, "purpose": "shell"})["visit_s"] == 60
+    world.run(30)
+    assert world.cloud.routes("start") == []
+
+
+def test_an_attempt_that_never_began_does_not_begin_while_it_fetches(world: World) -> None:
+    """The attempt before it left a checkpoint; the one after it was refused before its launch."""
+    world.set_script(steps=500, checkpoint_at=10)
+    world.line.pull_fails = True
+    world.start_training(spec_of())
+    world.run(12)
+    world.commands.pause({"job": "job"})
+    world.until_final()
+    world.line.refuses = "the instance is not fit for the job"
+    world.commands.resume({"job": "job"})
+    world.until_final(within_s=60)
+    world.line.refuses, world.line.pull_fails = None, False
+    world.restart()
+    assert pull(world)["missing"] == ["checkpoint-10"]
+    world.until_final(within_s=120)
+    assert home(world) == ["checkpoint-10"]
+    assert len(world.events("training_started")) == 1
+    world.assert_books()
 
 
 @pytest.mark.parametrize(

@@ -85,3 +85,37 @@ def test_the_mirror_is_who_is_asked() -> None:
     assert contact_needs(spec, TRAINER)["hosts"] == ["hf.example:8443"]
     scope = replace(TRAINER, hosts=("www.modelscope.cn",))
     assert contact_needs(spec, scope)["hosts"] == ["www.modelscope.cn"]
+
+
+WORDS = ("{python}", "-m", "trainer", "train", "--model_name_or_path", "Qwen/Qwen2.5-7B-Instruct")
+
+
+def test_room_is_asked_for_the_model_and_the_checkpoints() -> None:
+    """By the model's name, the rank and how many are kept; where the trainer keeps models."""
+    run = replace(TRAINER, argv=(*WORDS, "--lora_rank=16", "--save_total_limit=2"))
+    needs = needs_from(contact_needs(job("compshare", run), run))
+    assert (needs.model, needs.model_mib) == ("Qwen/Qwen2.5-7B-Instruct", 14_700)
+    assert (needs.model_cache, needs.model_dir) == ("COSTGUARD_MODELS", None)
+    assert (needs.checkpoints_mib, needs.saves) == (1_604, "output")
+
+
+def test_room_for_llamafactory_is_asked_where_it_keeps_models() -> None:
+    """ModelScope's cache or Hugging Face's, or as the job says; quantised sizes are not guessed."""
+    config = {"model_name_or_path": "Qwen/Qwen2.5-7B-Instruct-AWQ", "cache_dir": "/data/models"}
+    run = replace(TRAINER, engine="llamafactory", config=config)
+    needs = needs_from(contact_needs(job("compshare", run), run))
+    assert (needs.model_cache, needs.model_dir) == ("HF_HOME", "/data/models")
+    assert (needs.model_mib, needs.checkpoints_mib) == (0, 1_069)
+    scope = replace(run, hosts=("www.modelscope.cn",), config={"finetuning_type": "full"})
+    needs = needs_from(contact_needs(job("compshare", scope), scope))
+    assert (needs.model_cache, needs.checkpoints_mib) == ("MODELSCOPE_CACHE", None)
+
+
+def test_no_room_is_asked_for_a_model_that_is_uploaded_or_for_a_command() -> None:
+    """What is uploaded is weighed by its files; what a command writes, nobody knows."""
+    uploaded = replace(TRAINER, argv=WORDS, hosts=())
+    needs = needs_from(contact_needs(job("compshare", uploaded), uploaded))
+    assert (needs.model, needs.model_mib, needs.saves) == (None, None, "output")
+    command = replace(TRAINER, engine="command")
+    needs = needs_from(contact_needs(job("compshare", command), command))
+    assert (needs.model, needs.saves) == (None, None)

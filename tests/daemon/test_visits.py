@@ -9,6 +9,7 @@ import pytest
 
 from costguard.errors import UserError
 from costguard.providers.base import NoCapacity
+from costguard.report.status import status_document
 from costguard.store.models import VisitRow
 from tests.daemon.world import LEASE_MS, World, spec_of
 
@@ -61,6 +62,13 @@ def end_job(world: World, yuan: float = 5, **script: Any) -> Machine:
     return world.cloud.machines[0]
 
 
+def armed(world: World) -> set[str]:
+    """Who `status` says is armed to switch the machine off."""
+    with world.store.read() as session:
+        document = status_document(session, world.clock.now().utc_ms, 1, "job")
+    return {each["kind"] for each in document["jobs"][0]["enforcers"] if each["armed"]}
+
+
 def off_after_s(machine: Machine) -> float:
     """How long the second power interval was."""
     began_ms, ended_ms = machine.runs[1].started_ms, machine.runs[1].ended_ms
@@ -95,6 +103,24 @@ def test_a_visitor_gets_in_and_it_goes_off_once_they_leave(world: World) -> None
     assert len(world.events("training_started")) == 1
     assert {entry.phase for entry in world.ledger() if entry.kind == "charge"} >= {"shell"}
     world.assert_books()
+
+
+def test_status_says_that_the_agent_guards_a_visit(world: World) -> None:
+    """From its first lease on, as in a training; not before, and not once it is off."""
+    end_job(world)
+    assert armed(world) == set()
+    visitor = Visitor(world)
+    world.tick()
+    assert "agent" not in armed(world), "what the training's agent was granted is of another boot"
+    visitor.until("ready")
+    visitor.stay(3)
+    assert armed(world) == {"daemon", "platform_timer", "agent"}
+    world.restart()
+    visitor.stay(3)
+    assert "agent" in armed(world)
+    visitor.leave()
+    world.until_final(within_s=30)
+    assert armed(world) == set()
 
 
 def test_it_goes_off_when_its_time_is_over(world: World) -> None:

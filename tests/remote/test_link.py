@@ -3,11 +3,13 @@ from __future__ import annotations
 import shlex
 import socket
 import time
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from costguard.remote.link import Link, LinkOptions, LinkPlan, Upload
-from costguard.remote.ssh import make_client_key
+from costguard.remote.prepare import find_python
+from costguard.remote.ssh import connect, make_client_key
 from tests.agent.harness import wait_until
 from tests.remote.world import HOSTILE_DIRECTORY, World, absolute
 
@@ -110,6 +112,21 @@ def test_an_instance_without_python_is_refused(machine: Machine, world: World) -
     refused = daemon.wait_for("link", state="refused")
     assert refused["code"] == "no_python"
     assert "3.10" in refused["detail"]
+
+
+def test_the_newest_python_there_is_taken(machine: Machine) -> None:
+    """Also one of a version that came out after us, beside older ones and what is no Python."""
+    folder = machine.home / "a folder"
+    folder.mkdir()
+    says = {"python3": "3 11", "python3.9": "", "python3.11": "3 11", "python3.19": "3 19"}
+    for name, version in says.items():
+        answer = f"echo {version} /there/{name}" if version else "exit 1"
+        (folder / name).write_text(f"#!/bin/sh\n{answer}\n")
+        (folder / name).chmod(0o755)
+    (folder / "python3.20").write_text("not even a program")
+    machine.env = {"PATH": f"{folder}:/usr/bin:/bin", "HOME": str(machine.home)}
+    with closing(connect(machine.target())) as client:
+        assert find_python(client) == "/there/python3.19"
 
 
 def test_an_upload_that_cannot_be_is_refused(machine: Machine, world: World) -> None:
@@ -238,12 +255,14 @@ def test_an_instance_that_does_not_fit_is_refused_with_its_table(
     machine: Machine, world: World
 ) -> None:
     """Before anything is uploaded, and each failed check is named."""
-    needs = {"cuda": False, "versions": {"json": "", "no_such_package": "1.0"}}
+    needs: dict[str, Any] = {"cuda": False, "versions": {"json": "", "no_such_package": "1.0"}}
+    needs |= {"model": "a/b", "model_mib": 10**9, "model_cache": "HF_HOME"}
     plan = world.plan(machine.target(), absolute(machine), contact=needs)
     daemon = world.run(plan)
     refused = daemon.wait_for("link", state="refused")
     assert refused["code"] == "unfit"
-    assert "no_such_package: not there" in refused["detail"]
+    assert "no_such_package: not there (the job wants: 1.0 or newer)" in refused["detail"]
+    assert "MiB free (the job wants: 1000000000 MiB for the model)" in refused["detail"]
     contact = daemon.wait_for("contact")
     assert contact["verdict"] == "fail"
     assert contact["lines"]

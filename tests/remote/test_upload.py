@@ -13,6 +13,7 @@ from costguard.remote.ssh import RefusedError, UnreachableError, connect
 from costguard.remote.upload import (
     PART_SUFFIX,
     Upload,
+    link_from,
     list_files,
     make_directories,
     remote_hashes,
@@ -117,6 +118,59 @@ def test_a_broken_upload_leaves_no_file_under_the_name(
         with pytest.raises(UnreachableError):
             send_files(client, str(machine.home), files, cut)
     assert not (machine.home / files[0].remote).exists()
+
+
+def test_a_broken_upload_of_a_large_file_goes_on_where_it_was(
+    machine: Machine, tmp_path: Path, make_proxy: Callable[[int], Proxy]
+) -> None:
+    """What came before the cut is kept; what is there of another version is not built upon."""
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(os.urandom(6 * 1024 * 1024))
+    files = list_files([Upload(model, "model.safetensors")])
+    (machine.home / "agent.pyz").write_bytes(build_agent())
+    agent = (sys.executable, "-I", "-S", f"{machine.home}/agent.pyz")
+    part = machine.home / f"model.safetensors{PART_SUFFIX}"
+    proxy = make_proxy(machine.port)
+    with closing(connect(machine.target(port=proxy.port))) as client:
+
+        def cut(done: int, total: int) -> None:
+            if done > total // 2:
+                proxy.cut()
+
+        with pytest.raises(UnreachableError):
+            send_files(client, str(machine.home), files, cut, agent)
+    came = part.stat().st_size
+    assert 0 < came < files[0].size
+    told: list[int] = []
+    with closing(connect(machine.target())) as client:
+        send_files(client, str(machine.home), files, lambda done, _: told.append(done), agent)
+    assert (machine.home / "model.safetensors").read_bytes() == model.read_bytes()
+    assert min(told[1:]) > came
+    part.write_bytes(b"of another version" * 1000)
+    with closing(connect(machine.target())) as client:
+        send_files(client, str(machine.home), files, agent=agent)
+    assert (machine.home / "model.safetensors").read_bytes() == model.read_bytes()
+
+
+def test_what_an_earlier_stage_was_sent_is_not_sent_again(
+    client: paramiko.SSHClient, machine: Machine, tmp_path: Path
+) -> None:
+    """By its content, whatever else has its name; small files are quicker sent than asked for."""
+    model, rows = tmp_path / "model", tmp_path / "rows.jsonl"
+    model.write_bytes(b"m" * (5 * 1024 * 1024))
+    rows.write_text("row")
+    files = list_files([Upload(model, "a/model"), Upload(rows, "rows.jsonl")])
+    (machine.home / "agent.pyz").write_bytes(build_agent())
+    agent = (sys.executable, "-I", "-S", f"{machine.home}/agent.pyz")
+    for stage, content in ((0, b"m" * (5 * 1024 * 1024)), (1, b"another")):
+        folder = machine.home / f"stage-{stage}" / "a"
+        folder.mkdir(parents=True)
+        (folder / "model").write_bytes(content)
+    (machine.home / "stage-2").mkdir()
+    directory = f"{machine.home}/stage-2"
+    left = link_from(client, agent, directory, files, ["../stage-0", "../stage-1"])
+    assert [file.remote for file in left] == ["rows.jsonl"]
+    assert (machine.home / "stage-2/a/model").samefile(machine.home / "stage-0/a/model")
 
 
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:

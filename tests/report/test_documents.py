@@ -10,6 +10,7 @@ from costguard.report.documents import answer, read_answer
 from costguard.report.explain import NEXT_STEPS
 from costguard.store.events import add_event
 from costguard.store.ledger import Caps
+from costguard.store.models import Artifact
 from tests.report.books import NOW_MS, START_MS, YUAN, ZONE, Books, ask
 
 if TYPE_CHECKING:
@@ -203,3 +204,20 @@ def test_without_a_daemon_the_same_answer_comes_from_the_file(home: Path, store:
     assert {**found, "as_of": None} == {**ask(store, "report"), "as_of": None}
     scopes = [budget["scope"] for budget in answer("budget_show", {})["budgets"]]
     assert scopes == ["job", "month"]
+
+
+def test_a_resume_on_other_data_is_told_the_newest_whole_checkpoint(store: Store) -> None:
+    """From a folder beside its own: the torn one after it is not gone on from."""
+    with store.write() as session:
+        job = Books.open(session).job
+        name, job_id = job.name, job.id
+    assert ask(store, "source", job=name)["checkpoint"] is None
+    with store.write() as session:
+        for step, whole in ((40, True), (50, False)):
+            told = Artifact(job_id=job_id, stage=0, kind="checkpoint", files_json="[]", seen_ms=1)
+            told.name, told.step, told.complete = f"checkpoint-{step}", step, whole
+            session.add(told)
+    assert ask(store, "source", job=name)["checkpoint"] == "../stage-0/output/checkpoint-40"
+    with store.write() as session:
+        add_event(session, job_id, 2, "resumed", "attempt 2", {"changed": True})
+    assert ask(store, "source", job=name)["checkpoint"] is None, "another folder, still empty"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.store.drilled import Proof, keep_proof
-from costguard.store.models import BY_HAND, Artifact, Job
+from costguard.store.models import BY_HAND, Artifact, Instance, Job
 from tests.report.books import NOW_MS, START_MS, YUAN, Books, ask
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def test_enforcers_are_told_with_what_is_known_of_each(store: Store) -> None:
     with store.write() as session:
         books = Books.open(session)
         job_id, instance_id = books.job.id, books.instance.id
+        session.get_one(Job, job_id).launched_ms = START_MS
     until, timer = "2026-11-24T17:10:00.000Z", "2026-11-24T17:10:04.000Z"
     assert enforcers(store) == {
         "daemon": (True, until, True),
@@ -174,13 +175,16 @@ def test_enforcers_are_told_with_what_is_known_of_each(store: Store) -> None:
         "agent": (False, None, True),
     }
     with store.write() as session:
-        session.get_one(Job, job_id).launched_ms = START_MS
-        session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS + 604_000
+        instance = session.get_one(Instance, instance_id)
+        instance.timer_at_ms, instance.agent_until_ms = NOW_MS + 604_000, NOW_MS + 600_000
     assert enforcers(store)["platform_timer"] == (True, timer, True)
     assert enforcers(store)["agent"] == (True, until, True)
     with store.write() as session:
         session.get_one(Job, job_id).exit_json = "{}"
-        session.get_one(type(books.instance), instance_id).timer_at_ms = NOW_MS
+    assert enforcers(store)["agent"] == (True, until, True), "it holds its lease after the exit too"
+    with store.write() as session:
+        instance = session.get_one(Instance, instance_id)
+        instance.timer_at_ms = instance.agent_until_ms = NOW_MS
     assert enforcers(store)["agent"] == (False, None, True)
     assert enforcers(store)["platform_timer"][0] is False
 

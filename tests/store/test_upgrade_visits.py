@@ -1,4 +1,4 @@
-"""The revisions of visits and replaced instances, on a database with a job from before them."""
+"""The revisions of visits and what came after them, on a database with a job from before them."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ def test_a_job_from_before_has_no_visit_and_can_be_visited(tmp_path: Path) -> No
         assert session.get_one(Job, 1).wish == "run"
         instance = session.get_one(Instance, 1)
         assert newest_instance(session, 1) is instance
+        assert instance.agent_until_ms is None
         instance.replaced_ms = 1
         session.flush()
         assert newest_instance(session, 1) is None

@@ -13,6 +13,7 @@ from costguard.agent.answers import answer
 from costguard.agent.contact import contact, needs_from
 from costguard.agent.environment import choose
 from costguard.agent.interpreters import Wanted, find_python
+from costguard.agent.launch import surroundings
 from costguard.agent.spec import SPEC_NAME, load_spec
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def run(_arguments: argparse.Namespace) -> int:
     if Path(SPEC_NAME).exists():
         spec = load_spec(Path(SPEC_NAME))
         env |= spec.env
+        env |= surroundings(spec, None, env)
         spec = replace(spec, needs=tuple(dict.fromkeys([*spec.needs, *needs.versions])))
         found = choose(spec, env, Path())
     else:
