@@ -16,6 +16,8 @@ ROOT = Path(costguard.__file__).parent
 PLACES = (
     "daemon/*.py",
     "core/*.py",
+    "demo/scenarios.py",
+    "demo/stage.py",
     "report/*.py",
     "store/attest.py",
     "store/backup.py",
@@ -35,7 +37,7 @@ NOT = {
 NOT_SENTENCES = re.compile(
     r"^(\[|costguard |budget set|PRAGMA|SELECT|INSERT|for f in|\^|tuple\[|%\(|option |commodity )"
     r"|^\n|^(mkdir|runpodctl|vastai|pip install|import sys\w*|from \S+ import)\b"
-    r"|^#cloud-config|^mutation|^\{ \w+ \{|^\w+ = \{\}$"
+    r"|^#cloud-config|^mutation|^\{ \w+ \{|^\w+ = [^;]*$"
     r"|^(autodl|aws|chenyu|compshare|local|runpod|vast|xiangongyun) [\w{} -]+$|^agent\.pyz hash$"
     r"|^[\w. ]+( > [\w ]+)+$"  # the way through a console
     r"|^NVIDIA GeForce |^AutoDL |^优云"  # names

@@ -60,7 +60,7 @@ def run_demo(scenario: str, *, as_json: bool = False, keep_home: Path | None = N
 
 def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
     say = _sayer(console)
-    say(f"[{story.name}] {story.story}")
+    say(f"[{story.name}] {retell(story.story)}")
     artifacts = ARTIFACTS.absolute() / story.name
     shutil.rmtree(artifacts, ignore_errors=True)
     job_path = _write_job(story, on, artifacts, say)
