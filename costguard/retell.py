@@ -1,7 +1,7 @@
 """The daemon's own sentences in another language.
 
 The daemon, the agent and the core speak one language: what is stored, logged and sent is English.
-Whoever shows it to a person puts it through here. `locale/zh_daemon.json` has each sentence with
+Whoever shows it to a person puts it through here. The domain `daemon` has each sentence with
 blanks ({} or named); a text that fits one is said again in Chinese with what stood in the blanks,
 which is retold itself. So rows of earlier versions are read too, and what has no translation (a
 platform's own words) stays as it is.
@@ -9,10 +9,8 @@ platform's own words) stays as it is.
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costguard.lang import catalogue, selected
@@ -38,9 +36,7 @@ def retell(text: str, language: str | None = None) -> str:
 @lru_cache(maxsize=1)
 def sentences() -> Mapping[str, str]:
     """Every sentence of the daemon's with its Chinese."""
-    path = Path(__file__).with_name("locale") / "zh_daemon.json"
-    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return catalogue("zh", "daemon")
 
 
 def _retold(text: str, depth: int) -> str:

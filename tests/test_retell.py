@@ -6,19 +6,14 @@ import pytest
 
 from costguard import lang
 from costguard.retell import LENGTH_MAX, retell, sentences
+from tests.catalogues import PARTS
 from tests.daemon_texts import evidence_names, sentences as said_by_the_daemon
 
 BLANKS = re.compile(r"\{\d*(?::word)?\}")
-# Ends of sentences and single words, which stand in the blanks of others; what a person asked for.
-PARTS = {
-    *(" from {}", " at {}", "forecast: {}", "above", "below", "daemon", "agent"),
-    *("pause was asked for", "release was asked for"),
-    *("phase {} is silent for {} s", "no end of phase {} for {} s"),
-}
 
 
 def test_every_sentence_of_the_daemon_has_its_chinese() -> None:
-    """Add it to locale/zh_daemon.json, with {} for each blank."""
+    """`make locale` adds it to daemon.po, with {} for each blank."""
     missing = {text: at for text, at in said_by_the_daemon().items() if text not in sentences()}
     assert missing == {}
 
