@@ -19,6 +19,7 @@ PLACES = (
     "demo/scenarios.py",
     "demo/stage.py",
     "report/*.py",
+    "notify/*.py",
     "store/attest.py",
     "store/backup.py",
     "store/database.py",
@@ -71,12 +72,21 @@ def sentences() -> dict[str, str]:
 
 
 def _of_module(tree: ast.Module) -> list[tuple[str, int]]:
+    return [
+        (A_BLANK.sub("{}", text), line)
+        for text, line in literals(tree)
+        if _is_sentence(A_BLANK.sub("{}", text))
+    ]
+
+
+def literals(tree: ast.Module) -> list[tuple[str, int]]:
+    """Each text of a module that a person may read, with its line: `{}` for a value put in."""
     passed_over = {id(node) for node in ast.walk(tree) for node in _passed_over(node)}
     found = []
     for node in ast.walk(tree):
         if id(node) not in passed_over and isinstance(node, ast.Constant | ast.JoinedStr):
             text = _template(node)
-            if _is_sentence(text):
+            if text:
                 found.append((text, node.lineno))
     return found
 
@@ -89,7 +99,7 @@ def _passed_over(node: ast.AST) -> list[ast.AST]:
         return [part for part in node.values if isinstance(part, ast.Constant)]
     if isinstance(node, ast.Assert) and node.msg is not None:
         return list(ast.walk(node.msg))
-    if isinstance(node, ast.Call) and _is_logged(node):
+    if isinstance(node, ast.Call) and (_is_logged(node) or _is_translated(node)):
         return list(ast.walk(node))
     if isinstance(node, ast.AnnAssign):
         return list(ast.walk(node.annotation))
@@ -103,9 +113,14 @@ def _is_logged(call: ast.Call) -> bool:
     return isinstance(function, ast.Name) and function.id == "cast"
 
 
+def _is_translated(call: ast.Call) -> bool:
+    """It has its Chinese in the other domain."""
+    return isinstance(call.func, ast.Name) and call.func.id == "_"
+
+
 def _template(node: ast.Constant | ast.JoinedStr) -> str:
     if isinstance(node, ast.Constant):
-        return A_BLANK.sub("{}", node.value) if isinstance(node.value, str) else ""
+        return node.value if isinstance(node.value, str) else ""
     return "".join(
         str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
     )

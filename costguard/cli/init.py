@@ -25,6 +25,7 @@ from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.jobfile import check_name, load_job
 from costguard.lang import _, selected
+from costguard.retell import retell
 from costguard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -289,7 +290,7 @@ def _afterwards(answers: Answers, job: Path, *, check: bool) -> int:
         try:
             load_job(job, check_data=False)
         except UserError as error:
-            tell(_("the job file is not ready yet: {why}").format(why=error))
+            tell(_("the job file is not ready yet: {why}").format(why=retell(str(error))))
         own = None if answers.provider == "local" else answers.account
         code = show_doctor(own, answers.gpu or None, as_json=False)
     shown = os.path.relpath(job)

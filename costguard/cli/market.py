@@ -138,7 +138,7 @@ def doctor_lines(document: Mapping[str, Any], screen: Screen) -> list[str]:
 
 
 def _finding_lines(finding: Mapping[str, Any], screen: Screen) -> list[str]:
-    mark = {True: "ok", False: _("NOT FIT"), None: _("to be shown")}[finding["is_fine"]]
+    mark = {True: _("ok"), False: _("NOT FIT"), None: _("to be shown")}[finding["is_fine"]]
     return labelled(finding_word(finding["what"]), [f"{mark}: {retell(finding['text'])}"], screen)
 
 

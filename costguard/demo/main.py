@@ -131,9 +131,8 @@ def _write_job(story: Scenario, on: Stage, artifacts: Path, say: Callable[[str],
         check=False,
     )
     if made.returncode != 0:
-        raise UserError(
-            "make_model", f"the demo's model could not be made: {made.stderr[-300:]}", str(folder)
-        )
+        what = _("the demo's model could not be made: {why}").format(why=made.stderr[-300:])
+        raise UserError("make_model", what, str(folder))
     if story.hang is not None:
         ignore = shutil.ignore_patterns("__pycache__", "examples")
         shutil.copytree(trainer, folder / "trainer", ignore=ignore)
