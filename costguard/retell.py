@@ -72,7 +72,7 @@ def _cut(text: str) -> tuple[tuple[str, ...], str]:
             if opened == 0:
                 cut = (text[: at - 1], text[at + 1 : -1]) if text[at - 1] == " " else ()
                 return cut, "{}（{}）"  # noqa: RUF001  (Chinese marks)
-    marks = (("; ", "{}；{}"), (": ", "{}：{}"))  # noqa: RUF001  (Chinese marks)
+    marks = (("; ", "{}；{}"), (": ", "{}：{}"), ("：", "{}：{}"))  # noqa: RUF001  (Chinese marks)
     for mark, chinese in marks:
         first, found, rest = text.partition(mark)
         if first and found:

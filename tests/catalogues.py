@@ -24,6 +24,24 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(costguard.__file__).parent
 FOLDER = PACKAGE / "locale" / "zh_CN" / "LC_MESSAGES"
+# What Typer and its Click say of a mistyped command line, in the versions that were looked at.
+USAGE = {
+    *("Missing command.", "Missing argument {}.", "Missing option {}."),
+    *("No such command {}.", "No such option: {}", "Possible options: {}", "Did you mean {}?"),
+    *("Got unexpected extra argument(s) ({})", "Got unexpected extra argument ({})"),
+    *("Got unexpected extra arguments ({})", "Option {} requires an argument."),
+    *("Option {} does not take a value.", "Invalid value for {}: {}", "{} is not a valid integer."),
+    "Input should be a valid integer, unable to parse string as an integer",
+    *(
+        "Input should be a valid number, unable to parse string as a number",
+        "{} is not a valid float.",
+    ),
+}
+# And the system of a file.
+SYSTEM = {
+    *("No such file or directory", "Permission denied", "Is a directory", "Not a directory"),
+    *("No space left on device", "File exists", "Read-only file system"),
+}
 # Ends of the daemon's sentences and single words, which stand in the blanks of others; what a
 # person asked for.
 PARTS = {
@@ -36,7 +54,7 @@ PARTS = {
 def said() -> dict[str, dict[str, str]]:
     """For each domain what the code says in it, and the module that does ('' where many do)."""
     daemon = {text: at.partition(":")[0] for text, at in sentences().items()}
-    parts = dict.fromkeys(evidence_names() | PARTS, "")
+    parts = dict.fromkeys(evidence_names() | PARTS | USAGE | SYSTEM, "")
     return {"costguard": messages(), "daemon": {**parts, **daemon}}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from costguard import lang
 from costguard.retell import LENGTH_MAX, retell, sentences
-from tests.catalogues import PARTS
+from tests.catalogues import said
 from tests.daemon_texts import evidence_names, sentences as said_by_the_daemon
 
 BLANKS = re.compile(r"\{\d*(?::word)?\}")
@@ -25,8 +25,7 @@ def test_every_name_of_evidence_has_its_chinese() -> None:
 
 def test_no_chinese_is_left_of_what_is_no_longer_said() -> None:
     """A sentence that was reworded takes its translation along."""
-    known = said_by_the_daemon().keys() | evidence_names() | PARTS
-    assert sentences().keys() - known == set()
+    assert sentences().keys() - said()["daemon"].keys() == set()
 
 
 def test_translations_keep_every_blank() -> None:

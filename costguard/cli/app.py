@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 
 from costguard import __version__
 from costguard.cli import books_app, init_app, market_app, reading, results_app
+from costguard.cli.help_text import help_in_words, printed_in_words
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
@@ -29,12 +31,13 @@ BestEffort = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help=_("say what would happen; rent nothing"))]
 Yes = Annotated[bool, typer.Option("--yes", help=_("do not ask"))]
 
+HELP = frozenset({"-h", "--help"})
 _OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None}
 
 app = typer.Typer(
     name="costguard",
     help=_("Set a yuan budget, go to bed: unattended QLoRA on rented GPUs, with a cap that holds."),
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": sorted(HELP)},
     **_OPTIONS,
 )
 daemon = typer.Typer(help=_("the scheduler in the background"), **_OPTIONS)
@@ -47,14 +50,16 @@ app.add_typer(data, name="data")
 
 def run_app(arguments: list[str]) -> int:
     """The exit code of a command line; usage mistakes become UserErrors like any other."""
+    asked = HELP & set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
-        code = app(arguments, prog_name="costguard", standalone_mode=False)
+        with printed_in_words() if asked else contextlib.nullcontext():
+            code = app(arguments, prog_name="costguard", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except _ClickError as error:
         what, context = _described(error)
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(what, file=sys.stderr)
+            print(help_in_words(what), file=sys.stderr)
             return EXIT_USAGE
         raise UserError("usage", what, context, f"{context} --help", EXIT_USAGE) from None
     return int(code or 0)

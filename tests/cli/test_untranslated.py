@@ -30,6 +30,10 @@ KEYS = {"stop from inside", "host key", "release clock", "timer read back", "tim
     *("timer lateness", "login after a resume"),
 }
 ELSEWHERE = {
+    # What Typer says, to be found in its help.
+    r"Show this message and exit\.",
+    r"Install completion for the current shell\.",
+    r"Show completion for the current shell, to copy it or\s+customize the installation\.",
     "unknown flag",  # a code, compared
     '# notify: [notify] quiet = "23:00-07:30", morning = "08:00"',  # a line of the config
     "  {invariant}, seed {seed}, tick {tick}: {detail}",  # of the simulator, for its engineers
