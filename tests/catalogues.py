@@ -47,6 +47,7 @@ SYSTEM = {
 PARTS = {
     *(" from {}", " at {}", "forecast: {}", "above", "below", "daemon", "agent"),
     *("pause was asked for", "release was asked for"),
+    *("line {}", "  line {}", "  {} samples", "about {}", "the keys are {}"),
     *("phase {} is silent for {} s", "no end of phase {} for {} s"),
 }
 
@@ -94,7 +95,8 @@ def bring_up(domain: str, sources: Mapping[str, str], more: Mapping[str, str]) -
     for text, module in sources.items():
         message = old.get(text) or old.add(text)
         message.string = more.get(text) or message.string
-        message.locations = [(f"costguard/{module}", 1)] if module else []
+        path = module if module.startswith("trainer/") else f"costguard/{module}"
+        message.locations = [(path, 1)] if module else []
         # Babel takes a percent sign for C's; the daemon's blanks are put in order anew.
         named = domain == "costguard" and re.search(r"\{\w+", text)
         message.flags = {"python-brace-format"} if named else set()
