@@ -53,7 +53,7 @@ def test_translations_keep_every_blank() -> None:
         ("the cap of month 2026-11 went to 500.00 yuan", "月份 2026-11 的预算改为 500.00 元"),
         (
             "the instance was found switched off after its lease ran out unrenewed",
-            "发现实例已关机，此前额度到期没有续上",
+            "发现实例已关机，此前运行额度到期没有续上",
         ),
         (
             "forecast: about 9.10 yuan to finish (7.00 to 22.00; speed your own runs)",
@@ -65,7 +65,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "read the end of the log: `costguard logs training`",
-            "读日志的结尾：`costguard logs training`",
+            "看日志的结尾：`costguard logs training`",
         ),
         ("no price yet: 余额不足 (Code 8)", "还没有价格：余额不足 (Code 8)"),
         (
@@ -82,7 +82,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "network to x.cn: not tried (take a larger data disk, or free this one)",
-            "网络，到 x.cn：没有试（换更大的数据盘，或清理这个）",
+            "网络，到 x.cn：没有试（请换更大的数据盘，或清理这一块）",
         ),
         (
             "no lease came in time; no in-guest stop is set: the machine stays on",

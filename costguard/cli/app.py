@@ -11,6 +11,7 @@ import typer
 
 from costguard import __version__
 from costguard.cli import books_app, init_app, market_app, reading, results_app
+from costguard.cli.completing import job_names, one_of
 from costguard.cli.help_text import help_in_words, printed_in_words
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
@@ -18,8 +19,12 @@ from costguard.lang import LANGUAGES, _, select
 # Typer brings its own copy of Click, older ones use Click itself: reached through what both export.
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
-Job = Annotated[str, typer.Argument(help=_("the job's name"), metavar="JOB")]
-MaybeJob = Annotated[str | None, typer.Argument(help=_("the job's name"), metavar="JOB")]
+Job = Annotated[
+    str, typer.Argument(help=_("the job's name"), metavar="JOB", autocompletion=job_names)
+]
+MaybeJob = Annotated[
+    str | None, typer.Argument(help=_("the job's name"), metavar="JOB", autocompletion=job_names)
+]
 JobFile = Annotated[Path, typer.Argument(help=_("the job file"), metavar="JOB.toml")]
 AsJson = Annotated[bool, typer.Option("--json", help=_("one JSON document on stdout"))]
 Budget = Annotated[
@@ -95,7 +100,12 @@ def root(
 def _demo(
     *,
     scenario: Annotated[
-        str, typer.Option(help="finish | stall | idle | budget | crash", metavar="NAME")
+        str,
+        typer.Option(
+            help="finish | stall | idle | budget | crash",
+            metavar="NAME",
+            autocompletion=one_of("finish", "stall", "idle", "budget", "crash"),
+        ),
     ] = "finish",
     as_json: AsJson = False,
     keep_home: Annotated[
@@ -166,7 +176,11 @@ def _report(
     *,
     by: Annotated[
         str | None,
-        typer.Option(help="job | stage | phase | gpu | day | platform", metavar="KEY"),
+        typer.Option(
+            help="job | stage | phase | gpu | day | platform",
+            metavar="KEY",
+            autocompletion=one_of("job", "stage", "phase", "gpu", "day", "platform"),
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help=_("CSV on stdout"))] = False,
     html: Annotated[
@@ -261,7 +275,9 @@ def _budget_show(*, as_json: AsJson = False) -> int:
 def _budget_set(
     yuan: Annotated[str, typer.Argument(help=_("the new cap"), metavar="YUAN")],
     *,
-    job: Annotated[str | None, typer.Option(help=_("of this job"))] = None,
+    job: Annotated[
+        str | None, typer.Option(help=_("of this job"), autocompletion=job_names)
+    ] = None,
     project: Annotated[str | None, typer.Option(help=_("of this project"))] = None,
     month: Annotated[
         str | None, typer.Option(help=_("of this month, such as 2026-11"), metavar="MONTH")

@@ -19,7 +19,7 @@ from costguard.cli.plots import Axis, Line, Tick, axis, bar, plot
 from costguard.cli.render import state_text
 from costguard.cli.spend import HOURS_DIGITS, month_words, report_cell, report_columns
 from costguard.cli.text import Screen
-from costguard.cli.words import decimal, money, phase_word, reason_word
+from costguard.cli.words import decimal, money, phase_word, reason_word, with_aside
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import _, selected
 from costguard.retell import retell
@@ -209,7 +209,7 @@ def _money_chart(drawn: Document, ticks: list[Tick]) -> str:
         lines.append(Line(_("cap"), "red", [(0, cap), (length, cap)]))
     else:
         told = _("the cap, {cap}, is far above")
-        title += f" ({told.format(cap=money(drawn['cap_yuan'], SCREEN))})"
+        title = with_aside(title, told.format(cap=money(drawn["cap_yuan"], SCREEN)))
     upright = axis(0, max(most, cap) * 1.02 if in_sight else most or 1, "¥{}")
     return plot(title, lines, length, upright, ticks)
 

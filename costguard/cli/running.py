@@ -12,7 +12,7 @@ from costguard.cli.launch import ensure_daemon, stop_daemon
 from costguard.cli.reading import print_json
 from costguard.cli.render import enforcer_texts
 from costguard.cli.text import print_lines, screen_of, wrap
-from costguard.cli.words import money
+from costguard.cli.words import led_by, money
 from costguard.core.money import yuan_text
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.lang import _
@@ -180,7 +180,7 @@ def _detach(job: str) -> int:
         (_("pause it"), f"costguard pause {job}"),
         (_("pause all and end the daemon"), "costguard daemon stop"),
     ):
-        note(f"  {text}: {command}")
+        note("  " + led_by(text, command))
     if stop_is_overdue(job, ask):
         note(_("!!! the stop is NOT confirmed: look at the platform's own console now"))
         return EXIT_STOP_NOT_CONFIRMED

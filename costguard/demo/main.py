@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import costguard.demo
 from costguard.cli.client import ask, ask_daemon
+from costguard.cli.words import listed
 from costguard.demo.scenarios import CRASH_AT_STEP, Scenario, job_file, scenario_named
 from costguard.demo.stage import Interrupted, Stage, require_trainer, stage, terminable
 from costguard.demo.verdict import Outcome, judge, money_lines
@@ -72,7 +73,7 @@ def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
         "submitted {job}: at {price} yuan an hour it can cost at most {worst} yuan, "
         "enforced by: {enforcers}"
     )
-    enforcers = ", ".join(retell(each) for each in plan["enforcers"])
+    enforcers = listed(retell(each) for each in plan["enforcers"])
     price, worst = plan["price_yuan_per_hour"], plan["worst_case_yuan"]
     say(told.format(job=spec.name, price=price, worst=worst, enforcers=enforcers))
     from costguard.cli.follow import conclusion, follow, screen_of_console

@@ -12,7 +12,7 @@ import costguard
 from tests.daemon_texts import literals
 
 ROOT = Path(costguard.__file__).parent
-PLACES = ("cli/*.py", "demo/main.py", "*.py")
+PLACES = ("cli/*.py", "demo/main.py", "demo/verdict.py", "*.py")
 SENTENCE = re.compile(r"[A-Za-z]{2,}[,:;]? [a-z]{2,}")
 # Texts with words in a row that are no sentence, each kind with its reason.
 NO_SENTENCE = re.compile(
