@@ -18,6 +18,8 @@ from costguard.cli.words import (
     led_by,
     listed,
     money,
+    one_after_other,
+    percent,
     phase_word,
     reason_word,
     state_word,
@@ -225,7 +227,7 @@ def _telemetry_parts(telemetry: Document | None) -> list[str]:
     parts = [_("{age} ago").format(age=duration(telemetry["age_s"]))]
     for label, key in (("GPU", "gpu_util_percent"), (_("GPU memory"), "gpu_memory_percent")):
         if telemetry.get(key) is not None:
-            parts.append(f"{label} {decimal(telemetry[key], 0)} %")
+            parts.append(f"{label} {percent(decimal(telemetry[key], 0))}")
     return parts
 
 
@@ -282,5 +284,7 @@ def _evidence(key: str, value: object, screen: Screen) -> str:
         return led_by(key, inner)
     if isinstance(value, list):
         mark = led_by("", "")
-        return led_by(key, "; ".join(_evidence("", item, screen).strip(mark) for item in value))
+        return led_by(
+            key, one_after_other(_evidence("", item, screen).strip(mark) for item in value)
+        )
     return f"{key} {'-' if value is None else value}"

@@ -16,7 +16,7 @@ from costguard.cli.follow import EXIT_STOP_NOT_CONFIRMED, stop_is_overdue
 from costguard.cli.launch import ensure_daemon
 from costguard.cli.running import SUBMIT_TIMEOUT_S
 from costguard.cli.text import print_lines, screen_of, wrap
-from costguard.cli.words import money, state_word
+from costguard.cli.words import money, one_after_other, state_word
 from costguard.core.decide import FINAL_STATES
 from costguard.core.money import parse_yuan, yuan_text
 from costguard.errors import EXIT_REFUSED, UserError
@@ -216,7 +216,7 @@ def tell_price(quote: dict[str, Any]) -> None:
         lines.append(_("the budget reaches for {minutes} of them").format(minutes=reach))
     if quote["quantum_s"] >= HOUR_S:
         lines.append(_("an hour begun is charged whole"))
-    enforcers = "; ".join(retell(each) for each in quote.get("enforcers") or []) or "-"
+    enforcers = one_after_other(retell(each) for each in quote.get("enforcers") or []) or "-"
     lines.append(_("stopped by: {enforcers}").format(enforcers=enforcers))
     lines += [retell(line) for line in quote.get("lines") or []]
     print_lines([piece for line in lines for piece in wrap(line, screen.columns)], sys.stderr)

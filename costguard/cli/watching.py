@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from costguard.cli.spark import bar, sparkline
 from costguard.cli.text import INDENT, LABEL_COLUMNS, fit, width
-from costguard.cli.words import decimal, money, steps
+from costguard.cli.words import decimal, money, percent, steps
 from costguard.lang import _
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _drawn(row: Document, history: History, screen: Screen) -> list[str]:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f} %"
+    return "-" if value is None else percent(f"{value:.0f}")
 
 
 def _line(label: str, drawing: str, figures: str, screen: Screen) -> str:

@@ -28,6 +28,11 @@ def with_aside(text: str, aside: str) -> str:
     return _("{text} ({aside})").format(text=text, aside=aside)
 
 
+def percent(number: str) -> str:
+    """`80 %`, or 80% as Chinese has it."""
+    return _("{number} %").format(number=number)
+
+
 def an_hour(price: str) -> str:
     """`price/h`."""
     return _("{price}/h").format(price=price)
@@ -36,6 +41,11 @@ def an_hour(price: str) -> str:
 def listed(items: Iterable[str]) -> str:
     """`a, b, c`, with the comma of the language."""
     return _(", ").join(items)
+
+
+def one_after_other(texts: Iterable[str]) -> str:
+    """`a; b; c`, with the mark of the language."""
+    return _("; ").join(texts)
 
 
 def state_word(state: str) -> str:

@@ -109,7 +109,8 @@ def _summary(job: Mapping[str, Any], _: Translate) -> str:
     )
     if job["state"] == "paused" and job["reason"] not in (None, "finished"):
         decide = _("waits for your decision ({reason})")
-        words += "; " + decide.format(reason=_reason(str(job["reason"]), _))
+        reason = decide.format(reason=_reason(str(job["reason"]), _))
+        words = _("{what}; {more}").format(what=words, more=reason)
     return words
 
 
