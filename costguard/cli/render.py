@@ -111,6 +111,8 @@ def enforcer_texts(enforcers: Iterable[Document]) -> list[str]:
 
 def explain_lines(document: Document, screen: Screen) -> list[str]:
     """Why a job is where it is: verdicts with their evidence, the proof of the stop, what next."""
+    from costguard.cli.watching import lead_up_lines
+
     lines = [f"{screen.paint(document['job'], 'bold')}  {state_text(document, screen)}"]
     for verdict in document["verdicts"]:
         head = f"{clock(verdict['at'])}  {reason_word(verdict['guard'])}"
@@ -120,7 +122,8 @@ def explain_lines(document: Document, screen: Screen) -> list[str]:
                 lines += indented(text, screen, deeper=True)
     if not document["verdicts"]:
         lines += ["", _("no guard has given a verdict")]
-    lines += ["", *_stop_lines(document["stop"], screen)]
+    lines += [*lead_up_lines(document.get("lead_up"), screen), ""]
+    lines += _stop_lines(document["stop"], screen)
     for item in document.get("saved") or ():
         lines += labelled(_("saved"), [saved_text(item)], screen)
     if document.get("cost"):
