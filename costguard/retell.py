@@ -76,10 +76,19 @@ def _cut(text: str) -> tuple[tuple[str, ...], str]:
     for mark, chinese in marks:
         first, found, rest = text.partition(mark)
         if first and found:
-            if mark + rest in sentences():  # told with what goes before it
+            if _has_the_mark(mark + rest, mark):  # told with what goes before it
                 return (first, mark + rest), "{}{}"
             return (first, rest), chinese
     return (), ""
+
+
+def _has_the_mark(text: str, mark: str) -> bool:
+    """Whether `text`, which begins with `mark`, is a sentence of ours that does."""
+    begun = re.escape(mark)
+    return text in sentences() or any(
+        pattern.pattern.startswith(begun) and pattern.fullmatch(text)
+        for pattern, _chinese in _patterns()
+    )
 
 
 def _filled(chinese: str, parts: list[str]) -> str:

@@ -88,6 +88,10 @@ def test_translations_keep_every_blank() -> None:
             "no lease came in time; no in-guest stop is set: the machine stays on",
             "没有及时收到运行额度；没有设置机内关机：机器会一直开着",
         ),
+        (
+            "training ended: exit code 0; 3 steps are lost since the start",
+            "训练结束：退出码 0；损失 3 步（从头算起）",
+        ),
         ("docker: pull access denied; log in (x)", "docker: pull access denied; log in (x)"),
         ("what a platform says in its own words", "what a platform says in its own words"),
         ("put it into a file of its own, mode 0600", "put it into a file of its own, mode 0600"),
