@@ -46,6 +46,7 @@ SYSTEM = {
 # person asked for.
 PARTS = {
     *(" from {}", " at {}", "forecast: {}", "above", "below", "daemon", "agent"),
+    *("job {}", "project {}", "month {}"),
     *("pause was asked for", "release was asked for"),
     *("line {}", "  line {}", "  {} samples", "about {}", "the keys are {}"),
     *("phase {} is silent for {} s", "no end of phase {} for {} s"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from costguard import paths
 from costguard.cli.reading import print_json
 from costguard.cli.text import print_lines
-from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError
+from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError, in_a_sentence
 from costguard.lang import _
 from costguard.retell import retell
 
@@ -58,10 +58,8 @@ def _try(settings: Settings, name: str) -> dict[str, Any]:
         words = texts.translator(channel.lang)
         message = Message(texts.title(["test"], False, words), texts.line("test", {}, words))
         channel.sender.send(message, time.time_ns() // 1_000_000)
-    except Undelivered as caught:
-        error = str(caught)
-    except UserError as caught:
-        error = f"{caught.what} ({caught.hint})" if caught.hint else caught.what
+    except (Undelivered, UserError) as caught:
+        error = in_a_sentence(caught)
     return {
         "channel": name,
         "kind": settings.notify.channels[name].kind,

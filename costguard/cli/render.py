@@ -25,6 +25,7 @@ from costguard.cli.words import (
     state_word,
     step_parts,
     steps,
+    wish_word,
     with_aside,
 )
 from costguard.core.money import yuan_screen
@@ -278,7 +279,7 @@ def _evidence(key: str, value: object, screen: Screen) -> str:
         if key.endswith(ending) and isinstance(value, int):
             return f"{retell(key.removesuffix(ending))} {shown(value)}"
     if isinstance(value, str):
-        value = {"class": end_word, "phase": phase_word}.get(key, str)(value)
+        value = {"class": end_word, "phase": phase_word, "wish": wish_word}.get(key, str)(value)
     elif isinstance(value, bool):
         value = _("true") if value else _("false")
     key = retell(key)

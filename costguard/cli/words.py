@@ -121,6 +121,11 @@ def end_word(kind: str) -> str:
     }.get(kind, kind)
 
 
+def wish_word(wish: str) -> str:
+    """What a person asked for, as evidence has it."""
+    return {"pause": _("pause"), "release": _("release")}.get(wish, wish)
+
+
 def enforcer_word(kind: str) -> str:
     """Who stops the machine at a lease's end, as a person reads it."""
     return {

@@ -24,7 +24,7 @@ NEWEST = 2_000  # records that are looked at: more than half an hour has
 def lead_up(session: Session, job: Job) -> dict[str, Any] | None:
     """Of each slot the mean utilisation of the busiest card and the last loss; None for no news.
 
-    None as a whole where nothing was heard in that time.
+    It begins with the first slot that has any; None as a whole where nothing was heard.
     """
     query = (
         select(Telemetry.kind, Telemetry.at_ms, Telemetry.data_json)
@@ -51,10 +51,11 @@ def lead_up(session: Session, job: Job) -> dict[str, Any] | None:
     means = [round(sum(each) / len(each), 1) if each else None for each in utils]
     if all(value is None for value in (*means, *losses)):
         return None
+    silent = next(n for n in range(SLOTS) if means[n] is not None or losses[n] is not None)
     return {
-        "from": time_text(from_ms),
+        "from": time_text(from_ms + silent * SLOT_MS),
         "to": time_text(end_ms),
         "slot_s": SLOT_MS // 1_000,
-        "gpu_util_percent": means,
-        "loss": losses,
+        "gpu_util_percent": means[silent:],
+        "loss": losses[silent:],
     }

@@ -51,6 +51,17 @@ def test_it_is_drawn_in_80_columns_with_its_last_figures(store: Store) -> None:
     assert all(width(line) <= 80 for line in (head, gpu, loss))
 
 
+def test_it_begins_with_the_first_news(store: Store) -> None:
+    """A job of a minute has two marks, not forty."""
+    with store.write() as session:
+        books = Books.open(session)
+        for n in range(6):
+            books.tell("gpu", n + 1, after_s=10 * n, cards=[{"util_mean": 90}])
+    seen = ask(store, "explain", job="kefu")["lead_up"]
+    assert seen["gpu_util_percent"] == [90, 90]
+    assert seen["from"] == "2026-11-24T15:59:20.000Z"
+
+
 def test_where_nothing_was_heard_nothing_is_drawn(store: Store) -> None:
     """A job that never trained, or a verdict long after the last word."""
     with store.write() as session:
