@@ -2,7 +2,7 @@
 
 Each `.po` gets what is said and was not in it, with its Chinese still to be written, and loses what
 nobody says any more; then its `.mo` is made, which is what runs. Any file named, a JSON object of
-English to Chinese, fills in what it has.
+English to Chinese, fills in what has none yet.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def bring_up(domain: str, sources: Mapping[str, str], more: Mapping[str, str]) -
     missing = []
     for text, module in sources.items():
         message = old.get(text) or old.add(text)
-        message.string = more.get(text) or message.string
+        message.string = message.string or more.get(text, "")
         path = module if module.startswith("trainer/") else f"costguard/{module}"
         message.locations = [(path, 1)] if module else []
         # Babel takes a percent sign for C's; the daemon's blanks are put in order anew.
