@@ -22,8 +22,9 @@ def test_translations_keep_the_blanks_to_fill_in() -> None:
     """A {name} that is lost or misspelt would hide a figure or crash."""
     import string
 
-    def fields(text: str) -> set[str | None]:
-        return {field for _literal, field, _spec, _conv in string.Formatter().parse(text)} - {None}
+    def fields(text: str) -> set[tuple[str, str | None]]:
+        parts = string.Formatter().parse(text)
+        return {(field, spec) for _literal, field, spec, _conv in parts if field is not None}
 
     assert all(fields(english) == fields(zh) for english, zh in lang.catalogue("zh").items())
 
