@@ -18,12 +18,13 @@ LLAMAFACTORY_NEEDS := transformers==5.6.0 accelerate==1.11.0 peft==0.18.1 trl==0
   matplotlib pandas protobuf pydantic pyyaml safetensors av==16.0.0 torchdata==0.11.0 \
   hf-transfer modelscope
 
-.PHONY: demo test test-full test-llamafactory check bench clean help
+.PHONY: demo test test-full test-llamafactory check bench locale clean help
 
 help:
 	@echo "make demo       the whole loop on this machine: rent, train, bill, stop, prove it"
 	@echo "make test       the tests;  make check: types and lint;  make bench: what was measured"
 	@echo "make test-llamafactory  installs the real one (CPU) and runs a job of it to pause and resume"
+	@echo "make locale     what the code says into the catalogues of costguard/locale, and compiled"
 	@echo "make test-full  the long counts;  make clean: remove $(VENV) and what the demo left"
 
 demo: $(VENV)/.trainer
@@ -46,6 +47,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench
+
+locale: $(VENV)/.dev
+	$(BIN)/python -m tests.catalogues $(JSON)
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

@@ -38,3 +38,10 @@ class UserError(CostguardError):
     def to_json(self) -> dict[str, str]:
         """The error as the JSON contract has it, without its envelope."""
         return {"code": self.code, "what": self.what, "where": self.where, "hint": self.hint}
+
+
+def in_a_sentence(error: Exception) -> str:
+    """What was wrong and, in brackets, what to do: as it can be retold in another language."""
+    if isinstance(error, UserError) and error.hint:
+        return f"{error.what} ({error.hint})"
+    return error.what if isinstance(error, UserError) else str(error)

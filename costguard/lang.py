@@ -1,21 +1,27 @@
-"""Chinese or English: a catalogue of messages, English being the key and the fall-back."""
+"""Chinese or English: gettext's catalogues, English being the key and the fall-back."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from functools import cache
+from gettext import GNUTranslations, NullTranslations
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LANGUAGES = ("en", "zh")
+LOCALE = Path(__file__).with_name("locale")
+FOLDERS = {"zh": "zh_CN"}  # as gettext names them; English has no catalogue
 
-_catalogue: dict[str, str] = {}
 _selected = ["en"]
 
 
 def _(text: str) -> str:
     """`text` in the language that was selected; as it stands where there is no translation."""
-    return _catalogue.get(text, text)
+    return translations(_selected[0]).gettext(text)
 
 
 def select(explicit: str | None = None) -> str:
@@ -26,10 +32,7 @@ def select(explicit: str | None = None) -> str:
     chosen = explicit or _from_config() or _from_locale()
     if chosen == "zh" and not _stdout_shows("元"):
         chosen = "en"
-    _catalogue.clear()
     _selected[0] = chosen
-    if chosen == "zh":
-        _catalogue.update(catalogue("zh"))
     return chosen
 
 
@@ -38,11 +41,25 @@ def selected() -> str:
     return _selected[0]
 
 
-def catalogue(language: str) -> dict[str, str]:
-    """Every message of one language, by its English text."""
-    path = Path(__file__).with_name("locale") / f"{language}.json"
-    messages: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return messages
+@cache
+def translations(language: str, domain: str = "costguard") -> NullTranslations:
+    """One language's texts of a domain: `costguard`, or `daemon` for its sentences retold.
+
+    The file is opened by its place, not searched for: gettext's search tries every variant of the
+    locale's name, and its messages are needed before anything is printed.
+    """
+    if language not in FOLDERS:
+        return NullTranslations()
+    with (LOCALE / FOLDERS[language] / "LC_MESSAGES" / f"{domain}.mo").open("rb") as file:
+        return GNUTranslations(file)
+
+
+def catalogue(language: str, domain: str = "costguard") -> Mapping[str, str]:
+    """Every message of one language in a domain, by its English text."""
+    # gettext finds and does not list, but has kept its texts under this name since it began; the
+    # header stands there as the translation of nothing.
+    found: Mapping[str, str] = vars(translations(language, domain)).get("_catalog", {})
+    return {english: text for english, text in found.items() if english}
 
 
 def _from_config() -> str | None:

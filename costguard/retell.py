@@ -1,7 +1,7 @@
 """The daemon's own sentences in another language.
 
 The daemon, the agent and the core speak one language: what is stored, logged and sent is English.
-Whoever shows it to a person puts it through here. `locale/zh_daemon.json` has each sentence with
+Whoever shows it to a person puts it through here. The domain `daemon` has each sentence with
 blanks ({} or named); a text that fits one is said again in Chinese with what stood in the blanks,
 which is retold itself. So rows of earlier versions are read too, and what has no translation (a
 platform's own words) stays as it is.
@@ -9,10 +9,8 @@ platform's own words) stays as it is.
 
 from __future__ import annotations
 
-import json
 import re
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costguard.lang import catalogue, selected
@@ -38,9 +36,7 @@ def retell(text: str, language: str | None = None) -> str:
 @lru_cache(maxsize=1)
 def sentences() -> Mapping[str, str]:
     """Every sentence of the daemon's with its Chinese."""
-    path = Path(__file__).with_name("locale") / "zh_daemon.json"
-    found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    return catalogue("zh", "daemon")
 
 
 def _retold(text: str, depth: int) -> str:
@@ -76,14 +72,23 @@ def _cut(text: str) -> tuple[tuple[str, ...], str]:
             if opened == 0:
                 cut = (text[: at - 1], text[at + 1 : -1]) if text[at - 1] == " " else ()
                 return cut, "{}（{}）"  # noqa: RUF001  (Chinese marks)
-    marks = (("; ", "{}；{}"), (": ", "{}：{}"))  # noqa: RUF001  (Chinese marks)
+    marks = (("; ", "{}；{}"), (": ", "{}：{}"), ("：", "{}：{}"))  # noqa: RUF001  (Chinese marks)
     for mark, chinese in marks:
         first, found, rest = text.partition(mark)
         if first and found:
-            if mark + rest in sentences():  # told with what goes before it
+            if _has_the_mark(mark + rest, mark):  # told with what goes before it
                 return (first, mark + rest), "{}{}"
             return (first, rest), chinese
     return (), ""
+
+
+def _has_the_mark(text: str, mark: str) -> bool:
+    """Whether `text`, which begins with `mark`, is a sentence of ours that does."""
+    begun = re.escape(mark)
+    return text in sentences() or any(
+        pattern.pattern.startswith(begun) and pattern.fullmatch(text)
+        for pattern, _chinese in _patterns()
+    )
 
 
 def _filled(chinese: str, parts: list[str]) -> str:

@@ -16,7 +16,10 @@ ROOT = Path(costguard.__file__).parent
 PLACES = (
     "daemon/*.py",
     "core/*.py",
+    "demo/scenarios.py",
+    "demo/stage.py",
     "report/*.py",
+    "notify/*.py",
     "store/attest.py",
     "store/backup.py",
     "store/database.py",
@@ -27,6 +30,8 @@ PLACES = (
     "agent/*.py",
     "agent/commands/*.py",
 )
+# The trainer, which never imports us: what its `check` and `mask` find, retold by `costguard data`.
+TRAINER_PLACES = ("check_text.py", "mask.py", "data.py", "tone.py", "formats/*.py")
 # Files of which no text is a sentence for a person.
 NOT = {
     *("report/ledger_journal.py", "report/ledger_csv.py", "report/series.py", "report/advice.py"),
@@ -35,7 +40,7 @@ NOT = {
 NOT_SENTENCES = re.compile(
     r"^(\[|costguard |budget set|PRAGMA|SELECT|INSERT|for f in|\^|tuple\[|%\(|option |commodity )"
     r"|^\n|^(mkdir|runpodctl|vastai|pip install|import sys\w*|from \S+ import)\b"
-    r"|^#cloud-config|^mutation|^\{ \w+ \{|^\w+ = \{\}$"
+    r"|^#cloud-config|^mutation|^\{ \w+ \{|^\w+ = [^;]*$"
     r"|^(autodl|aws|chenyu|compshare|local|runpod|vast|xiangongyun) [\w{} -]+$|^agent\.pyz hash$"
     r"|^[\w. ]+( > [\w ]+)+$"  # the way through a console
     r"|^NVIDIA GeForce |^AutoDL |^优云"  # names
@@ -43,6 +48,12 @@ NOT_SENTENCES = re.compile(
 LOGGERS = ("log", "logging")
 # Patterns of what a training's log says, and words that are only ever part of a hash or a file.
 ONLY_MATCHED = {
+    *("a .jsonl, .json or .csv file in UTF-8", "the new file; the old one stays"),  # --help of
+    *(
+        "one JSON document, nothing else",
+        "python -m trainer mask",
+        "{}/held out/{}",
+    ),  # the trainer's own command
     *("out of memory", "no space left on device", "disk quota exceeded", "undefined dataset"),
     *("no module named", "cuda driver", "no kernel image", "command not found"),
     *("no cuda gpus are available", "The conflict is caused by:", "for help visit"),
@@ -59,9 +70,11 @@ A_BLANK = re.compile(r"\{\w*\}")
 def sentences() -> dict[str, str]:
     """Each sentence with `{}` for its blanks, and where it stands."""
     found: dict[str, str] = {}
-    for place in PLACES:
-        for path in sorted(ROOT.glob(place)):
-            name = path.relative_to(ROOT).as_posix()
+    trainer = ROOT.parent / "trainer"
+    places = [(ROOT, place) for place in PLACES] + [(trainer, place) for place in TRAINER_PLACES]
+    for root, place in places:
+        for path in sorted(root.glob(place)):
+            name = path.relative_to(ROOT.parent).as_posix().removeprefix("costguard/")
             if name not in NOT:
                 for text, line in _of_module(ast.parse(path.read_text(encoding="utf-8"))):
                     found.setdefault(text, f"{name}:{line}")
@@ -69,12 +82,21 @@ def sentences() -> dict[str, str]:
 
 
 def _of_module(tree: ast.Module) -> list[tuple[str, int]]:
+    return [
+        (A_BLANK.sub("{}", text), line)
+        for text, line in literals(tree)
+        if _is_sentence(A_BLANK.sub("{}", text))
+    ]
+
+
+def literals(tree: ast.Module) -> list[tuple[str, int]]:
+    """Each text of a module that a person may read, with its line: `{}` for a value put in."""
     passed_over = {id(node) for node in ast.walk(tree) for node in _passed_over(node)}
     found = []
     for node in ast.walk(tree):
         if id(node) not in passed_over and isinstance(node, ast.Constant | ast.JoinedStr):
             text = _template(node)
-            if _is_sentence(text):
+            if text:
                 found.append((text, node.lineno))
     return found
 
@@ -87,7 +109,7 @@ def _passed_over(node: ast.AST) -> list[ast.AST]:
         return [part for part in node.values if isinstance(part, ast.Constant)]
     if isinstance(node, ast.Assert) and node.msg is not None:
         return list(ast.walk(node.msg))
-    if isinstance(node, ast.Call) and _is_logged(node):
+    if isinstance(node, ast.Call) and (_is_logged(node) or _is_translated(node)):
         return list(ast.walk(node))
     if isinstance(node, ast.AnnAssign):
         return list(ast.walk(node.annotation))
@@ -101,9 +123,14 @@ def _is_logged(call: ast.Call) -> bool:
     return isinstance(function, ast.Name) and function.id == "cast"
 
 
+def _is_translated(call: ast.Call) -> bool:
+    """It has its Chinese in the other domain."""
+    return isinstance(call.func, ast.Name) and call.func.id == "_"
+
+
 def _template(node: ast.Constant | ast.JoinedStr) -> str:
     if isinstance(node, ast.Constant):
-        return A_BLANK.sub("{}", node.value) if isinstance(node.value, str) else ""
+        return node.value if isinstance(node.value, str) else ""
     return "".join(
         str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
     )

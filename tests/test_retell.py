@@ -6,20 +6,14 @@ import pytest
 
 from costguard import lang
 from costguard.retell import LENGTH_MAX, retell, sentences
+from tests.catalogues import said
 from tests.daemon_texts import evidence_names, sentences as said_by_the_daemon
 
 BLANKS = re.compile(r"\{\d*(?::word)?\}")
-# Ends of sentences and single words, which stand in the blanks of others; what a person asked for.
-PARTS = {
-    *(" from {}", " at {}", "forecast: {}", "above", "below", "daemon", "agent"),
-    *("model", "checkpoints", "bring home", "talk to", "export"),
-    *("pause was asked for", "release was asked for"),
-    *("phase {} is silent for {} s", "no end of phase {} for {} s"),
-}
 
 
 def test_every_sentence_of_the_daemon_has_its_chinese() -> None:
-    """Add it to locale/zh_daemon.json, with {} for each blank."""
+    """`make locale` adds it to daemon.po, with {} for each blank."""
     missing = {text: at for text, at in said_by_the_daemon().items() if text not in sentences()}
     assert missing == {}
 
@@ -31,8 +25,7 @@ def test_every_name_of_evidence_has_its_chinese() -> None:
 
 def test_no_chinese_is_left_of_what_is_no_longer_said() -> None:
     """A sentence that was reworded takes its translation along."""
-    known = said_by_the_daemon().keys() | evidence_names() | PARTS
-    assert sentences().keys() - known == set()
+    assert sentences().keys() - said()["daemon"].keys() == set()
 
 
 def test_translations_keep_every_blank() -> None:
@@ -60,7 +53,7 @@ def test_translations_keep_every_blank() -> None:
         ("the cap of month 2026-11 went to 500.00 yuan", "月份 2026-11 的预算改为 500.00 元"),
         (
             "the instance was found switched off after its lease ran out unrenewed",
-            "发现实例已关机，此前额度到期没有续上",
+            "发现实例已关机，此前运行额度到期没有续上",
         ),
         (
             "forecast: about 9.10 yuan to finish (7.00 to 22.00; speed your own runs)",
@@ -72,7 +65,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "read the end of the log: `costguard logs training`",
-            "读日志的结尾：`costguard logs training`",
+            "看日志的结尾：`costguard logs training`",
         ),
         ("no price yet: 余额不足 (Code 8)", "还没有价格：余额不足 (Code 8)"),
         (
@@ -89,11 +82,15 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "network to x.cn: not tried (take a larger data disk, or free this one)",
-            "网络，到 x.cn：没有试（换更大的数据盘，或清理这个）",
+            "网络，到 x.cn：没有试（请换更大的数据盘，或清理这一块）",
         ),
         (
             "no lease came in time; no in-guest stop is set: the machine stays on",
             "没有及时收到运行额度；没有设置机内关机：机器会一直开着",
+        ),
+        (
+            "training ended: exit code 0; 3 steps are lost since the start",
+            "训练结束：退出码 0；损失 3 步（从头算起）",
         ),
         ("docker: pull access denied; log in (x)", "docker: pull access denied; log in (x)"),
         ("what a platform says in its own words", "what a platform says in its own words"),

@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
         "store",
     }
     | {"errors", "lang", "paths", "retell", "settings"},
-    "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors"},
+    "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors", "lang", "retell"},
     "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},
     "engines": {"core", "lang", "llamafactory", "preflight", "tomlfile"},
     "llamafactory": {"lang", "tomlfile"},

@@ -112,7 +112,7 @@ def _lengths(tokens: dict[str, Any]) -> list[str]:
     for part in tokens["histogram"]:
         if part["samples"]:
             bar = "#" * max(1, round(BAR_CHARACTERS * part["samples"] / largest))
-            below = f"to {part['below'] - 1}" if part["below"] else "and more"
+            below = f"- {part['below'] - 1}" if part["below"] else "+"
             lines.append(f"    {part['from']:>5} {below:<8} {part['samples']:>6} {bar}")
     return lines
 

@@ -233,8 +233,8 @@ def _as_json(path: Path, out: Path, masker: Masker) -> dict[str, Any]:
 def _as_text(path: Path, out: Path, masker: Masker) -> list[str]:
     counts = Counter(item.kind for item in masker.replaced)
     distinct = masker.distinct()
-    told = ", ".join(f"{n} {kind} ({distinct[kind]} different)" for kind, n in counts.items())
-    lines = [f"{path} -> {out}: replaced {told or 'nothing'}"]
+    lines = [f"{path} -> {out}: {counts.total()} pieces replaced"]
+    lines += [f"  {n} {kind} ({distinct[kind]} different)" for kind, n in counts.items()]
     lines += [
         f"  line {item.line}: {item.kind}: {item.shown} -> {item.by}"
         for item in masker.replaced[:SHOWN_REPLACEMENTS]

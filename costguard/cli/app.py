@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +11,20 @@ import typer
 
 from costguard import __version__
 from costguard.cli import books_app, init_app, market_app, reading, results_app
+from costguard.cli.completing import job_names, one_of
+from costguard.cli.help_text import help_in_words, printed_in_words
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import LANGUAGES, _, select
 
 # Typer brings its own copy of Click, older ones use Click itself: reached through what both export.
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 
-Job = Annotated[str, typer.Argument(help=_("the job's name"), metavar="JOB")]
-MaybeJob = Annotated[str | None, typer.Argument(help=_("the job's name"), metavar="JOB")]
+Job = Annotated[
+    str, typer.Argument(help=_("the job's name"), metavar="JOB", autocompletion=job_names)
+]
+MaybeJob = Annotated[
+    str | None, typer.Argument(help=_("the job's name"), metavar="JOB", autocompletion=job_names)
+]
 JobFile = Annotated[Path, typer.Argument(help=_("the job file"), metavar="JOB.toml")]
 AsJson = Annotated[bool, typer.Option("--json", help=_("one JSON document on stdout"))]
 Budget = Annotated[
@@ -29,12 +36,13 @@ BestEffort = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help=_("say what would happen; rent nothing"))]
 Yes = Annotated[bool, typer.Option("--yes", help=_("do not ask"))]
 
+HELP = frozenset({"-h", "--help"})
 _OPTIONS: dict[str, Any] = {"no_args_is_help": True, "rich_markup_mode": None}
 
 app = typer.Typer(
     name="costguard",
     help=_("Set a yuan budget, go to bed: unattended QLoRA on rented GPUs, with a cap that holds."),
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": sorted(HELP)},
     **_OPTIONS,
 )
 daemon = typer.Typer(help=_("the scheduler in the background"), **_OPTIONS)
@@ -47,14 +55,16 @@ app.add_typer(data, name="data")
 
 def run_app(arguments: list[str]) -> int:
     """The exit code of a command line; usage mistakes become UserErrors like any other."""
+    asked = HELP & set(arguments[: arguments.index("--")] if "--" in arguments else arguments)
     try:
-        code = app(arguments, prog_name="costguard", standalone_mode=False)
+        with printed_in_words() if asked else contextlib.nullcontext():
+            code = app(arguments, prog_name="costguard", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except _ClickError as error:
         what, context = _described(error)
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(what, file=sys.stderr)
+            print(help_in_words(what), file=sys.stderr)
             return EXIT_USAGE
         raise UserError("usage", what, context, f"{context} --help", EXIT_USAGE) from None
     return int(code or 0)
@@ -90,7 +100,12 @@ def root(
 def _demo(
     *,
     scenario: Annotated[
-        str, typer.Option(help="finish | stall | idle | budget | crash", metavar="NAME")
+        str,
+        typer.Option(
+            help="finish | stall | idle | budget | crash",
+            metavar="NAME",
+            autocompletion=one_of("finish", "stall", "idle", "budget", "crash"),
+        ),
     ] = "finish",
     as_json: AsJson = False,
     keep_home: Annotated[
@@ -161,7 +176,11 @@ def _report(
     *,
     by: Annotated[
         str | None,
-        typer.Option(help="job | stage | phase | gpu | day | platform", metavar="KEY"),
+        typer.Option(
+            help="job | stage | phase | gpu | day | platform",
+            metavar="KEY",
+            autocompletion=one_of("job", "stage", "phase", "gpu", "day", "platform"),
+        ),
     ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help=_("CSV on stdout"))] = False,
     html: Annotated[
@@ -256,7 +275,9 @@ def _budget_show(*, as_json: AsJson = False) -> int:
 def _budget_set(
     yuan: Annotated[str, typer.Argument(help=_("the new cap"), metavar="YUAN")],
     *,
-    job: Annotated[str | None, typer.Option(help=_("of this job"))] = None,
+    job: Annotated[
+        str | None, typer.Option(help=_("of this job"), autocompletion=job_names)
+    ] = None,
     project: Annotated[str | None, typer.Option(help=_("of this project"))] = None,
     month: Annotated[
         str | None, typer.Option(help=_("of this month, such as 2026-11"), metavar="MONTH")

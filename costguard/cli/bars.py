@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TextColumn
 
 from costguard.cli.follow import FINAL_STATES, screen_of_console
-from costguard.cli.words import micros, money, phase_word, state_word, step_parts
+from costguard.cli.words import led_by, micros, money, phase_word, state_word, step_parts
 from costguard.lang import _
 
 if TYPE_CHECKING:
@@ -79,4 +79,6 @@ class Bars:
 def _setup_info(row: Mapping[str, Any]) -> str:
     """The state, with the phase where there is one."""
     phase = row.get("phase") if row["state"] not in FINAL_STATES else None
-    return f"{state_word(row['state'])}: {phase_word(phase)}" if phase else state_word(row["state"])
+    return (
+        led_by(state_word(row["state"]), phase_word(phase)) if phase else state_word(row["state"])
+    )

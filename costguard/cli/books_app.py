@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from costguard.cli.completing import job_names
 from costguard.lang import _
 
 AsJson = Annotated[bool, typer.Option("--json", help=_("one JSON document on stdout"))]
@@ -86,7 +87,9 @@ def _restore(
 
 
 def _confirm_stopped(
-    job: Annotated[str, typer.Argument(help=_("the job's name"), metavar="JOB")],
+    job: Annotated[
+        str, typer.Argument(help=_("the job's name"), metavar="JOB", autocompletion=job_names)
+    ],
     *,
     at: Annotated[
         str,

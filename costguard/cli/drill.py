@@ -21,9 +21,10 @@ from costguard.cli.market import finding_word
 from costguard.cli.prompt import YES, tell
 from costguard.cli.reading import print_json
 from costguard.cli.text import indented, print_lines, screen_of
-from costguard.cli.words import money
+from costguard.cli.words import led_by, money
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.lang import _
+from costguard.retell import retell
 from costguard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ def _watched(provider: str, instance_id: str) -> dict[str, Any]:
     from costguard.daemon.drills import run_drill as watch
 
     def say(finding: Any) -> None:
-        mark = "ok" if finding.is_fine else _("NOT FIT")
-        line = f"{finding_word(finding.what)}: {mark}: {finding.text}"
+        mark = _("ok") if finding.is_fine else _("NOT FIT")
+        line = led_by(finding_word(finding.what), led_by(mark, retell(finding.text)))
         print_lines(indented(line, screen_of(sys.stderr)), sys.stderr)
 
     settings, clock = load_settings(), SystemClock()

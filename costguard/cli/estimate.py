@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from costguard import paths
 from costguard.cli.reading import print_json
 from costguard.cli.text import Column, indented, labelled, print_lines, screen_of, table, wrap
-from costguard.cli.words import duration, money, phase_word
+from costguard.cli.words import duration, led_by, money, phase_word, with_aside
 from costguard.core.estimate import (
     BITS_4_MIB_PER_BILLION,
     LOAD_MIB_PER_S,
@@ -133,7 +133,7 @@ def estimate_lines(document: Document, screen: Screen) -> list[str]:
         text = _("{provider} {gpu}: its speed is not known")
         lines += indented(text.format(provider=each["provider"], gpu=each["gpu"]), screen)
     for each in document["failed"]:
-        lines += indented(f"{each['provider']}: {retell(each['what'])}", screen)
+        lines += indented(led_by(each["provider"], retell(each["what"])), screen)
     return lines
 
 
@@ -143,7 +143,7 @@ def _work_lines(document: Document, screen: Screen) -> list[str]:
     head = _("{job}: {samples} samples, {tokens} tokens").format(
         job=document["job"], samples=f"{data['samples']:,}", tokens=f"{data['tokens']:,}"
     )
-    lines = [f"{head} ({counted})" if counted else head]
+    lines = [with_aside(head, counted) if counted else head]
     for each in document["stages"]:
         text = _("{samples} samples, {epochs} epoch(s), {steps} steps of {size}, {tokens} tokens")
         told = text.format(

@@ -18,11 +18,13 @@ from costguard.cli.render import explain_lines
 from costguard.cli.spend import report_lines
 from costguard.cli.text import Screen, screen_of
 from costguard.cli.words import (
+    led_by,
     money,
     phase_word,
     reason_word,
     state_word,
     step_parts,
+    with_aside,
 )
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.lang import _
@@ -303,15 +305,15 @@ def _ended(row: Row | None) -> bool:
 def _state_line(state: str, phase: str | None, reason: str | None) -> str:
     text = state_word(state)
     if phase and state not in FINAL_STATES:
-        text += f": {phase_word(phase)}"
-    return f"{text} ({reason_word(reason)})" if reason and reason != state else text
+        text = led_by(text, phase_word(phase))
+    return with_aside(text, reason_word(reason)) if reason and reason != state else text
 
 
 def _event_line(event: Row) -> str:
     """The event's sentence, a verdict's with its guard in front."""
     guard = (event.get("data") or {}).get("guard") if event["kind"] == "verdict" else None
     text = retell(str(event["text"]))
-    return f"{reason_word(str(guard))}: {text}" if guard else text
+    return led_by(reason_word(str(guard)), text) if guard else text
 
 
 def _tell(console: Console, item: News, *, skip_ticks: bool) -> None:

@@ -21,10 +21,12 @@ from costguard import paths
 from costguard.cli.init_files import SECRET_MODE, NewFile, write_all
 from costguard.cli.init_texts import Answers, added_text, config_text, job_text, quoted
 from costguard.cli.prompt import Prompt, is_token, tell
+from costguard.cli.words import led_by
 from costguard.core.money import MoneyError, parse_yuan, yuan_text
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.jobfile import check_name, load_job
 from costguard.lang import _, selected
+from costguard.retell import retell
 from costguard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -289,7 +291,7 @@ def _afterwards(answers: Answers, job: Path, *, check: bool) -> int:
         try:
             load_job(job, check_data=False)
         except UserError as error:
-            tell(_("the job file is not ready yet: {why}").format(why=error))
+            tell(_("the job file is not ready yet: {why}").format(why=retell(str(error))))
         own = None if answers.provider == "local" else answers.account
         code = show_doctor(own, answers.gpu or None, as_json=False)
     shown = os.path.relpath(job)
@@ -304,7 +306,7 @@ def _afterwards(answers: Answers, job: Path, *, check: bool) -> int:
     own_risk = "" if bounds is None or bounds.is_enough else " --best-effort"
     steps.append((_("go"), f"costguard run {shown}{own_risk}"))
     for text, command in steps:
-        tell(f"  {text}: {command}")
+        tell("  " + led_by(text, command))
     return code
 
 

@@ -55,9 +55,9 @@ def tell_error(error: UserError, *, as_json: bool) -> int:
 
     lines = [f"costguard: {retell(error.what)}"]
     if error.where:
-        lines.append(f"  {_('where')}: {retell(error.where)}")
+        lines.append(_("  where: {where}").format(where=retell(error.where)))
     if error.hint:
-        lines.append(f"  {_('do')}: {retell(error.hint)}")
+        lines.append(_("  do: {hint}").format(hint=retell(error.hint)))
     print("\n".join(lines), file=sys.stderr)
     return error.exit_code
 

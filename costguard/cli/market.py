@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from costguard import paths
 from costguard.cli.reading import print_json
 from costguard.cli.text import Column, indented, labelled, print_lines, screen_of, table
-from costguard.cli.words import duration, money
+from costguard.cli.words import duration, led_by, money
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import _
 from costguard.retell import retell
@@ -108,7 +108,7 @@ def offer_lines(document: Mapping[str, Any], screen: Screen) -> list[str]:
     if with_finish and any(row["speed_kind"] == "calculated" for row in document["rows"]):
         lines += indented(_("* the card's speed is calculated, not measured"), screen)
     for one in document["failed"]:
-        lines += indented(f"{one['provider']}: {retell(one['what'])}", screen)
+        lines += indented(led_by(one["provider"], retell(one["what"])), screen)
     return lines
 
 
@@ -138,8 +138,8 @@ def doctor_lines(document: Mapping[str, Any], screen: Screen) -> list[str]:
 
 
 def _finding_lines(finding: Mapping[str, Any], screen: Screen) -> list[str]:
-    mark = {True: "ok", False: _("NOT FIT"), None: _("to be shown")}[finding["is_fine"]]
-    return labelled(finding_word(finding["what"]), [f"{mark}: {retell(finding['text'])}"], screen)
+    mark = {True: _("ok"), False: _("NOT FIT"), None: _("to be shown")}[finding["is_fine"]]
+    return labelled(finding_word(finding["what"]), [led_by(mark, retell(finding["text"]))], screen)
 
 
 def finding_word(what: str) -> str:

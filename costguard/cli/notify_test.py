@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from costguard import paths
 from costguard.cli.reading import print_json
 from costguard.cli.text import print_lines
-from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError
+from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError, in_a_sentence
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from costguard.settings import Settings
@@ -37,7 +38,9 @@ def test_channels(only: str | None, *, as_json: bool) -> int:
             [
                 _("{name}: taken").format(name=each["channel"])
                 if each["ok"]
-                else _("{name}: NOT taken: {why}").format(name=each["channel"], why=each["error"])
+                else _("{name}: NOT taken: {why}").format(
+                    name=each["channel"], why=retell(each["error"])
+                )
                 for each in results
             ]
         )
@@ -56,7 +59,7 @@ def _try(settings: Settings, name: str) -> dict[str, Any]:
         message = Message(texts.title(["test"], False, words), texts.line("test", {}, words))
         channel.sender.send(message, time.time_ns() // 1_000_000)
     except (Undelivered, UserError) as caught:
-        error = str(caught)
+        error = in_a_sentence(caught)
     return {
         "channel": name,
         "kind": settings.notify.channels[name].kind,

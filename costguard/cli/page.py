@@ -19,7 +19,16 @@ from costguard.cli.plots import Axis, Line, Tick, axis, bar, plot
 from costguard.cli.render import state_text
 from costguard.cli.spend import HOURS_DIGITS, month_words, report_cell, report_columns
 from costguard.cli.text import Screen
-from costguard.cli.words import decimal, money, phase_word, reason_word
+from costguard.cli.words import (
+    decimal,
+    led_by,
+    money,
+    one_after_other,
+    percent,
+    phase_word,
+    reason_word,
+    with_aside,
+)
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import _, selected
 from costguard.retell import retell
@@ -85,8 +94,8 @@ def _totals(totals: Document) -> str:
         (_("left"), totals["left_yuan"], ""),
         (_("reserved"), totals["reserved_yuan"], ""),
         (_("worst case"), totals["worst_case_yuan"], ""),
-        (_("set-up"), totals["setup_yuan"], f"{totals['setup_percent']} %"),
-        (_("idle"), totals["idle_yuan"], f"{totals['idle_percent']} %"),
+        (_("set-up"), totals["setup_yuan"], _share(totals["setup_percent"])),
+        (_("idle"), totals["idle_yuan"], _share(totals["idle_percent"])),
         (_("paused disk"), totals["disk_yuan"], ""),
         (_("as metered here"), totals["estimated_yuan"], ""),
         (_("confirmed by the platform"), totals["confirmed_yuan"], ""),
@@ -94,6 +103,10 @@ def _totals(totals: Document) -> str:
         (_("overrun"), totals["overrun_yuan"], ""),
     ]
     return '<div class="tiles">' + "".join(_tile(*each) for each in tiles) + "</div>"
+
+
+def _share(of_all: object) -> str:
+    return "" if of_all is None else percent(str(of_all))
 
 
 def _tile(label: str, yuan: str, beside: str) -> str:
@@ -145,7 +158,7 @@ def _job(item: Document) -> str:
     css = "loud" if row["breach"] else "soft"
     parts = [
         f'<section><h2>{escape(row["job"])} <small class="{css}">{state}</small></h2>',
-        f"<p>{_coded('; '.join(cost_parts(explain['cost'], SCREEN)))}</p>",
+        f"<p>{_coded(one_after_other(cost_parts(explain['cost'], SCREEN)))}</p>",
         _verdicts(explain),
     ]
     if drawn is not None:
@@ -158,8 +171,8 @@ def _job(item: Document) -> str:
 
 def _verdicts(explain: Document) -> str:
     found = [
-        f"<p><b>{escape(reason_word(each['guard']))}</b> {escape(_full_time(each['at']))}: "
-        f"{escape(retell(each['text'] or ''))}</p>"
+        f"<p><b>{escape(reason_word(each['guard']))}</b> "
+        f"{escape(led_by(_full_time(each['at']), retell(each['text'] or '')))}</p>"
         for each in explain["verdicts"]
     ]
     if explain["stop"]["confirmed_at"]:
@@ -209,7 +222,7 @@ def _money_chart(drawn: Document, ticks: list[Tick]) -> str:
         lines.append(Line(_("cap"), "red", [(0, cap), (length, cap)]))
     else:
         told = _("the cap, {cap}, is far above")
-        title += f" ({told.format(cap=money(drawn['cap_yuan'], SCREEN))})"
+        title = with_aside(title, told.format(cap=money(drawn["cap_yuan"], SCREEN)))
     upright = axis(0, max(most, cap) * 1.02 if in_sight else most or 1, "¥{}")
     return plot(title, lines, length, upright, ticks)
 
@@ -259,11 +272,12 @@ def _phase_bars(phases: Iterable[Document]) -> str:
     rows = list(phases)
     most = max((Decimal(each["subtotal_yuan"]) for each in rows), default=Decimal(0)) or Decimal(1)
     several = len({each["stage"] for each in rows if each["phase"] != "disk"}) > 1
+    hours = escape(_("h"))
     cells = "".join(
         f"<span>{escape(_phase_name(each, several=several))}</span>"
         f"{bar(float(Decimal(each['subtotal_yuan']) / most), _phase_colour(each))}"
         f'<span class="n">{escape(money(each["subtotal_yuan"], SCREEN))}</span>'
-        f'<span class="n soft opt">{decimal(each["hours"], HOURS_DIGITS)} h</span>'
+        f'<span class="n soft opt">{decimal(each["hours"], HOURS_DIGITS)} {hours}</span>'
         for each in rows
     )
     title = escape(_("Yuan by phase"))
@@ -285,7 +299,7 @@ def _phase_colour(each: Document) -> str:
 
 
 def _percent_axis() -> Axis:
-    return Axis(0, 100, tuple(Tick(n / 4, f"{25 * n} %") for n in range(5)))
+    return Axis(0, 100, tuple(Tick(n / 4, percent(f"{25 * n}")) for n in range(5)))
 
 
 def _time_ticks(began: str, length_s: float) -> list[Tick]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from costguard.cli.text import screen_of, wrap
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,7 +66,7 @@ class Prompt:
             try:
                 return check(answer) if answer else answer
             except ValueError as error:
-                tell(f"  {error}")
+                tell(f"  {retell(str(error))}")
 
     def choice(self, question: str, flag: str, given: str | None, known: Sequence[str]) -> str:
         """One of `known`, by its name or its number in that order; the first is the default."""

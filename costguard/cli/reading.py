@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from costguard.cli.client import ask
 from costguard.cli.text import Screen, print_lines, screen_of
 from costguard.errors import EXIT_USAGE, UserError
-from costguard.lang import _
+from costguard.lang import _, selected
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -150,7 +152,20 @@ def _trainer(file: Path, do: str, *words: str, as_json: bool) -> int:
     more = [*words, "--json"] if as_json else words
     command, folder = trainer_command(do, str(file.absolute()), *more)
     sys.stdout.flush()
-    return subprocess.run(command, cwd=folder, check=False).returncode
+    if as_json or selected() == "en":
+        return subprocess.run(command, cwd=folder, check=False).returncode
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
+        print_lines([retell(line) for line in text.splitlines()], stream)
+    return done.returncode
 
 
 def _watch_live(args: dict[str, Any], screen: Screen, rounds: int | None) -> int:

@@ -9,16 +9,24 @@ from costguard.cli.advice import advice_text, cost_parts, saved_text
 from costguard.cli.text import INDENT, Column, Screen, indented, labelled, table, width
 from costguard.cli.words import (
     Document,
+    an_hour,
     clock,
     decimal,
     duration,
+    end_word,
     enforcer_word,
+    led_by,
+    listed,
     money,
+    one_after_other,
+    percent,
     phase_word,
     reason_word,
     state_word,
     step_parts,
     steps,
+    wish_word,
+    with_aside,
 )
 from costguard.core.money import yuan_screen
 from costguard.lang import _
@@ -37,7 +45,7 @@ def state_text(row: Document, screen: Screen) -> str:
     """The state with its reason, and the breach flag where it is set."""
     text, reason = state_word(row["state"]), row.get("pause_reason")
     if reason and reason != row["state"]:
-        text += f" ({reason_word(reason)})"
+        text = with_aside(text, reason_word(reason))
     text = screen.paint(text, *STATE_COLOURS.get(row["state"], ()))
     return f"{text}  {breach_text(screen)}" if row.get("breach") else text
 
@@ -98,12 +106,14 @@ def enforcer_texts(enforcers: Iterable[Document]) -> list[str]:
             facts.append(_("until {time}").format(time=clock(item["until"])))
         if item.get("armed"):
             facts.append(_("proven") if item.get("proven") else _("not proven"))
-        texts.append(f"{enforcer_word(str(item['kind']))} ({', '.join(facts)})")
+        texts.append(with_aside(enforcer_word(str(item["kind"])), listed(facts)))
     return texts
 
 
 def explain_lines(document: Document, screen: Screen) -> list[str]:
     """Why a job is where it is: verdicts with their evidence, the proof of the stop, what next."""
+    from costguard.cli.watching import lead_up_lines
+
     lines = [f"{screen.paint(document['job'], 'bold')}  {state_text(document, screen)}"]
     for verdict in document["verdicts"]:
         head = f"{clock(verdict['at'])}  {reason_word(verdict['guard'])}"
@@ -113,7 +123,8 @@ def explain_lines(document: Document, screen: Screen) -> list[str]:
                 lines += indented(text, screen, deeper=True)
     if not document["verdicts"]:
         lines += ["", _("no guard has given a verdict")]
-    lines += ["", *_stop_lines(document["stop"], screen)]
+    lines += [*lead_up_lines(document.get("lead_up"), screen), ""]
+    lines += _stop_lines(document["stop"], screen)
     for item in document.get("saved") or ():
         lines += labelled(_("saved"), [saved_text(item)], screen)
     if document.get("cost"):
@@ -191,7 +202,7 @@ def _jobs_table(rows: Iterable[Document], screen: Screen) -> list[str]:
         ]
         for row in rows
     ]
-    broken = [f"{row['job']}: {breach_text(screen)}" for row in rows if row.get("breach")]
+    broken = [led_by(row["job"], breach_text(screen)) for row in rows if row.get("breach")]
     return [*table(columns, cells, screen), *broken]
 
 
@@ -202,7 +213,7 @@ def _instance_parts(instance: Document | None, screen: Screen) -> list[str]:
         _("{id} on {provider}").format(id=instance["id"] or "?", provider=instance["provider"]),
         instance.get("gpu") or "-",
         state_word(str(instance["power"])),
-        f"{money(instance.get('price_yuan_per_hour'), screen)}/h",
+        an_hour(money(instance.get("price_yuan_per_hour"), screen)),
     ]
     if instance.get("paid_until"):
         parts.append(_("paid until {time}").format(time=clock(instance["paid_until"])))
@@ -220,7 +231,7 @@ def _telemetry_parts(telemetry: Document | None) -> list[str]:
     parts = [_("{age} ago").format(age=duration(telemetry["age_s"]))]
     for label, key in (("GPU", "gpu_util_percent"), (_("GPU memory"), "gpu_memory_percent")):
         if telemetry.get(key) is not None:
-            parts.append(f"{label} {decimal(telemetry[key], 0)} %")
+            parts.append(f"{label} {percent(decimal(telemetry[key], 0))}")
     return parts
 
 
@@ -253,24 +264,31 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
 def _evidence_lines(key: str, value: object, screen: Screen) -> list[str]:
     """One piece of evidence; a list of texts, such as the end of a log, with a line for each."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return [f"{retell(key)}:", *[INDENT + item for item in value]]
+        return [led_by(retell(key), "").rstrip(), *[INDENT + item for item in value]]
     return [_evidence(key, value, screen)]
 
 
 def _evidence(key: str, value: object, screen: Screen) -> str:
     """One piece of evidence as `name value`, amounts as yuan and milliseconds as time."""
     for ending, shown in (
-        ("_micros_per_hour", lambda amount: f"{yuan_screen(amount, screen.yuan)}/h"),
+        ("_micros_per_hour", lambda amount: an_hour(yuan_screen(amount, screen.yuan))),
         ("_micros", lambda amount: yuan_screen(amount, screen.yuan)),
         ("_ms", lambda ms: duration(Decimal(ms) / 1000)),
         ("_s", duration),
     ):
         if key.endswith(ending) and isinstance(value, int):
             return f"{retell(key.removesuffix(ending))} {shown(value)}"
+    if isinstance(value, str):
+        value = {"class": end_word, "phase": phase_word, "wish": wish_word}.get(key, str)(value)
+    elif isinstance(value, bool):
+        value = _("true") if value else _("false")
     key = retell(key)
     if isinstance(value, Mapping):
-        inner = ", ".join(_evidence(name, item, screen) for name, item in value.items())
-        return f"{key}: {inner}"
+        inner = listed(_evidence(name, item, screen) for name, item in value.items())
+        return led_by(key, inner)
     if isinstance(value, list):
-        return f"{key}: " + "; ".join(_evidence("", item, screen).strip(": ") for item in value)
+        mark = led_by("", "")
+        return led_by(
+            key, one_after_other(_evidence("", item, screen).strip(mark) for item in value)
+        )
     return f"{key} {'-' if value is None else value}"

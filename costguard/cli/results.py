@@ -18,6 +18,7 @@ from costguard.cli.trained import at_home, chat_flags, export_flags, trained_by
 from costguard.cli.visiting import POLL_S, Stay
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,7 +134,7 @@ def _talk(stay: Stay, door: dict[str, Any], command: str, *, stdin: int | None =
     try:
         return talk(client, command, lambda: stay.ended, stdin=stdin)
     except SshError as error:
-        note(f"!!! {error}")
+        note(f"!!! {retell(str(error))}")
         return None
     finally:
         client.close()
@@ -170,7 +171,7 @@ def _export_there(
             return EXIT_CUT
         _bring_home(client, door, folder, manifest, target)
     except SshError as error:
-        note(f"!!! {error}")
+        note(f"!!! {retell(str(error))}")
         note(_("what was exported stays on the disk: the same command goes on from there"))
         return EXIT_CUT
     finally:
@@ -204,7 +205,7 @@ def _bring_home(
         target.parent.mkdir(parents=True, exist_ok=True)
         download(client, agent_at(client, door["visit_dir"]), folder, files, target)
     except (DownloadError, ValueError, KeyError, TypeError) as error:
-        what = _("the export did not come home: {error}").format(error=error)
+        what = _("the export did not come home: {error}").format(error=retell(str(error)))
         raise UserError("not_home", what, folder, _("try again")) from error
 
 

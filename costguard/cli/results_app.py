@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from costguard.cli.completing import job_names
 from costguard.lang import _
 
-Job = Annotated[str, typer.Argument(help=_("the job's name"), metavar="JOB")]
+Job = Annotated[
+    str, typer.Argument(help=_("the job's name"), metavar="JOB", autocompletion=job_names)
+]
 For = Annotated[
     str, typer.Option("--for", help=_("how long at most, booting included"), metavar="TIME")
 ]

@@ -12,7 +12,7 @@ from costguard.cli.launch import ensure_daemon, stop_daemon
 from costguard.cli.reading import print_json
 from costguard.cli.render import enforcer_texts
 from costguard.cli.text import print_lines, screen_of, wrap
-from costguard.cli.words import money
+from costguard.cli.words import led_by, money, one_after_other
 from costguard.core.money import yuan_text
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.lang import _
@@ -146,7 +146,7 @@ def tell_bound(answer: dict[str, Any], spec: JobSpec | None = None) -> None:
     enforcers = answer.get("enforcers") or []
     texts = enforcer_texts(item for item in enforcers if isinstance(item, dict))
     texts += [retell(item) for item in enforcers if isinstance(item, str)]
-    lines.append(_("stopped by: {enforcers}").format(enforcers="; ".join(texts) or "-"))
+    lines.append(_("stopped by: {enforcers}").format(enforcers=one_after_other(texts) or "-"))
     lines += [retell(line) for line in answer.get("lines") or []]
     print_lines([piece for line in lines for piece in wrap(line, screen.columns)], sys.stderr)
 
@@ -180,7 +180,7 @@ def _detach(job: str) -> int:
         (_("pause it"), f"costguard pause {job}"),
         (_("pause all and end the daemon"), "costguard daemon stop"),
     ):
-        note(f"  {text}: {command}")
+        note("  " + led_by(text, command))
     if stop_is_overdue(job, ask):
         note(_("!!! the stop is NOT confirmed: look at the platform's own console now"))
         return EXIT_STOP_NOT_CONFIRMED

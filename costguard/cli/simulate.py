@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from costguard.cli.reading import print_json
+from costguard.cli.words import led_by
 from costguard.errors import EXIT_INTERNAL, EXIT_USAGE, UserError
 from costguard.lang import _
 
@@ -55,6 +56,6 @@ def _show(document: Mapping[str, Any]) -> None:
         ("false_stops", _("stops shown that were none")),
         ("wrong_pauses", _("healthy runs paused by mistake")),
     ):
-        print(f"  {text}: {document[key]}")
+        print("  " + led_by(text, str(document[key])))
     for violation in document["violations"]:
         print("  {invariant}, seed {seed}, tick {tick}: {detail}".format(**violation))

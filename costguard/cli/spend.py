@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from costguard.cli.text import Column, Screen, table, width, wrap
-from costguard.cli.words import Document, decimal, money, phase_word
+from costguard.cli.words import Document, decimal, money, percent, phase_word, with_aside
 from costguard.lang import _
 
 if TYPE_CHECKING:
@@ -138,5 +138,7 @@ def _totals_lines(document: Document, screen: Screen) -> list[str]:
     return [*lines, *(["", *wrap(months, screen.columns)] if months else [])]
 
 
-def _share(percent: object) -> str:
-    return f"  ({percent} %)" if percent is not None and Decimal(str(percent)) else ""
+def _share(of_all: object) -> str:
+    if of_all is None or not Decimal(str(of_all)):
+        return ""
+    return " " + with_aside("", percent(str(of_all)))

@@ -16,11 +16,12 @@ from costguard.cli.follow import EXIT_STOP_NOT_CONFIRMED, stop_is_overdue
 from costguard.cli.launch import ensure_daemon
 from costguard.cli.running import SUBMIT_TIMEOUT_S
 from costguard.cli.text import print_lines, screen_of, wrap
-from costguard.cli.words import money, state_word
+from costguard.cli.words import money, one_after_other, state_word
 from costguard.core.decide import FINAL_STATES
 from costguard.core.money import parse_yuan, yuan_text
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
@@ -101,7 +102,7 @@ class Stay:
         while self._answer.get("visit") != "ready":
             if self.ended:
                 what = _("{job} cannot be visited: {why}")
-                what = what.format(job=self.job, why=self._answer.get("why"))
+                what = what.format(job=self.job, why=retell(str(self._answer.get("why"))))
                 raise UserError("no_visit", what, self.job, f"costguard explain {self.job}")
             state = self._answer.get("state")
             if state and state != shown:
@@ -137,7 +138,8 @@ class Stay:
     def say_why(self) -> None:
         """Why it was over before the visitor left."""
         if self.ended and self._answer.get("why"):
-            note(_("the visit is over: {why}").format(why=self._answer["why"]))
+            why = retell(str(self._answer["why"]))
+            note(_("the visit is over: {why}").format(why=why))
 
     # ------------------------------------------------------------------ signs of life
 
@@ -151,7 +153,7 @@ class Stay:
             self._answer = ask_daemon("visit_touch", self._visit)
         except UserError as error:
             if error.code not in self._answer.get("told", ()):
-                note(f"\r!!! {error.what}\r")
+                note(f"\r!!! {retell(error.what)}\r")
             self._answer = {**self._answer, "told": (error.code,)}
 
     def _warn(self) -> None:
@@ -214,9 +216,9 @@ def tell_price(quote: dict[str, Any]) -> None:
         lines.append(_("the budget reaches for {minutes} of them").format(minutes=reach))
     if quote["quantum_s"] >= HOUR_S:
         lines.append(_("an hour begun is charged whole"))
-    enforcers = "; ".join(quote.get("enforcers") or []) or "-"
+    enforcers = one_after_other(retell(each) for each in quote.get("enforcers") or []) or "-"
     lines.append(_("stopped by: {enforcers}").format(enforcers=enforcers))
-    lines += quote.get("lines") or []
+    lines += [retell(line) for line in quote.get("lines") or []]
     print_lines([piece for line in lines for piece in wrap(line, screen.columns)], sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""What `watch` draws under the status: bars for steps and money, and how loss and GPU have gone."""
+"""What `watch` draws under the status, and `explain` under a verdict: bars, and how things went."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from costguard.cli.spark import bar, sparkline
 from costguard.cli.text import INDENT, LABEL_COLUMNS, fit, width
-from costguard.cli.words import decimal, money, steps
+from costguard.cli.words import clock, decimal, money, percent, steps
 from costguard.lang import _
 
 if TYPE_CHECKING:
@@ -52,6 +52,25 @@ class Histories:
         return ["", *_drawn(row, self._of[row["job"]], screen)]
 
 
+def lead_up_lines(seen: Document | None, screen: Screen) -> list[str]:
+    """How GPU and loss went before a verdict, or until now; [] where nothing was heard."""
+    if seen is None:
+        return []
+    head = _("from {start} to {end}, {seconds} s a mark").format(
+        start=clock(seen["from"]), end=clock(seen["to"]), seconds=seen["slot_s"]
+    )
+    lines = ["", f"{INDENT}{head}"]
+    for label, values, shown in (
+        ("GPU", seen["gpu_util_percent"], _percent),
+        (_("loss"), seen["loss"], lambda value: decimal(value, 4)),
+    ):
+        known = [value for value in values if value is not None]
+        if known:
+            drawing = sparkline(values, len(values), screen)
+            lines.append(_line(label, drawing, shown(known[-1]), screen))
+    return lines
+
+
 def _drawn(row: Document, history: History, screen: Screen) -> list[str]:
     room = max(screen.columns - len(INDENT) - LABEL_COLUMNS - ROOM_FOR_FIGURES, 8)
     budget = row["budget"]
@@ -71,7 +90,7 @@ def _drawn(row: Document, history: History, screen: Screen) -> list[str]:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.0f} %"
+    return "-" if value is None else percent(f"{value:.0f}")
 
 
 def _line(label: str, drawing: str, figures: str, screen: Screen) -> str:

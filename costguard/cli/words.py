@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,36 @@ if TYPE_CHECKING:
 Document = Mapping[str, Any]
 
 SMALLEST_SHOWN_MICROS = 50  # less would come out as 0.0000, and a minus before it as a riddle
+
+
+def led_by(head: str, text: str) -> str:
+    """`head: text`, with the colon of the language."""
+    return _("{head}: {text}").format(head=head, text=text)
+
+
+def with_aside(text: str, aside: str) -> str:
+    """`text (aside)`, with the brackets of the language."""
+    return _("{text} ({aside})").format(text=text, aside=aside)
+
+
+def percent(number: str) -> str:
+    """`80 %`, or 80% as Chinese has it."""
+    return _("{number} %").format(number=number)
+
+
+def an_hour(price: str) -> str:
+    """`price/h`."""
+    return _("{price}/h").format(price=price)
+
+
+def listed(items: Iterable[str]) -> str:
+    """`a, b, c`, with the comma of the language."""
+    return _(", ").join(items)
+
+
+def one_after_other(texts: Iterable[str]) -> str:
+    """`a; b; c`, with the mark of the language."""
+    return _("; ").join(texts)
 
 
 def state_word(state: str) -> str:
@@ -74,6 +104,26 @@ def phase_word(phase: str) -> str:
         "disk": _("disk"),
         "paused": _("paused"),
     }.get(phase, phase)
+
+
+def end_word(kind: str) -> str:
+    """What kind of end a training had (`core/exits.py`), as a person reads it."""
+    return {
+        "finished": _("finished"),
+        "diverged": _("diverged"),
+        "saved": _("saved"),
+        "out_of_memory": _("out of memory"),
+        "disk_full": _("disk full"),
+        "data": _("the data set"),
+        "environment": _("the environment"),
+        "save": _("no checkpoint could be saved"),
+        "crash": _("crash"),
+    }.get(kind, kind)
+
+
+def wish_word(wish: str) -> str:
+    """What a person asked for, as evidence has it."""
+    return {"pause": _("pause"), "release": _("release")}.get(wish, wish)
 
 
 def enforcer_word(kind: str) -> str:

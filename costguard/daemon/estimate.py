@@ -18,7 +18,7 @@ from costguard.core.tariff import hold_micros
 from costguard.daemon.accounts import account_names, open_to_ask
 from costguard.daemon.foretell import billions_of, foretell, seen_before
 from costguard.daemon.plan import latency_of, scopes_of
-from costguard.errors import UserError
+from costguard.errors import UserError, in_a_sentence
 from costguard.providers.base import Offer, ProviderError
 from costguard.providers.shared import card
 from costguard.report.figures import time_text
@@ -79,7 +79,7 @@ def estimate_document(
                 account = open_to_ask(settings, name)
                 offers = _offers(account, name, spec, now)
             except (ProviderError, UserError) as error:
-                failed.append({"provider": name, "what": str(error)})
+                failed.append({"provider": name, "what": in_a_sentence(error)})
                 continue
             for offer in offers:
                 if offer.memory_gib is not None and offer.memory_gib * MIB_PER_GIB < need_mib:

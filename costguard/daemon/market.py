@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.core.money import yuan_text
 from costguard.daemon.accounts import account_names, open_to_ask
-from costguard.errors import UserError
+from costguard.errors import UserError, in_a_sentence
 from costguard.providers.base import ProviderError
 from costguard.providers.imagewords import says_qwen25
 from costguard.providers.ranking import rank
@@ -36,7 +36,7 @@ def offers_document(
         try:
             found += [(name, offer) for offer in open_to_ask(settings, name).offers(gpu_count)]
         except (ProviderError, UserError) as error:
-            failed.append({"provider": name, "what": str(error)})
+            failed.append({"provider": name, "what": in_a_sentence(error)})
     ranked = rank(found, tokens or 0, start_ms=now.utc_ms)
     if tokens is None:
         ranked.sort(key=lambda each: (each.offer.tariff.price_micros_per_hour, each.platform))

@@ -146,7 +146,10 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         job.exit_json = text
         if message.get("artifact"):
             _record_artifact(session, job, message["artifact"], now)
-        what = f"training ended: exit code {message.get('code')}, signal {message.get('signal')}"
+        code, signal = message.get("code"), message.get("signal")
+        what = f"training ended: exit code {code}"
+        if signal is not None:
+            what = f"training ended: exit code {code}, signal {signal}"
         more, lost = steps_lost.at_exit(session, job, message)
         data = {"seq": seq, "steps_lost": lost}
         add_event(session, job.id, now.utc_ms, "training_ended", what + more, data)

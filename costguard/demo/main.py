@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 
 import costguard.demo
 from costguard.cli.client import ask, ask_daemon
+from costguard.cli.words import listed
 from costguard.demo.scenarios import CRASH_AT_STEP, Scenario, job_file, scenario_named
 from costguard.demo.stage import Interrupted, Stage, require_trainer, stage, terminable
 from costguard.demo.verdict import Outcome, judge, money_lines
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.jobfile import load_job
+from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +49,7 @@ def run_demo(scenario: str, *, as_json: bool = False, keep_home: Path | None = N
         with terminable(), stage(keep_home) as on:
             outcome = _play(story, on, console)
     except KeyboardInterrupt:
-        console.print("interrupted: the daemon and the platform were ended, nothing is left")
+        console.print(_("interrupted: the daemon and the platform were ended, nothing is left"))
         return EXIT_INTERRUPTED
     except Interrupted:
         return EXIT_TERMINATED
@@ -58,22 +61,25 @@ def run_demo(scenario: str, *, as_json: bool = False, keep_home: Path | None = N
 
 def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
     say = _sayer(console)
-    say(f"[{story.name}] {story.story}")
+    say(f"[{story.name}] {retell(story.story)}")
     artifacts = ARTIFACTS.absolute() / story.name
     shutil.rmtree(artifacts, ignore_errors=True)
     job_path = _write_job(story, on, artifacts, say)
-    say("starting the daemon")
+    say(_("starting the daemon"))
     on.start_daemon()
     spec = load_job(job_path)
     plan = ask_daemon("submit", {"spec": spec.to_json(), "key": str(uuid.uuid4())}, 60)
-    say(
-        f"submitted {spec.name}: at {plan['price_yuan_per_hour']} yuan an hour it can cost at most "
-        f"{plan['worst_case_yuan']} yuan, enforced by: {', '.join(plan['enforcers'])}"
+    told = _(
+        "submitted {job}: at {price} yuan an hour it can cost at most {worst} yuan, "
+        "enforced by: {enforcers}"
     )
+    enforcers = listed(retell(each) for each in plan["enforcers"])
+    price, worst = plan["price_yuan_per_hour"], plan["worst_case_yuan"]
+    say(told.format(job=spec.name, price=price, worst=worst, enforcers=enforcers))
     from costguard.cli.follow import conclusion, follow, screen_of_console
 
-    told = _crash(spec.name, on, console, say) if story.kills_daemon else 0
-    final = follow(spec.name, ask=ask, console=console, after=told)
+    seen = _crash(spec.name, on, console, say) if story.kills_daemon else 0
+    final = follow(spec.name, ask=ask, console=console, after=seen)
     outcome = judge(story, spec.name, on)
     for line in conclusion(final, ask, screen_of_console(console)):
         console.print(line, markup=False, soft_wrap=True)
@@ -81,7 +87,8 @@ def _play(story: Scenario, on: Stage, console: Console) -> Outcome:
         console.print(line, markup=False, soft_wrap=True)
     if artifacts.exists():
         home = artifacts.relative_to(Path.cwd())
-        console.print(f"brought home: {home}/{spec.name}/", markup=False, soft_wrap=True)
+        home_line = _("brought home: {path}").format(path=f"{home}/{spec.name}/")
+        console.print(home_line, markup=False, soft_wrap=True)
     return outcome
 
 
@@ -93,10 +100,11 @@ def _crash(job: str, on: Stage, console: Console, say: Callable[[str], None]) ->
         job, ask=ask, console=console, until=lambda row: (row["step"] or 0) >= CRASH_AT_STEP
     )
     assert on.daemon is not None
-    say(f"!!! kill -9 {on.daemon.pid}: the daemon is gone, the training is not")
+    gone = _("!!! kill -9 {pid}: the daemon is gone, the training is not")
+    say(gone.format(pid=on.daemon.pid))
     on.kill_daemon()
     time.sleep(3)  # the story: some seconds without anybody watching
-    say("starting the daemon again")
+    say(_("starting the daemon again"))
     on.start_daemon()
     return seen.last_event
 
@@ -107,7 +115,7 @@ def _write_job(story: Scenario, on: Stage, artifacts: Path, say: Callable[[str],
     (folder / "data").mkdir(parents=True)
     trainer = trainer_folder()
     shutil.copy(trainer / "examples" / "kefu" / "train.jsonl", folder / "data" / "train.jsonl")
-    say("making a small Qwen2 model and its tokenizer from the data set (offline)")
+    say(_("making a small Qwen2 model and its tokenizer from the data set (offline)"))
     made = subprocess.run(
         [
             sys.executable,
@@ -124,9 +132,8 @@ def _write_job(story: Scenario, on: Stage, artifacts: Path, say: Callable[[str],
         check=False,
     )
     if made.returncode != 0:
-        raise UserError(
-            "make_model", f"the demo's model could not be made: {made.stderr[-300:]}", str(folder)
-        )
+        what = _("the demo's model could not be made: {why}").format(why=made.stderr[-300:])
+        raise UserError("make_model", what, str(folder))
     if story.hang is not None:
         ignore = shutil.ignore_patterns("__pycache__", "examples")
         shutil.copytree(trainer, folder / "trainer", ignore=ignore)

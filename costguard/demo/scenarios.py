@@ -72,7 +72,7 @@ def scenario_named(name: str) -> Scenario:
             "unknown_scenario",
             f"there is no demo scenario {name!r}",
             "--scenario",
-            f"one of: {', '.join(SCENARIOS)}",
+            f"give one of: {', '.join(SCENARIOS)}",
             EXIT_USAGE,
         ) from None
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from costguard.cli.client import ask
+from costguard.cli.words import reason_word
 from costguard.core.money import parse_yuan, yuan_text
 from costguard.core.tariff import Tariff, running_micros
+from costguard.lang import _
 from costguard.store.database import read_only_session
 from costguard.store.ledger import broken_links
 from costguard.store.models import Job, Telemetry
@@ -157,22 +159,34 @@ def _losses(job: str, on: Stage) -> list[float]:
 
 def money_lines(outcome: Outcome) -> list[str]:
     """The last lines of a demo: bill beside books, and what is left running."""
-    sign = f"agrees within {outcome.tolerance_yuan}, one billing quantum a power interval"
+    sign = _("agrees within {yuan}, one billing quantum a power interval")
     if not outcome.books_match:
-        sign = f"DOES NOT AGREE within {outcome.tolerance_yuan}"
-    cap = "held" if outcome.within_cap else "BROKEN"
-    chain = "whole" if outcome.broken_entries == 0 else f"BROKEN at {outcome.broken_entries}"
+        sign = _("DOES NOT AGREE within {yuan}")
+    sign = sign.format(yuan=outcome.tolerance_yuan)
+    cap = _("held") if outcome.within_cap else _("BROKEN")
+    broken = _("BROKEN at {entries}").format(entries=outcome.broken_entries)
+    chain = _("whole") if outcome.broken_entries == 0 else broken
+    bill = _("platform's own bill  {yuan:>12} yuan")
+    books = _("costguard's ledger   {yuan:>12} yuan   {sign}")
+    held = _("cap                  {yuan:>12} yuan   {held}")
+    made = _("instances rented   {made:>12} by {calls} call(s)")
     lines = [
         "",
-        f"platform's own bill  {outcome.platform_bill_yuan:>12} yuan",
-        f"costguard's ledger   {outcome.spent_yuan:>12} yuan   {sign}",
-        f"cap                  {outcome.cap_yuan:>12} yuan   {cap}",
-        f"instances rented   {outcome.instances_made:>12} by {outcome.create_calls} call(s)",
-        f"still charged      {outcome.instances_left:>12}",
-        f"ledger chain       {chain:>12}",
+        bill.format(yuan=outcome.platform_bill_yuan),
+        books.format(yuan=outcome.spent_yuan, sign=sign),
+        held.format(yuan=outcome.cap_yuan, held=cap),
+        made.format(made=outcome.instances_made, calls=outcome.create_calls),
+        _("still charged      {count:>12}").format(count=outcome.instances_left),
+        _("ledger chain       {chain:>12}").format(chain=chain),
     ]
     if outcome.loss_first is not None and outcome.loss_last is not None:
-        lines.append(f"loss: from {outcome.loss_first:.3f} to {outcome.loss_last:.3f}")
-    verdict = "as it must" if outcome.is_right else f"NOT as it must ({outcome.wanted})"
-    lines.append(f"verdict: {outcome.verdict}, {verdict}")
+        losses = _("loss: from {first} to {last}")
+        lines.append(
+            losses.format(first=f"{outcome.loss_first:.3f}", last=f"{outcome.loss_last:.3f}")
+        )
+    reached = _("verdict: {verdict}, as it must")
+    if not outcome.is_right:
+        reached = _("verdict: {verdict}, NOT as it must ({wanted})")
+    words = {"verdict": reason_word(str(outcome.verdict)), "wanted": reason_word(outcome.wanted)}
+    lines.append(reached.format(**words))
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costguard.core.money import yuan_screen
-from costguard.lang import catalogue
+from costguard.lang import translations
 from costguard.retell import retell
 
 if TYPE_CHECKING:
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 def translator(language: str) -> Translate:
     """English as it stands, or each text in that language."""
-    texts = {} if language == "en" else catalogue(language)
-    return lambda text: texts.get(text, text)
+    return translations(language).gettext
 
 
 def line(kind: str, facts: Mapping[str, Any], _: Translate, language: str = "en") -> str:
@@ -110,7 +109,8 @@ def _summary(job: Mapping[str, Any], _: Translate) -> str:
     )
     if job["state"] == "paused" and job["reason"] not in (None, "finished"):
         decide = _("waits for your decision ({reason})")
-        words += "; " + decide.format(reason=_reason(str(job["reason"]), _))
+        reason = decide.format(reason=_reason(str(job["reason"]), _))
+        words = _("{what}; {more}").format(what=words, more=reason)
     return words
 
 

@@ -11,6 +11,7 @@ from costguard.core.money import yuan_text
 from costguard.report.advice import advice
 from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
+from costguard.report.lead_up import lead_up
 from costguard.report.spend import idle_micros
 from costguard.store.ledger import posted_by_instance
 from costguard.store.models import Artifact, Event, Instance
@@ -62,6 +63,7 @@ def explain_document(session: Session, job: Job) -> dict[str, Any]:
         "state": job.state,
         "pause_reason": job.pause_reason,
         "verdicts": verdicts,
+        "lead_up": lead_up(session, job),
         "stop": {
             "seen": [time_text(at) for at in reads],
             "confirmed_at": None if seen is None else time_text(seen.at_ms),

@@ -80,7 +80,9 @@ def report_document(
     by = ALSO_CALLED.get(by or "", by)
     if by is not None and by not in GROUPS:
         what, names = f"a report cannot be grouped by {by!r}", (*GROUPS, *ALSO_CALLED)
-        raise UserError("unknown_group", what, "--by", f"one of: {', '.join(names)}", EXIT_USAGE)
+        raise UserError(
+            "unknown_group", what, "--by", f"give one of: {', '.join(names)}", EXIT_USAGE
+        )
     jobs = {job.id: job for job in session.scalars(select(Job))}
     sums = _add_up(session, jobs, zone, by)
     instances = session.scalars(select(Instance)).all()

@@ -178,6 +178,6 @@ def test_what_a_person_sees_fits_80_columns(
     printed = capsys.readouterr().out
     assert all(width(line) <= 80 for line in printed.splitlines())
     assert "ssh.box1" in printed
-    fits = {"en": "cheapest that fits", "zh": "装得下"}[language]
+    fits = {"en": "cheapest that fits", "zh": "内够用的"}[language]
     assert (fits in printed) is (yuan == "80")
     lang.select("en")

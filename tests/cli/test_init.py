@@ -87,7 +87,7 @@ def test_the_comments_are_in_the_language_that_is_spoken(
     """Whether by the locale or by --lang; and the config goes on speaking it."""
     assert main(["init", "--lang", language, "--provider", "local", *FIRST]) == 0
     text = (here / "job.toml").read_text(encoding="utf-8")
-    assert ("上限" in text) is (language == "zh")
+    assert ("预算" in text) is (language == "zh")
     assert load_settings(home).lang == language
     lang.select("en")
 

@@ -1,47 +1,47 @@
 from __future__ import annotations
 
-import ast
 import io
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-import costguard
 from costguard import lang
+from tests.catalogues import messages, read
 
-PACKAGE = Path(costguard.__file__).parent
-
-
-def messages() -> set[str]:
-    """Every text that some module of ours puts through `_`."""
-    found = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if (
-                isinstance(node, ast.Call)
-                and isinstance(node.func, ast.Name)
-                and node.func.id == "_"
-            ):
-                (text,) = node.args
-                assert isinstance(text, ast.Constant), f"{path}:{node.lineno}: not a plain text"
-                found.add(str(text.value))
-    return found
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_every_message_has_its_chinese_and_none_is_left_over() -> None:
-    """The catalogue and the code hold the same messages."""
-    assert lang.catalogue("zh").keys() == messages()
+    """`make locale` adds what is new, and takes out what nobody says any more."""
+    assert lang.catalogue("zh").keys() == messages().keys()
 
 
 def test_translations_keep_the_blanks_to_fill_in() -> None:
     """A {name} that is lost or misspelt would hide a figure or crash."""
     import string
 
-    def fields(text: str) -> set[str | None]:
-        return {field for _literal, field, _spec, _conv in string.Formatter().parse(text)} - {None}
+    def fields(text: str) -> set[tuple[str, str | None]]:
+        parts = string.Formatter().parse(text)
+        return {(field, spec) for _literal, field, spec, _conv in parts if field is not None}
 
     assert all(fields(english) == fields(zh) for english, zh in lang.catalogue("zh").items())
+
+
+@pytest.mark.parametrize("domain", ["costguard", "daemon"])
+def test_what_runs_is_what_the_translators_file_says(domain: str) -> None:
+    """The `.mo` is compiled and kept: `make locale` after any change of the `.po`."""
+    written = {message.id: message.string for message in read(domain) if message.id}
+    assert lang.catalogue("zh", domain) == written
+
+
+@pytest.mark.parametrize("domain", ["costguard", "daemon"])
+def test_the_translators_file_is_whole(domain: str) -> None:
+    """Nothing waits for its Chinese or is marked as doubtful."""
+    for message in read(domain):
+        assert not message.fuzzy, message.id
+        assert message.string or not message.id, message.id
 
 
 @pytest.mark.parametrize(

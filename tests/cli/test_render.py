@@ -52,8 +52,8 @@ def test_several_jobs_in_chinese(docs: SimpleNamespace) -> None:
     ends = [width(line) for line in lines[2:5]]
     assert len(set(ends)) == 1
     assert lines[0].startswith("守护进程没有运行")
-    assert "已暂停 (预算)" in lines[3]
-    assert lines[5] == "客服模型微调第二轮用更长的名字: 已超预算"
+    assert "已暂停（预算）" in lines[3]
+    assert lines[5] == "客服模型微调第二轮用更长的名字：已超预算"
 
 
 def test_a_job_that_has_nothing_yet(docs: SimpleNamespace) -> None:

@@ -85,7 +85,7 @@ def test_a_wallet_that_runs_out_is_told_in_hours(store: Store, hook: Webhook) ->
     home.event("low_balance", "…", {"provider": "autodl", "hours": "3.2"})
     home.run()
     home.run(31)
-    assert "autodl 余额够跑 3.2 小时" in hook.texts[0]
+    assert "autodl 的余额只够再跑 3.2 小时" in hook.texts[0]
 
 
 def test_what_concerns_nobody_is_not_told(home: Home, hook: Webhook) -> None:

@@ -43,6 +43,7 @@ def test_explain_tells_the_verdict_its_evidence_and_what_to_do(store: Store) -> 
                 "evidence": {"waited_s": 130},
             }
         ],
+        "lead_up": None,
         "stop": {
             "seen": ["2026-11-24T16:00:05.000Z", "2026-11-24T16:00:20.000Z"],
             "confirmed_at": "2026-11-24T16:00:21.000Z",

@@ -127,7 +127,7 @@ def test_lengths_are_told_as_a_histogram(
     assert (found["median"], found["total"]) == (316, 654)
     assert found["supervised_percent"] == pytest.approx(100 * 609 / 654, abs=0.1)
     _code, out, _err = output_of(capsys, str(path), "--default_system", "")
-    assert "  256 to 511        2 ####" in out
+    assert "  256 - 511         2 ####" in out
 
 
 def test_near_duplicates_and_two_answers_are_named(

@@ -145,7 +145,7 @@ def test_the_report_counts_by_kind_and_names_lines(
     """What was replaced, how often, where; the old piece with its middle hidden."""
     code, out, _err = run(ROWS.encode())
     assert code == FINISHED
-    assert "replaced 1 name (1 different), 2 phone (1 different)" in out
+    assert ": 3 pieces replaced\n  1 name (1 different)\n  2 phone (1 different)\n" in out
     assert "line 1: phone: 138****678 -> 10000000001" in out
     assert "13812345678" not in out
     dataset = read_dataset(tmp_path / "new" / "d.jsonl")
