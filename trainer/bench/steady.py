@@ -90,22 +90,28 @@ def _run(model: Path, steps: int, what: str, folder: Path, *, on_card: bool) -> 
         *(what.split() if what.startswith("--") else ["--eval_steps", str(steps)]),
     ]  # fmt: skip
     log, environment = folder / "log", {**os.environ, "XDG_CACHE_HOME": str(folder / "plans")}
+    went_on_from = None  # the step of the checkpoint that an interrupted run resumed from
     if what in {"stop", "kill"}:
         watch = partial(_interrupt, output / "status.json", steps // 4, kill=what == "kill")
         code, _s = run_trainer(words, log, environment, limit_s=LIMIT_S, watch=watch)
         if code not in {SAVED_ON_REQUEST, -9}:
             raise AssertionError(f"it was to be interrupted, and ended with {code}: see {log}")
+        went_on_from = _newest(output)[0]
     code, seconds = run_trainer(words, log, environment, limit_s=LIMIT_S)
     if code != FINISHED:
         raise AssertionError(f"it ended with {code}: see {log}")
-    newest = max(output.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    state = json.loads((newest / "trainer_state.json").read_bytes())
+    state = json.loads((_newest(output)[1] / "trainer_state.json").read_bytes())
     adapter = (output / "adapter" / "adapter_model.safetensors").read_bytes()
     return {
         "losses": [line["loss"] for line in logged(output)], "seconds": seconds,
         "sha256": hashlib.sha256(adapter).hexdigest(), "device": state["execution"]["device"],
-        "plan": state["execution"]["plan"],
+        "plan": state["execution"]["plan"], "went_on_from": went_on_from,
     }  # fmt: skip
+
+
+def _newest(output: Path) -> tuple[int, Path]:
+    """The step of the newest checkpoint, and where it is."""
+    return max((int(path.name.split("-")[1]), path) for path in output.glob("checkpoint-*"))
 
 
 def _interrupt(status: Path, step: int, process: subprocess.Popen[bytes], *, kill: bool) -> None:
