@@ -4,8 +4,8 @@ The platform's own times are believed only inside what we saw ourselves: rent ca
 before our start call or our last off read, nor after the first read that shows it on; it cannot
 have ended before the last read that shows it on, nor after the first that shows it off. A time
 outside of that means that its clock and ours disagree: then the longer interval is charged.
-Where a platform tells no times and nobody looked, what may have run is taken to have run: the bill
-corrects it.
+Where a platform tells no times and nobody looked, what may have run is taken to have run, up to when
+what was reserved for it had ended it.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class MeterStep:
 NOTHING = MeterStep()
 # Clocks that differ by less agree: an answer takes time, and says it in whole seconds.
 CLOCKS_AGREE_MS = 5_000
+SOONEST_END_MS = 300_000
+LOOKS_MISSED = 3
 
 
 def step(
@@ -67,6 +69,7 @@ def step(
     assume_after_ms: int,
     *,
     may_have_run: bool = False,
+    ends_by_ms: int | None = None,
 ) -> MeterStep:
     """What to do with the meter, given the latest read (None: the platform did not answer).
 
@@ -76,10 +79,10 @@ def step(
     treated as running, and the correction is posted when the truth is known.
 
     `may_have_run`: it was started, and `fits_unseen`; the first read that shows it off is then
-    where a power interval ended.
+    where a power interval ended, or `ends_by_ms`, by when an enforcer had surely ended it.
     """
     if interval is None:
-        return _opening(read, earliest_ms, may_have_run=may_have_run)
+        return _opening(read, earliest_ms, ends_by_ms, may_have_run=may_have_run)
     if read is None:
         unseen_ms = reach_ms(interval, now) - interval.seen_to_ms
         if unseen_ms <= assume_after_ms:
@@ -163,19 +166,35 @@ def fits_unseen(
 ) -> bool:
     """Whether a start and an end fit in before this read, where nobody looked.
 
-    They do if more than `looks_apart_ms` went by; and if off can only mean ended (`ends_it`: it
-    was called off, or seen on), not "not on yet".
+    They do if more than `looks_apart_ms` went by; and if off can only mean ended (`ends_it`:
+    nobody saw it off since the start call, and it was called off since, or seen on, or its lease
+    is over), not "not on yet".
     """
     if read is None or earliest_ms is None:
         return False
     return ends_it or read.begun.utc_ms - earliest_ms > looks_apart_ms
 
 
-def _opening(read: PowerRead | None, earliest_ms: int | None, *, may_have_run: bool) -> MeterStep:
+def looks_apart_ms(poll_interval_ms: int, cache_age_ms: int) -> int:
+    """How long nobody has to have looked for a whole power interval to have been missed.
+
+    Less, and it is a poll or two that got no answer while the instance was coming on: nothing but
+    our own stop call ends a rent that soon.
+    """
+    return max(SOONEST_END_MS, LOOKS_MISSED * poll_interval_ms) + cache_age_ms
+
+
+def _opening(
+    read: PowerRead | None,
+    earliest_ms: int | None,
+    ends_by_ms: int | None,
+    *,
+    may_have_run: bool,
+) -> MeterStep:
     if read is None:
         return NOTHING
     if not read.is_charging:
-        return _unseen(read, earliest_ms, may_have_run=may_have_run)
+        return _unseen(read, earliest_ms, ends_by_ms, may_have_run=may_have_run)
     latest_ms = read.begun.utc_ms
     if earliest_ms is None:
         return _taken_over(read, latest_ms)
@@ -214,10 +233,13 @@ def start_bound_ms(found: MeterStep, tariff: Tariff) -> int | None:
     return found.open_at_ms - tariff.quantum_ms + 1
 
 
-def _unseen(read: PowerRead, earliest_ms: int | None, *, may_have_run: bool) -> MeterStep:
+def _unseen(
+    read: PowerRead, earliest_ms: int | None, ends_by_ms: int | None, *, may_have_run: bool
+) -> MeterStep:
     """A power interval that began and ended between two looks: the platform alone knows of it.
 
-    Where it tells no times, all that lies between is charged, if the instance may have run at all.
+    Where it tells no times, all that lies between is charged, if the instance may have run at all:
+    up to when what was reserved for it had surely ended it, which keeps the charge inside of that.
     One that had been closed too early is charged from there on.
     """
     since_ms, until_ms, latest_ms = read.charged_since_ms, read.charged_until_ms, read.begun.utc_ms
@@ -226,6 +248,8 @@ def _unseen(read: PowerRead, earliest_ms: int | None, *, may_have_run: bool) -> 
     if since_ms is None:
         if not may_have_run:
             return NOTHING
+        if ends_by_ms is not None:
+            latest_ms = min(latest_ms, ends_by_ms)
         since_ms, latest_ms = earliest_ms, max(latest_ms, earliest_ms)
     ended_ms = latest_ms if until_ms is None else min(until_ms, latest_ms)
     if since_ms < earliest_ms < ended_ms and until_ms is not None:

@@ -16,7 +16,7 @@ from costguard.core.decide import FINAL_STATES
 from costguard.core.power import Power
 from costguard.daemon.host_keys import unknown_key_text
 from costguard.daemon.load import open_lease
-from costguard.daemon.record import close_disk
+from costguard.daemon.record import close_disk, close_running, open_taken_over
 from costguard.daemon.rent import guest_stop_of, refuse
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Absent, ProviderError, Refused
@@ -133,6 +133,7 @@ def _let_go(session: Session, provider: str, provider_id: str, actor: Actor, now
     for row in session.scalars(query).all():
         job = session.get_one(Job, row.job_id)
         row.released_ms, job.hold_micros, job.state = now.utc_ms, 0, "released"
+        close_running(session, job, row, now, actor.context.zone)
         close_disk(session, row, now.utc_ms)
         text = f"its instance is driven by the job {actor.snap.spec.name} from now on"
         add_event(session, job.id, now.utc_ms, "handed_over", text)
@@ -167,7 +168,10 @@ def _take_over(session: Session, actor: Actor, view: InstanceView, now: Moment) 
             detail=view.id,
         )
     )
-    session.get_one(Job, actor.job_id).retry_at_ms = None
+    job = session.get_one(Job, actor.job_id)
+    job.retry_at_ms = None
+    session.flush()
+    open_taken_over(session, row, view.read)
     text = f"adopted {view.gpu or 'the instance'}: {view.id}, which is {view.read.power.value}"
     add_event(session, actor.job_id, now.utc_ms, "adopted", text)
 

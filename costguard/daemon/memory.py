@@ -66,6 +66,8 @@ class JobMemory:
     cardless: int = 0  # so many reads in a row that showed it on without a card
     pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
+    off_before: Moment | None = None  # seen off, after what is in the books and before it was on
+    waited: Moment | None = None  # seen waiting for a card, so not charged
     shown_on: bool = False  # the platform showed it on, and that is not in the books yet
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
     breach: bool = False  # as the database has it
@@ -93,15 +95,25 @@ class JobMemory:
         is_bare = view.gpu_count == 0 and view.read.power is Power.RUNNING
         self.cardless = self.cardless + 1 if is_bare else 0
         self.fresh = view
-        self.shown_on = self.shown_on or (view.read.is_charging and view.read.power.may_charge)
+        is_on = view.read.is_charging and view.read.power.may_charge
+        if is_on and not self.shown_on:
+            self.off_before = self.last_off
+        self.shown_on = self.shown_on or is_on
+        self.waited = view.read.begun if self.waits else self.waited
         self.reads = [*self.reads, view.read][-READS_KEPT:]
         self.ssh = view.ssh
         self.tariff = view.tariff
         self.absent_since = None
         last, since_ms = self.calls.last, view.read.charged_since_ms
         was_charged = last is not None and since_ms is not None and since_ms >= last.utc_ms
-        if was_charged or (view.read.is_charging and view.read.power.may_charge):
+        if was_charged or is_on:
             self.calls.was_on = True
+
+    @property
+    def last_off(self) -> Moment | None:
+        """When the latest read that showed it off was made, of those kept here."""
+        off = (read.begun for read in reversed(self.reads) if not read.power.may_charge)
+        return next(off, None)
 
     def begin(self, stage: int, attempt: int, training: TrainingFacts) -> None:
         """Another stage or attempt: what was known of the training before is not of this one."""

@@ -221,7 +221,8 @@ class JobPasses:
             return
         memory.store_alarmed = False
         memory.unmetered = memory.unmetered and not memory.asked
-        memory.shown_on = memory.shown_on and not memory.asked
+        if memory.asked:
+            memory.shown_on, memory.off_before = False, None
         if memory.unsaved and memory.link is not None:
             memory.link.send({"t": "ack", "seq": last_seq})
         memory.unsaved.clear()

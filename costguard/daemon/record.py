@@ -32,7 +32,7 @@ from costguard.daemon.load import (
     open_lease,
 )
 from costguard.daemon.preparing import record_preparing
-from costguard.daemon.unseen import Before, before_look, last_end_ms, ran_unseen
+from costguard.daemon.unseen import Before, before_look, last_end_ms, ran_unseen, tell_assumed
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
@@ -95,7 +95,7 @@ def record_pass(
     elif instance.absent_since_ms is None:
         instance.absent_since_ms = memory.absent_since.utc_ms
     if view is not None or memory.asked:
-        before = before_look(session, instance, memory.calls, facts, now)
+        before = before_look(session, instance, memory, facts, now)
         if view is not None:
             _record_read(session, instance, view, memory)
         read = memory.gone if view is None else view.read
@@ -250,13 +250,20 @@ def _meter_running(
         read = None
     open_now = None if row is None else metered(row)
     ran = row is None and ran_unseen(session, instance, read, before, memory)
-    earliest_ms = before.earliest_ms
-    step = meter.step(open_now, read, now, earliest_ms, assume_after_ms, may_have_run=ran)
+    step = meter.step(
+        open_now,
+        read,
+        now,
+        before.earliest_ms,
+        assume_after_ms,
+        may_have_run=ran,
+        ends_by_ms=before.ends_by_ms,
+    )
     if step.open_at_ms is not None and read is not None:
         tariff = meter.opening_tariff(before.tariff, tariff_of(instance), read.begun.utc_ms)
         origin_ms = step.origin_ms or _goes_on_from_ms(session, instance, told, step.open_at_ms)
-        row = _open_interval(session, instance, tariff, step.open_at_ms, read.begun)
-        row.earliest_ms, row.origin_ms = meter.start_bound_ms(step, tariff), origin_ms
+        row = _open_as(session, instance, tariff, replace(step, origin_ms=origin_ms), read.begun)
+        tell_assumed(session, job, step, now, ran=ran)
     if row is None:
         return
     if step.seen_to_ms is not None:
@@ -295,23 +302,22 @@ def _anchor_in_this_boot(row: PowerInterval, now: Moment) -> None:
         row.anchor_boot_ms, row.anchor_boot_id = now.boot_ms, now.boot_id
 
 
-def _open_interval(
-    session: Session, instance: Instance, tariff: Tariff, started_ms: int, anchor: Moment
+def _open_as(
+    session: Session, instance: Instance, tariff: Tariff, step: meter.MeterStep, anchor: Moment
 ) -> PowerInterval:
     """A new running interval; what it says of its price is what is in force at its start."""
-    return _add_interval(
-        session,
-        PowerInterval(
-            instance_id=instance.id,
-            job_id=instance.job_id,
-            kind="running",
-            price_micros_per_hour=price_micros(tariff, started_ms),
-            quantum_s=tariff.quantum_s,
-            tariff_json=tariff.to_json(),
-        ),
-        started_ms,
-        anchor,
+    assert step.open_at_ms is not None, "only a step that opens one"
+    row = PowerInterval(
+        instance_id=instance.id,
+        job_id=instance.job_id,
+        kind="running",
+        price_micros_per_hour=price_micros(tariff, step.open_at_ms),
+        quantum_s=tariff.quantum_s,
+        tariff_json=tariff.to_json(),
+        origin_ms=step.origin_ms,
+        earliest_ms=meter.start_bound_ms(step, tariff),
     )
+    return _add_interval(session, row, step.open_at_ms, anchor)
 
 
 def _add_interval(
@@ -461,6 +467,14 @@ def _open_disk(
         tariff_json=tariff.to_json(),
     )
     return _add_interval(session, row, since_ms, anchor)
+
+
+def open_taken_over(session: Session, instance: Instance, read: PowerRead) -> None:
+    """Meter an adopted instance that is on from the read that found it so, whatever comes next."""
+    tariff = tariff_of(instance)
+    step = meter.step(None, read, read.begun, None, 0)
+    if step.open_at_ms is not None:
+        _open_as(session, instance, tariff, step, read.begun)
 
 
 def close_running(

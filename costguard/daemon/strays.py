@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from costguard.core.power import Power
 from costguard.core.spec import InstanceWish, JobSpec, Run
 from costguard.core.tariff import price_micros
 from costguard.daemon.load import job_spec
 from costguard.store.events import add_event
-from costguard.store.models import Instance, Intent, Job, PowerInterval
+from costguard.store.models import Instance, Intent, Job, LedgerEntry, PowerInterval
 from costguard.store.tariffs import set_tariff, tariff_of
 
 if TYPE_CHECKING:
@@ -70,10 +69,10 @@ def take_stray(
             provider_id=view.id,
             tag=f"{view.tag}/{view.id}",
             gpu=view.gpu,
-            # What our own call made ran before it was found, even if it was found off.
-            power=view.read.power.value if called is None else Power.UNKNOWN.value,
+            power=view.read.power.value,
             created_ms=view.created_ms,
-            started_call_ms=view.created_ms if called is None else called.created_ms,
+            started_call_ms=_started_ms(view, called),
+            timer_at_ms=_made_to_end_ms(session, parent, called),
         )
         set_tariff(row, _dearest(session, view, now))
         session.add(row)
@@ -81,6 +80,28 @@ def take_stray(
         add_event(session, about, now.utc_ms, "stray", why, {"id": view.id, "loud": True})
         name = job.name if parent is None else parent.name
     context.notify("alarm", name, f"{why}: {view.id} is being stopped")
+
+
+def _started_ms(view: InstanceView, called: Intent | None) -> int | None:
+    """Since when it may have run for us: our call; what nobody here made, only if it is on."""
+    if called is not None:
+        return called.created_ms
+    return view.created_ms if view.read.power.may_charge else None
+
+
+def _made_to_end_ms(session: Session, parent: Job | None, called: Intent | None) -> int | None:
+    """When the lease under which it was made was to end it: if it is off, it did not run longer."""
+    if parent is None or called is None:
+        return None
+    of_then = select(LedgerEntry.to_ms).where(
+        LedgerEntry.job_id == parent.id,
+        LedgerEntry.kind == "reserve",
+        LedgerEntry.at_ms <= called.created_ms,
+    )
+    end_ms = session.scalars(of_then.order_by(LedgerEntry.id.desc()).limit(1)).first()
+    if end_ms is None:
+        return None
+    return end_ms + job_spec(parent).runs[parent.stage].save_grace_ms
 
 
 def _dearest(session: Session, view: InstanceView, now: Moment) -> Tariff:

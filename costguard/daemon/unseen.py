@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING
 from sqlalchemy import bindparam, select
 
 from costguard.core import meter
-from costguard.core.power import Power
-from costguard.store.models import Instance, Intent, PowerInterval
+from costguard.core.moment import Moment, has_passed
+from costguard.daemon.load import open_lease
+from costguard.store.attest import is_attested
+from costguard.store.events import add_event
+from costguard.store.models import Instance, Intent, LeaseRow, PowerInterval
 from costguard.store.reads import last_read
 from costguard.store.tariffs import tariff_of
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-    from costguard.core.moment import Moment
+    from costguard.core.meter import MeterStep
     from costguard.core.power import PowerRead
     from costguard.core.tariff import Tariff
     from costguard.daemon.memory import Calls, JobMemory
     from costguard.providers.base import ProviderFacts
+    from costguard.store.models import Job
 
 # Built once: to put a statement together takes longer than to carry it out.
 _LAST_END = (
@@ -33,8 +37,6 @@ _LAST_END = (
     .order_by(PowerInterval.id.desc())
     .limit(1)
 )
-# An instance that nobody looked at for longer than so many polls may have come on and gone off.
-LOOKS_APART_POLLS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +44,32 @@ class Before:
     """What was known of an instance before a look at it; times are UTC ms as our clock is now."""
 
     tariff: Tariff
-    power: Power
     called_ms: int | None  # our start call
     ended_ms: int | None  # the end of its latest power interval
     earliest_ms: int | None  # before when rent cannot have begun; None: not known
-    looks_apart_ms: int  # further apart than this, a start and an end fit between two looks
+    ends_by_ms: int | None  # by when what nobody saw had surely ended; None: not known
+    lease_is_over: bool
+    looks_apart_ms: int
     is_told: bool  # the platform says when rent began and ended, also of what nobody saw
 
 
 def before_look(
-    session: Session, instance: Instance, calls: Calls, facts: ProviderFacts, now: Moment
+    session: Session, instance: Instance, memory: JobMemory, facts: ProviderFacts, now: Moment
 ) -> Before:
     """What is known before this pass's read is among the seen, and its price the known one."""
-    called_ms, ended_ms = _called_ms(instance, calls, now), last_end_ms(session, instance)
-    seen_off_ms = _seen_off_ms(session, instance, now)
+    called_ms, ended_ms = _called_ms(instance, memory.calls, now), last_end_ms(session, instance)
+    if ended_ms is not None and ended_ms > now.utc_ms:
+        ended_ms = None  # told by a wall clock that was set back since
+    seen_off_ms = _seen_off_ms(session, instance, memory, now)
+    lease = open_lease(session, instance.job_id)
     return Before(
         tariff=tariff_of(instance),
-        power=Power(instance.power),
         called_ms=called_ms,
         ended_ms=ended_ms,
         earliest_ms=meter.earliest_start_ms(called_ms, ended_ms, seen_off_ms, facts.cache_age_ms),
-        looks_apart_ms=LOOKS_APART_POLLS * facts.poll_interval_ms + facts.cache_age_ms,
+        ends_by_ms=_ends_by_ms(instance, lease, facts, now),
+        lease_is_over=lease is not None and has_passed(_end_of(lease), now),
+        looks_apart_ms=meter.looks_apart_ms(facts.poll_interval_ms, facts.cache_age_ms),
         is_told=facts.tells_meter_end,
     )
 
@@ -73,25 +80,59 @@ def ran_unseen(
     """Whether it may have run, and been charged, before this read, which shows it off."""
     if before.is_told or memory.shown_on:
         return not before.is_told
-    ends_it = memory.calls.was_on or memory.calls.stop_calls > 0
+    was_ended = memory.calls.was_on or memory.calls.stop_calls > 0 or before.lease_is_over
+    ends_it = was_ended and before.earliest_ms == before.called_ms
     fits = meter.fits_unseen(read, before.earliest_ms, before.looks_apart_ms, ends_it=ends_it)
     return fits and _was_started(session, instance, before)
 
 
-def _was_started(session: Session, instance: Instance, before: Before) -> bool:
-    """Whether it was told to run since it last was off for good, and this was not refused.
+def tell_assumed(session: Session, job: Job, step: MeterStep, now: Moment, *, ran: bool) -> None:
+    """Say aloud what is charged although nobody saw it."""
+    if not ran or step.open_at_ms is None or step.close_at_ms is None:
+        return
+    seconds = (step.close_at_ms - step.open_at_ms) // 1000
+    text = f"nobody could look for {seconds} s: charged as if it had run for as long"
+    data = {"from_ms": step.open_at_ms, "to_ms": step.close_at_ms, "loud": True}
+    add_event(session, job.id, now.utc_ms, "assumed_run", text, data)
 
-    One that was made for us, or found, is on unless the last look showed it off.
-    """
+
+def _was_started(session: Session, instance: Instance, before: Before) -> bool:
+    """Whether it was told to run since it last was off for good, and not each time refused."""
     if before.called_ms is None or instance.stopped_seen_ms is not None:
         return False
     if before.ended_ms is not None and before.ended_ms >= before.called_ms:
         return False
     starts = select(Intent.state).where(
-        Intent.kind == "start", Intent.key.startswith(f"start:{instance.id}:")
+        Intent.kind == "start",
+        Intent.key.startswith(f"start:{instance.id}:"),
+        Intent.created_ms >= (instance.started_call_ms or 0),
     )
-    latest = session.scalars(starts.order_by(Intent.id.desc()).limit(1)).first()
-    return before.power.may_charge if latest is None else latest != "failed"
+    states = session.scalars(starts).all()
+    return not states or any(state != "failed" for state in states)
+
+
+def _ends_by_ms(
+    instance: Instance, lease: LeaseRow | None, facts: ProviderFacts, now: Moment
+) -> int | None:
+    """By when rent that nobody saw had ended: else it would be on still.
+
+    What had it end is the platform's timer, which is set to the end of its lease; or a person, who
+    says so. Where there is no timer, whoever it was may have come at any time.
+    """
+    ends = []
+    has_timer = facts.timer_min_lead_ms is not None or facts.arms_timer_at_create
+    if has_timer and lease is not None:
+        ends.append(meter.as_of_ms(_end_of(lease), now) + lease.latency_ms)
+    elif has_timer and instance.timer_at_ms is not None:
+        late_ms = facts.timer_lateness_ms + facts.stop_latency_ms
+        ends.append(instance.timer_at_ms + late_ms)
+    if is_attested(instance) and instance.attested_stop_ms is not None:
+        ends.append(instance.attested_stop_ms)
+    return min(ends, default=None)
+
+
+def _end_of(lease: LeaseRow) -> Moment:
+    return Moment(lease.end_utc_ms, lease.end_boot_ms, lease.boot_id)
 
 
 def _called_ms(instance: Instance, calls: Calls, now: Moment) -> int | None:
@@ -107,9 +148,11 @@ def last_end_ms(session: Session, instance: Instance) -> int | None:
     return session.scalars(_LAST_END, {"instance_id": instance.id}).first()
 
 
-def _seen_off_ms(session: Session, instance: Instance, now: Moment) -> int | None:
-    """When the latest read was made, if that showed it off."""
+def _seen_off_ms(
+    session: Session, instance: Instance, memory: JobMemory, now: Moment
+) -> int | None:
+    """When it was last seen off, or waiting for a card, if it was not seen on since."""
     latest = last_read(session, instance.id)
-    if latest is None or latest.power.may_charge:
-        return None
-    return meter.as_of_ms(latest.begun, now)
+    seen = [] if latest is None or latest.power.may_charge else [latest.begun]
+    seen += [at for at in (memory.off_before, memory.waited) if at is not None]
+    return max((meter.as_of_ms(at, now) for at in seen), default=None)

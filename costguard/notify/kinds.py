@@ -45,6 +45,7 @@ KINDS: Mapping[str, str] = {
     "released": "released",
     "low_balance": "low_balance",
     "attestation_contradicted": "attestation_contradicted",
+    "assumed_run": "assumed_run",
     "ledger_head": "ledger_head",
 }
 REPEATED = frozenset({"stop_not_confirmed", "running_without_lease", "overrun", "drift", "orphan"})

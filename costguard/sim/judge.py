@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from costguard.core.decide import FINAL_STATES
 from costguard.core.lease import needed_micros
+from costguard.core.tariff import hold_micros
 from costguard.sim.adapter import tariff_of
 from costguard.sim.cloud import knowable
 from costguard.sim.findings import Figures, Violation
@@ -347,12 +348,29 @@ class Judge:
             quantum_s = machine.prices.quantum_s
             looks = self._looks.setdefault(name, [])
             looks.append((asked_ms, machine.prices.running))
-            runs = [knowable(run, looks) for run in machine.runs]
+            runs = [
+                knowable(run, looks)
+                for run in machine.runs
+                if not self._is_untellable(machine, run, looks)
+            ]
             true = sum(run.micros(asked_ms, quantum_s) for run in runs)
             true += machine.disk_micros(asked_ms)
             booked = self.world.posted_of(name)
             if booked < true - self.tolerance_micros(machine):
                 self.violate("I3", name, f"booked {booked}, metered {true} micro-yuan")
+
+    def _is_untellable(self, machine: Machine, run: Run, looks: list[tuple[int, int]]) -> bool:
+        """Whether nobody could know how long it was charged, where a platform tells no times.
+
+        No look saw it, and its timer came late, or it was charged on while off: the books then have
+        what was reserved for it.
+        """
+        facts = self.world.scenario.facts
+        if facts.tells_meter_end or facts.timer_min_lead_ms is None or run.ended_ms is None:
+            return False
+        late = machine.timer_lag_ms > facts.timer_lateness_ms or machine.timer_wall_error_ms != 0
+        longer = late or run.off_ms is not None
+        return longer and not any(run.started_ms <= at <= run.ended_ms for at, _ in looks)
 
     def tolerance_micros(self, machine: Machine) -> int:
         """One quantum for each power interval, at its dearest price, and a second of disk."""
@@ -412,7 +430,8 @@ class Judge:
         now = self.world.clock.now()
         needed = needed_micros(tariff, None, now, length_ms, latency_ms)
         quantum = tariff.quantum_s * tariff.price_micros_per_hour // 3_600
-        return job.cap_micros - job.posted_micros - job.hold_micros > needed + 2 * quantum
+        hold = max(job.hold_micros, hold_micros(tariff, order.spec.instance.keep_for_ms))
+        return job.cap_micros - job.posted_micros - hold > needed + 2 * quantum
 
     # ------------------------------------------------------------------ once healed
 

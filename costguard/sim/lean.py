@@ -59,13 +59,14 @@ class LeanJob:
     retry_at_ms: int | None = None
     memory: JobMemory = field(default_factory=JobMemory)
     tariff: Tariff | None = None
-    made: dict[str, tuple[Moment, Tariff | None]] = field(default_factory=dict)  # by tag: call
+    # By tag: the call, the tariff, and when its lease was to end it.
+    made: dict[str, tuple[Moment, Tariff | None, int]] = field(default_factory=dict)
     tag: str | None = None  # of its instance, from before the create call on
     provider_id: str | None = None
     power: Power = Power.UNKNOWN
     started_call: Moment | None = None
-    starts: int = 0  # start calls; none while the create call is what it runs by
-    was_started: bool = True  # the last of them was not refused
+    was_started: bool = True  # not every start call since it was off for good was refused
+    made_to_end_ms: int | None = None  # a stray: when the lease it was made under was to end it
     stopped_seen: bool = False
     released: bool = False
     creates: int = 0
@@ -366,6 +367,7 @@ class LeanHost:
         if memory.asked:
             run_meter(self, job, now)
             memory.unmetered = memory.shown_on = False
+            memory.off_before = None
         self.changed()
         self.world.point("after a commit")
 

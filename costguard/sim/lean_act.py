@@ -123,7 +123,8 @@ def _create(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action) ->
     job.creates += 1
     job.tag = f"{host.world.tag_prefix}{job.purse.id}-{job.creates}"
     job.started_call, job.intents = sent, frozenset({"create"})
-    job.made[job.tag] = (sent, job.tariff)
+    grace_ms = snap.spec.runs[0].save_grace_ms
+    job.made[job.tag] = (sent, job.tariff, lease.end.utc_ms + grace_ms)
     job.memory.calls, job.memory.reads = Calls(last=sent), []
     host.world.point("after a commit")
     wish = snap.spec.instance
@@ -216,7 +217,7 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
     number = len(host.jobs) + 1
     name = f"{parent.spec.name}.stray-{view.id}"
     now = host.world.clock.now()
-    called, tariff = parent.made[view.tag]
+    called, tariff, made_to_end_ms = parent.made[view.tag]
     stray = replace(
         parent,
         spec=replace(parent.spec, name=name),
@@ -230,10 +231,10 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
         tariff=opening_tariff(tariff or view.tariff, view.tariff, now.utc_ms),
         tag=f"{view.tag}/{view.id}",
         provider_id=view.id,
-        power=Power.UNKNOWN,
+        power=view.read.power,
         started_call=called,
-        starts=0,
         was_started=True,
+        made_to_end_ms=made_to_end_ms,
         stopped_seen=False,
         released=False,
         interval=None,
@@ -375,9 +376,10 @@ def _power_on(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> No
     assert job.provider_id is not None
     _commit(host)
     sent = host.world.clock.now()
+    was_started = job.was_started and not job.stopped_seen
     if job.stopped_seen:
         job.started_call = sent
-    job.starts, job.was_started = job.starts + 1, True
+    job.was_started = True
     job.stopped_seen, job.retry_at_ms = False, None
     is_on = job.power in (Power.STARTING, Power.RUNNING)
     job.memory.calls, job.memory.reads, job.memory.read_at = Calls(last=sent), [], None
@@ -387,7 +389,7 @@ def _power_on(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action) -> No
     try:
         host.world.provider.start(job.provider_id)
     except NoCapacity as error:
-        job.was_started = False
+        job.was_started = was_started
         job.retry_at_ms = sent.utc_ms + CAPACITY_RETRY_MS
         raise Halt from error
     except ProviderError as error:

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costguard.core import meter
-from costguard.core.moment import elapsed_ms
+from costguard.core.moment import elapsed_ms, has_passed
 from costguard.core.tariff import paused_micros, repriced, same_terms
 from costguard.daemon.record import ASSUME_AFTER_POLLS
-from costguard.daemon.unseen import LOOKS_APART_POLLS
 
 if TYPE_CHECKING:
     from costguard.core.meter import Metered
@@ -28,9 +27,15 @@ def _called_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
 
 def _earliest_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
     """Before when rent cannot have begun."""
-    off_ms = None if job.seen_off is None else meter.as_of_ms(job.seen_off, now)
-    called_ms, cache_age_ms = _called_ms(host, job, now), host.facts.cache_age_ms
-    return meter.earliest_start_ms(called_ms, job.ended_ms, off_ms, cache_age_ms)
+    seen = [at for at in (job.seen_off, job.memory.off_before) if at is not None]
+    off_ms = max((meter.as_of_ms(at, now) for at in seen), default=None)
+    ended_ms, cache_age_ms = _ended_ms(job, now), host.facts.cache_age_ms
+    return meter.earliest_start_ms(_called_ms(host, job, now), ended_ms, off_ms, cache_age_ms)
+
+
+def _ended_ms(job: LeanJob, now: Moment) -> int | None:
+    """The end of the latest interval; None where a wall clock told it that was set back since."""
+    return None if job.ended_ms is None or job.ended_ms > now.utc_ms else job.ended_ms
 
 
 def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
@@ -40,14 +45,29 @@ def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
         return not host.facts.tells_meter_end
     if called_ms is None or job.stopped_seen or not job.was_started:
         return False
-    if job.ended_ms is not None and job.ended_ms >= called_ms:
-        return False
-    if job.starts == 0 and not job.power.may_charge:
+    ended_ms, earliest_ms = _ended_ms(job, now), _earliest_ms(host, job, now)
+    if ended_ms is not None and ended_ms >= called_ms:
         return False
     read = job.memory.gone if job.memory.fresh is None else job.memory.fresh.read
-    apart_ms = LOOKS_APART_POLLS * host.facts.poll_interval_ms + host.facts.cache_age_ms
-    ends_it = calls.was_on or calls.stop_calls > 0
-    return meter.fits_unseen(read, _earliest_ms(host, job, now), apart_ms, ends_it=ends_it)
+    apart_ms = meter.looks_apart_ms(host.facts.poll_interval_ms, host.facts.cache_age_ms)
+    lease = job.purse.lease
+    is_over = lease is not None and has_passed(lease.end, now)
+    was_ended = calls.was_on or calls.stop_calls > 0 or is_over
+    ends_it = was_ended and earliest_ms == called_ms
+    return meter.fits_unseen(read, earliest_ms, apart_ms, ends_it=ends_it)
+
+
+def _ends_by_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
+    """By when rent that nobody saw had ended: else it would be on still."""
+    facts, lease = host.facts, job.purse.lease
+    if facts.timer_min_lead_ms is None and not facts.arms_timer_at_create:
+        return None
+    if lease is not None:
+        latency_ms = host.platform.latency_ms(job.spec.runs[0].save_grace_ms)
+        return meter.as_of_ms(lease.end, now) + latency_ms
+    if job.made_to_end_ms is None:
+        return None
+    return job.made_to_end_ms + facts.timer_lateness_ms + facts.stop_latency_ms
 
 
 def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
@@ -73,7 +93,10 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     known, ran = job.tariff, _ran_unseen(host, job, now)
     read = meter.in_our_time(_shown(host, job, now))
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
-    step = meter.step(job.interval, read, now, earliest_ms, assume_ms, may_have_run=ran)
+    ends_by_ms = _ends_by_ms(host, job, now)
+    step = meter.step(
+        job.interval, read, now, earliest_ms, assume_ms, may_have_run=ran, ends_by_ms=ends_by_ms
+    )
     if step.open_at_ms is not None and read is not None and job.tariff is not None:
         told = job.tariff
         tariff = meter.opening_tariff(known or told, told, read.begun.utc_ms)

@@ -16,6 +16,7 @@ from costguard.core.meter import (
     fits_unseen,
     in_our_time,
     lease_interval,
+    looks_apart_ms,
     opening_tariff,
     owed_micros,
     start_bound_ms,
@@ -292,6 +293,20 @@ def test_what_may_have_run_where_nobody_looked_is_charged() -> None:
     assert found == MeterStep(1_000, 1_000, close_at_ms=9_000)
     set_back = step(None, off(500), at(500), 1_000, 1, may_have_run=True)
     assert set_back == MeterStep(1_000, 1_000, close_at_ms=1_000)
+
+
+def test_what_nobody_saw_ended_when_its_timer_was_to_end_it() -> None:
+    """Else it would be on still: hours of looking away are not charged."""
+    found = step(None, off(9_000), at(9_000), 1_000, 1, may_have_run=True, ends_by_ms=6_000)
+    assert found == MeterStep(1_000, 1_000, close_at_ms=6_000)
+    over = step(None, off(9_000), at(9_000), 7_000, 1, may_have_run=True, ends_by_ms=6_000)
+    assert over == MeterStep(7_000, 7_000, close_at_ms=7_000)
+
+
+def test_a_poll_or_two_without_an_answer_are_no_run() -> None:
+    """Nothing but our own stop call ends a rent within minutes."""
+    assert looks_apart_ms(60_000, 5_000) == 305_000
+    assert looks_apart_ms(120_000, 0) == 360_000
 
 
 def test_what_the_platform_tells_goes_before_what_may_have_been() -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import pytest
 
-from costguard.providers.base import NoCapacity, Unclear
-from costguard.store.models import Instance
+from costguard.providers.base import Busy, NoCapacity, Unclear
+from costguard.store.models import Instance, PowerInterval
 from tests.daemon.fake_cloud import FACTS
 from tests.daemon.world import YUAN, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.daemon.fake_cloud import Machine
     from tests.daemon.world import World
 
 SILENT = replace(FACTS, tells_meter_end=False)
@@ -147,3 +149,160 @@ def test_what_is_given_back_while_it_is_on_is_charged_up_to_then(
     world.commands.release({"job": "job", "confirm": "job"})
     world.until_state("released")
     world.assert_books()
+
+
+# --------------------------------------------------------------------------- and nothing else is
+
+HOUR_S = 3_600
+HOUR_MICROS = 36 * YUAN
+
+
+@pytest.fixture
+def hourly(make_world: Callable[..., World]) -> World:
+    """A platform as Compshare is: it tells power alone, out of a cache, and bills by the hour."""
+    facts = replace(SILENT, poll_interval_ms=15_000, cache_age_ms=15_000)
+    made = make_world(facts=facts, quantum_s=HOUR_S)
+    made.cloud.habits.tells_charges = False
+    return made
+
+
+def paused(world: World) -> Machine:
+    """A job that has trained for a moment and was paused: one hour is booked."""
+    world.start_training(spec_of(yuan=300, lease_ms=900_000, guards={"prepare_within_ms": 300_000}))
+    world.commands.pause({"job": "job"})
+    world.until_state("paused", within_s=200)
+    assert world.posted() == HOUR_MICROS
+    return world.cloud.machines[0]
+
+
+def never_comes_on(world: World) -> None:
+    """Start calls are accepted from now on, and nothing follows."""
+    world.cloud.start = lambda instance_id: None  # type: ignore[method-assign]  # a full host
+
+
+def test_a_start_that_is_accepted_and_never_comes_on_costs_nothing(hourly: World) -> None:
+    """Every look shows it off: the stop call at the end does not make an hour of it."""
+    paused(hourly)
+    never_comes_on(hourly)
+    for _ in range(2):
+        hourly.commands.resume({"job": "job"})
+        hourly.run(30)
+        hourly.until_state("paused", within_s=1_500)
+    assert hourly.posted() == HOUR_MICROS
+
+
+def test_some_reads_that_fail_in_a_slow_start_cost_nothing(hourly: World) -> None:
+    """A minute without an answer is no hour, whatever the ticks are."""
+    machine = paused(hourly)
+    never_comes_on(hourly)
+    hourly.commands.resume({"job": "job"})
+    for _ in range(20):
+        hourly.tick(1_010)
+    hourly.cloud.fail("read", times=4)
+    for _ in range(90):
+        hourly.tick(1_010)
+    assert hourly.posted() == HOUR_MICROS
+    hourly.cloud.switch_on(machine)
+    hourly.until_final()
+    assert hourly.posted() == 2 * HOUR_MICROS
+
+
+def test_a_stray_found_off_days_later_is_charged_to_the_end_of_its_lease(
+    make_world: Callable[..., World],
+) -> None:
+    """Had its timer not ended it, it would be on still."""
+    world = make_world(facts=SILENT)
+    world.cloud.habits.tells_charges = False
+    world.cloud.habits.makes_twins = True
+    world.submit()
+    world.until(lambda: world.cloud.machines != [])
+    world.cloud.machines[1].visible_ms = world.clock.true_ms + 172_800_000
+    world.until_final(within_s=400)
+    world.clock.advance(172_800_000)
+    world.cloud.settle()
+    world.chores.watch_strays()
+    world.run(10)
+    booked, billed = booked_and_billed(world, 1)
+    assert billed <= booked < 2 * billed
+    assert world.events("assumed_run")
+
+
+def test_a_persons_word_on_the_stop_ends_what_nobody_saw(hourly: World) -> None:
+    """However long the platform is silent afterwards."""
+    paused(hourly)
+    hourly.cloud.fail("read")
+    hourly.commands.resume({"job": "job"})
+    hourly.run(60)
+    hourly.cloud.switch_off(hourly.cloud.machines[0])
+    now = datetime.fromtimestamp(hourly.clock.now().utc_ms / 1_000, tz=timezone.utc)
+    hourly.commands.confirm_stopped({"job": "job", "at": now.isoformat()})
+    hourly.run(2 * HOUR_S)
+    hourly.cloud.heal()
+    hourly.run(200)
+    assert hourly.posted() == 2 * HOUR_MICROS
+
+
+def test_an_unclear_create_that_is_found_off_is_charged(world: World) -> None:
+    """The answer was lost, the lid was closed, and the timer that was set at create ended it."""
+    world.cloud.fail("create", Unclear("lost"), times=1, after=True)
+    world.cloud.fail("list")
+    world.submit()
+    world.until(lambda: world.cloud.machines != [])
+    world.restart(after_ms=300_000)
+    world.cloud.heal()
+    world.run(60)
+    booked, billed = booked_and_billed(world)
+    assert billed <= booked < 2 * billed
+
+
+def test_a_first_start_whose_answer_was_lost_is_charged(hourly: World) -> None:
+    """The second is refused as busy, because the first is under way."""
+    machine, calls = paused(hourly), list[str]()
+
+    def start(instance_id: str) -> None:
+        calls.append(instance_id)
+        if len(calls) == 1:
+            raise Unclear("lost")
+        hourly.cloud.switch_on(machine)
+        hourly.cloud.fail("read")
+        raise Busy("another operation is under way")
+
+    hourly.cloud.start = start  # type: ignore[method-assign]  # one answer after the other
+    hourly.commands.resume({"job": "job"})
+    hourly.until(lambda: len(calls) == 2)
+    hourly.run(600)
+    hourly.cloud.switch_off(machine)
+    hourly.run(5)
+    hourly.cloud.heal()
+    hourly.commands.pause({"job": "job"})
+    hourly.until_state("paused", within_s=400)
+    booked, billed = booked_and_billed(hourly)
+    assert (booked, billed) == (2 * HOUR_MICROS, 2 * HOUR_MICROS)
+
+
+def test_a_queue_that_nobody_looks_at_for_a_moment_costs_nothing(world: World) -> None:
+    """It waits for a card: what is told so is not charged, whatever the state is called."""
+    world.start_training()
+    world.commands.pause({"job": "job"})
+    world.until_state("paused")
+    before = world.posted()
+    world.cloud.habits.queues = True
+    world.commands.resume({"job": "job"})
+    world.run(10)
+    world.commands.pause({"job": "job"})
+    world.until_state("paused")
+    assert world.posted() - before <= 10_000
+
+
+def test_no_interval_of_what_was_given_back_stays_open(world: World) -> None:
+    """Given back while it is on: its running interval is closed like its disk's."""
+    world.start_training()
+    world.commands.pause({"job": "job"})
+    world.until_state("paused")
+    world.cloud.habits.stop_ignored = 10**6
+    world.cloud.switch_on(world.cloud.machines[0])
+    world.until(lambda: world.cloud.charged != [])
+    world.run(90)
+    world.commands.release({"job": "job", "confirm": "job"})
+    world.until_state("released")
+    assert [row for row in world.rows(PowerInterval) if row.ended_ms is None] == []
