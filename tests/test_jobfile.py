@@ -303,7 +303,7 @@ def test_a_checker_that_breaks_is_not_taken_for_a_pass(
     (broken / "__main__.py").write_text("raise SystemExit('no such luck')")
     monkeypatch.setattr(preflight, "trainer_root", lambda: broken)
     with pytest.raises(UserError, match="no such luck") as caught:
-        preflight.check_dataset(folder / "data" / "train.jsonl")
+        preflight.data_report(folder / "data" / "train.jsonl")
     assert caught.value.code == "check_failed"
 
 

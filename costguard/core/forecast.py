@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from costguard.core.lease import Account, Interval, Lease
     from costguard.core.moment import Moment
+    from costguard.core.schedule import Beside
     from costguard.core.snapshot import Step
     from costguard.core.tariff import Tariff
 
@@ -125,6 +126,16 @@ def steps_time(pace: Pace, steps: int) -> Span:
     high = pace.step_ms * (1 + pace.spread) + pace.pause_ms * (1 + SPREADS * rare) + unseen
     return Span(
         round(low * steps), round((pace.step_ms + pace.pause_ms) * steps), round(high * steps)
+    )
+
+
+def beside_time(beside: Beside, step_ms: Span, save: Span) -> Span:
+    """How long what comes beside the steps takes, where a step and a save take so long."""
+    low, likely, high = beside.steps
+    return Span(
+        math.floor(low * step_ms.low) + beside.saves * save.low,
+        round(likely * step_ms.likely) + beside.saves * save.likely,
+        math.ceil(high * step_ms.high) + beside.saves * save.high,
     )
 
 
