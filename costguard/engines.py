@@ -187,11 +187,11 @@ def _trainer_run(
             ],
         ),
         save_grace_ms=save_grace_ms,
-        schedule=_trainer_schedule(facts, report),
+        schedule=trainer_schedule(facts, report),
     )
 
 
-def _trainer_schedule(facts: RunFacts, report: DataReport | None) -> Schedule | None:
+def trainer_schedule(facts: RunFacts, report: DataReport | None) -> Schedule | None:
     """When our trainer judges and saves: see `trainer/train.py`. None where that hangs on the data.
 
     It judges every `eval_steps`, or at each epoch's end, and after the last step in any case.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from costguard.core.cadence import middle
 from costguard.core.lease import needed_micros, runway_ms
+from costguard.core.schedule import Known
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -210,6 +211,7 @@ class Forecast:
     runway_ms: int | None  # how long it may run; None: no cap bites in time
     fit: Fit
     bites_at_step: int | None  # where the cap will likely bite, while steps are counted
+    evaluations: Known = Known.ENOUGH  # what the range had to allow for unseen
 
     def total_micros(self, spent_micros: int) -> Span:
         """Yuan to finish: with what is spent already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costguard.core.forecast import (
@@ -57,7 +58,7 @@ def outlook(snap: Snapshot, now: Moment) -> Forecast | None:
     )
     stop_ms = snap.platform.stop_latency_ms
     stopping = Span(0, stop_ms // 4, stop_ms)
-    return forecast(
+    told = forecast(
         course,
         tariff,
         instance.interval,
@@ -67,6 +68,7 @@ def outlook(snap: Snapshot, now: Moment) -> Forecast | None:
         stopping,
         snap.latency_ms,
     )
+    return replace(told, evaluations=here.known)
 
 
 def _later_steps(snap: Snapshot, steps_here: int) -> list[int] | None:

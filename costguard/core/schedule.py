@@ -77,7 +77,7 @@ def beside(schedule: Schedule | None, known: Seen, done: int, total: int) -> Bes
     if not count:
         return Beside(Known.ENOUGH, _times(UNKNOWN_SHARES, Fraction(0)), saves)
     if schedule.held_out is None:
-        between = min(every or total, total)
+        between = max(min(every or total, total), 0)
         return Beside(Known.TIMES, _times(UNKNOWN_SHARES, Fraction(count * between)), saves)
     size = Fraction(schedule.held_out, schedule.samples_per_step)
     return Beside(Known.SIZE, _times(FORWARD_SHARES, count * size), saves)
