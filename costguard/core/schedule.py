@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from costguard.core.spec import Schedule
 
 # A held-out sample against one that is trained on. A step is a forward pass, one back through
-# frozen weights that costs about as much, and with checkpointing a forward pass again: a pass
-# alone is a third to a half of it. One that is not compiled may take as long as the step.
-FORWARD_SHARES = (Fraction(1, 3), Fraction(1, 2), Fraction(1))
+# frozen weights that costs about as much, and with checkpointing a forward pass again, so that a
+# pass alone is a third of it. Where steps are captured and judging is not, it is more: on an H200,
+# short samples, 1.8 with the save of each best (10.9 s for 300 samples, of which 1,000 train in
+# 20 s: trainer/bench/results/2026-11-25-h200.md). That one run is all that was measured.
+JUDGED_SHARES = (Fraction(1, 3), Fraction(1), Fraction(2))
 # Where its size is not known, of the steps between two evaluations: whoever judges for longer than
 # they train is not meant here. The middle is a tenth, the share that is allowed for anything else
 # unseen, and a guess.
@@ -80,7 +82,7 @@ def beside(schedule: Schedule | None, known: Seen, done: int, total: int) -> Bes
         between = max(min(every or total, total), 0)
         return Beside(Known.TIMES, _times(UNKNOWN_SHARES, Fraction(count * between)), saves)
     size = Fraction(schedule.held_out, schedule.samples_per_step)
-    return Beside(Known.SIZE, _times(FORWARD_SHARES, count * size), saves)
+    return Beside(Known.SIZE, _times(JUDGED_SHARES, count * size), saves)
 
 
 def evaluates_every(schedule: Schedule, total: int) -> int | None:

@@ -33,22 +33,22 @@ def test_of_an_unknown_size_it_may_take_as_long_as_the_steps_between() -> None:
 
 
 def test_of_a_known_size_it_takes_a_pass_over_its_samples() -> None:
-    """Forty samples are five steps' worth; a pass alone is a third to the whole of a step."""
+    """Forty samples are five steps' worth; judging takes a third of a step to two of them."""
     found = beside(SIZED, NONE_SEEN, 5, 100)
-    assert found == Beside(Known.SIZE, (Fraction(20, 3), Fraction(10), Fraction(20)))
+    assert found == Beside(Known.SIZE, (Fraction(20, 3), Fraction(20), Fraction(40)))
 
 
 @pytest.mark.parametrize(("done", "count"), [(19, 4), (20, 4), (21, 3), (80, 1), (81, 0), (100, 0)])
 def test_what_is_under_way_still_comes(done: int, count: int) -> None:
     """Its time lies after the line of its step, and before the next one."""
-    assert beside(SIZED, NONE_SEEN, done, 100).steps[2] == 5 * count
+    assert beside(SIZED, NONE_SEEN, done, 100).steps[1] == 5 * count
 
 
 def test_those_after_the_last_step_come_too() -> None:
     """Also of a run that judges only then, and while it does."""
     after = Schedule(evaluates_after=1, held_out=8, samples_per_step=8)
-    assert beside(after, NONE_SEEN, 5, 100).steps[2] == 1
-    assert beside(after, NONE_SEEN, 100, 100).steps[2] == 1
+    assert beside(after, NONE_SEEN, 5, 100).steps[1] == 1
+    assert beside(after, NONE_SEEN, 100, 100).steps[1] == 1
     unsized = Schedule(evaluates_after=2)
     assert beside(unsized, NONE_SEEN, 5, 100) == Beside(Known.TIMES, steps(0, 20, 200))  # type: ignore[arg-type]  # three of them
 
@@ -56,7 +56,7 @@ def test_those_after_the_last_step_come_too() -> None:
 def test_epochs_cut_the_run_into_equal_parts() -> None:
     """Of two and a half, the last is half as long; half an epoch ends with the run itself."""
     assert evaluates_every(Schedule(evaluate_parts_milli=2_500), 100) == 40
-    assert beside(Schedule(None, 2_500, 1, None, 8, 8), NONE_SEEN, 0, 100).steps[2] == 3
+    assert beside(Schedule(None, 2_500, 1, None, 8, 8), NONE_SEEN, 0, 100).steps[1] == 3
     assert beside(Schedule(evaluate_parts_milli=500), NONE_SEEN, 0, 100).known is Known.ENOUGH
     assert evaluates_every(Schedule(evaluate_parts_milli=9_000), 0) == 1
 
@@ -86,7 +86,7 @@ def test_saves_are_counted_by_themselves() -> None:
     assert beside(both, NONE_SEEN, 0, 100).saves == 9
     known = seen(both, 0, 1, 12, 100)
     assert known == Seen(evaluation=False, save=True)
-    assert beside(both, known, 12, 100) == Beside(Known.SIZE, steps(4 / 3, 2, 4))  # type: ignore[arg-type]  # three of them
+    assert beside(both, known, 12, 100) == Beside(Known.SIZE, steps(4 / 3, 4, 8))  # type: ignore[arg-type]  # three of them
 
 
 def test_of_a_command_nobody_knows_whether_it_judges() -> None:
