@@ -10,13 +10,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from costguard import llamafactory
 from costguard.core.patterns import PatternError, compile_pattern
-from costguard.core.spec import Run, Stage, UploadWish
+from costguard.core.spec import Run, Schedule, Stage, UploadWish
 from costguard.lang import _
-from costguard.preflight import check_dataset, check_flags, require_file, trainer_root
+from costguard.preflight import check_flags, data_report, require_file, trainer_root
 from costguard.tomlfile import TomlFile, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from costguard.preflight import DataReport, RunFacts
 
 # As the extra `trainer` of pyproject.toml has them; torch comes with the image.
 TRAINER_LEAST = {
@@ -92,7 +94,7 @@ def runs_for(
         return (_command_run(file, table, save_grace_ms),)
     make = _llamafactory_run if table.engine == "llamafactory" else _trainer_run
     return tuple(
-        make(file, table, stages, n, save_grace_ms, check_data=check_data and n == 0)
+        make(file, table, stages, n, save_grace_ms, check_data=check_data)
         for n in range(len(stages))
     )
 
@@ -151,13 +153,13 @@ def _trainer_run(
     model_here = model_uploads[0].local if model_uploads else model
     if table.model_source == "path" and not model_uploads:
         model_here = MODEL_ELSEWHERE
-    check_flags(
+    facts = check_flags(
         file,
         ["--model_name_or_path", model_here, "--dataset", str(dataset), *flags],
     )
+    report = None
     if check_data:
-        judged = [flag for flag in flags if flag.startswith(JUDGING_FLAGS)]
-        check_dataset(dataset, judged)
+        report = data_report(dataset, [flag for flag in flags if flag.startswith(JUDGING_FLAGS)])
     there = f"data/{dataset.name}"
     return Run(
         argv=(
@@ -185,7 +187,28 @@ def _trainer_run(
             ],
         ),
         save_grace_ms=save_grace_ms,
+        schedule=trainer_schedule(facts, report),
     )
+
+
+def trainer_schedule(facts: RunFacts, report: DataReport | None) -> Schedule | None:
+    """When our trainer judges and saves: see `trainer/train.py`. None where that hangs on the data.
+
+    It judges every `eval_steps`, or at each epoch's end, and after the last step in any case.
+    """
+    if facts.val_size <= 0:
+        return Schedule(save_every=facts.save_steps)
+    every, parts, held = facts.eval_steps or None, None, round(facts.val_size)
+    if facts.val_size < 1:
+        held = max(round(facts.val_size * report.samples), 1) if report else 0
+    if every is None and facts.max_steps is None:
+        parts = round(facts.epochs * 1_000)
+    elif every is None:
+        if report is None:
+            return None
+        kept = min(max(report.samples - held, 1), facts.max_samples or report.samples)
+        every = -(-kept // facts.samples_per_step)
+    return Schedule(every, parts, 1, facts.save_steps, held or None, facts.samples_per_step)
 
 
 def _llamafactory_run(
@@ -202,9 +225,10 @@ def _llamafactory_run(
     dataset = require_file(file, table.dataset, ("training", "dataset"))
     model, model_uploads = _model(file, table)
     config = llamafactory.keys_of(file, table.model_extra or {}, TrainingTable.model_fields)
+    report = None
     if check_data and config["stage"] == "sft":
         judged = [f"--{key}={config[key]}" for key in ("cutoff_len", "val_size") if key in config]
-        check_dataset(dataset, judged)
+        report = data_report(dataset, judged)
     name, files = llamafactory.described(file, dataset)
     config |= {"model_name_or_path": model, "dataset": name, "dataset_dir": "data"}
     config["output_dir"] = table.output_dir
@@ -239,6 +263,7 @@ def _llamafactory_run(
             ],
         ),
         save_grace_ms=save_grace_ms,
+        schedule=llamafactory.schedule_of(config, None if report is None else report.samples),
     )
 
 

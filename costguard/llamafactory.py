@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from costguard.core.spec import Schedule
 from costguard.lang import _
 from costguard.tomlfile import nearest
 
@@ -47,6 +48,8 @@ GIVEN = {
 }
 SECRETS = ("hf_hub_token", "hub_token", "ms_hub_token", "om_hub_token", "swanlab_api_key")
 KEPT_LEAST = 2
+# What it takes where its file says nothing; of transformers' TrainingArguments.
+EPOCHS, BATCH = 3.0, 8
 
 # LLaMA-Factory's word for a column, and alpaca's.
 _COLUMNS = {
@@ -116,6 +119,54 @@ def _refuse_unsaved(file: TomlFile, config: Mapping[str, Scalar]) -> None:
             what = _("with this, a paused run could not go on: LLaMA-Factory saves only by itself")
             hint = _("leave `{key}` out: a checkpoint each 50 steps, the last three kept")
             raise file.error("bad_job_file", what, ("training", key), hint.format(key=key))
+
+
+def schedule_of(config: Mapping[str, Scalar], samples: int | None) -> Schedule | None:
+    """When it judges and saves by its keys; None where that hangs on more than they say.
+
+    `samples`: of the whole data set, None where nobody counted them. Where it judges at all, it
+    does so once more when all is trained; by epochs, the last one's end comes before that.
+    """
+    saves = _number(config, "save_steps", 0)
+    by_steps = config.get("save_strategy", "steps") == "steps" and saves >= 1
+    save_every = int(saves) if by_steps else None
+    strategy = config.get("eval_strategy", config.get("evaluation_strategy", "no"))
+    if strategy == "no":
+        if config.get("do_eval") is not True:
+            return Schedule(save_every=save_every)
+        every, parts, after = None, None, 1
+    elif strategy == "steps":
+        given = _number(config, "eval_steps", _number(config, "logging_steps", 0))
+        if given <= 0:
+            return None
+        by_share = given < 1
+        every, parts, after = (None, round(1_000 / given), 1) if by_share else (int(given), None, 1)
+    elif strategy == "epoch" and _number(config, "max_steps", -1) <= 0:
+        every, parts, after = None, round(_number(config, "num_train_epochs", EPOCHS) * 1_000), 2
+    else:
+        return None
+    batch = _number(config, "per_device_train_batch_size", BATCH)
+    step = int(batch * _number(config, "gradient_accumulation_steps", 1))
+    return Schedule(every, parts, after, save_every, _held_out(config, samples), max(step, 1))
+
+
+def _held_out(config: Mapping[str, Scalar], samples: int | None) -> int | None:
+    """How many samples it judges by; None where they lie elsewhere, or are answered in full."""
+    share = _number(config, "val_size", 0)
+    if "eval_dataset" in config or config.get("predict_with_generate") is True or share <= 0:
+        return None
+    if share >= 1:
+        return int(share)
+    if samples is None:
+        return None
+    most = int(_number(config, "max_samples", samples))
+    return max(round(share * min(samples, most)), 1)
+
+
+def _number(config: Mapping[str, Scalar], key: str, default: float) -> float:
+    """The key's number; of what is none, LLaMA-Factory will say so itself."""
+    value = config.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else default
 
 
 def described(file: TomlFile, dataset: Path) -> tuple[str, dict[str, str]]:

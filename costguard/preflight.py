@@ -37,18 +37,14 @@ import json, sys
 from trainer.exits import Refusal
 from trainer.flags import parse_train
 try:
-    parse_train(sys.argv[1:])
+    config = parse_train(sys.argv[1:])
 except Refusal as refusal:
     print(json.dumps({"what": refusal.what, "where": refusal.where, "hint": refusal.hint}))
-"""
-
-FACTS_PROBE = """
-import json, sys
-from trainer.flags import parse_train
-config = parse_train(sys.argv[1:])
+    sys.exit(0)
 names = ("samples_per_step per_device_train_batch_size num_train_epochs max_steps max_samples"
-         " val_size cutoff_len quantization_bit")
-print(json.dumps({name: getattr(config, name) for name in names.split()}))
+         " val_size cutoff_len quantization_bit save_steps")
+facts = {name: getattr(config, name) for name in names.split()}
+print(json.dumps({**facts, "eval_steps": config.run.eval_steps}))
 """
 
 _FLAG = re.compile(r"--(\w+)")
@@ -97,14 +93,11 @@ def require_file(file: TomlFile, name: str | None, place: tuple[str, ...]) -> Pa
     return path
 
 
-def check_flags(file: TomlFile, flags: list[str]) -> None:
-    """Nothing if the trainer takes these flags; UserError at the key that it refuses."""
-    done = _run([sys.executable, "-c", FLAGS_PROBE, *flags])
-    if done.returncode != 0:
-        raise _checker_failed(file.path, _last_line(done))
-    if not done.stdout.strip():
-        return
-    refusal = json.loads(done.stdout)
+def check_flags(file: TomlFile, flags: list[str]) -> RunFacts:
+    """What the trainer makes of these flags; UserError at the key that it refuses."""
+    refusal = _asked_flags(flags, file.path)
+    if "what" not in refusal:
+        return _facts_of(refusal)
     what, where, hint = (str(refusal[key]) for key in ("what", "where", "hint"))
     named = _FLAG.search(what) or _FLAG.search(where)
     if named is None and where in flags:  # it names a value: the flag stands before it
@@ -118,14 +111,6 @@ def check_flags(file: TomlFile, flags: list[str]) -> None:
         hint = _FLAG.sub(r"`\1`", hint)
     told = re.sub(r"^argument \S+ ", "", what)
     raise file.error("bad_job_file", _FLAG.sub(r"`\1`", told), place, hint)
-
-
-def check_dataset(path: Path, flags: Sequence[str] = ()) -> None:
-    """Nothing if the trainer's check passes the data set; UserError with its findings if not.
-
-    `flags` are those of the run that change the judgement, as the run itself will have them.
-    """
-    data_report(path, flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +127,8 @@ class DataReport:
 def data_report(path: Path, flags: Sequence[str] = ()) -> DataReport:
     """The trainer's findings; UserError where it refuses the data. Asked once as long as it stays.
 
-    The judgement before a run and its estimate are of one and the same reading.
+    The judgement before a run and its estimate are of one and the same reading. `flags` are those
+    of the run that change the judgement, as the run itself will have them.
     """
     beside = path.with_name("dataset_info.json")
     stamps = [each.stat() for each in (path, beside) if each.exists()]
@@ -194,14 +180,28 @@ class RunFacts:
     val_size: Fraction
     cutoff_len: int
     in_4_bits: bool
+    eval_steps: int  # 0: at each epoch's end
+    save_steps: int
 
 
 def run_facts(flags: Sequence[str]) -> RunFacts:
     """The run's size by the trainer's own parser; UserError where it refuses the flags."""
-    done = _run([sys.executable, "-c", FACTS_PROBE, *flags])
+    found = _asked_flags(flags, Path())
+    if "what" in found:
+        raise _checker_failed(Path(), str(found["what"]))
+    return _facts_of(found)
+
+
+def _asked_flags(flags: Sequence[str], path: Path) -> dict[str, Any]:
+    """The parser's facts, or its refusal; UserError where it gives neither."""
+    done = _run([sys.executable, "-c", FLAGS_PROBE, *flags])
     found = _json_object(done.stdout)
     if done.returncode != 0 or not found:
-        raise _checker_failed(Path(), _last_line(done))
+        raise _checker_failed(path, _last_line(done))
+    return found
+
+
+def _facts_of(found: dict[str, Any]) -> RunFacts:
     return RunFacts(
         samples_per_step=found["samples_per_step"],
         batch_size=found["per_device_train_batch_size"],
@@ -211,6 +211,8 @@ def run_facts(flags: Sequence[str]) -> RunFacts:
         val_size=Fraction(str(found["val_size"])),
         cutoff_len=found["cutoff_len"],
         in_4_bits=found["quantization_bit"] == 4,
+        eval_steps=found["eval_steps"],
+        save_steps=found["save_steps"],
     )
 
 

@@ -136,6 +136,7 @@ def test_a_job_with_a_command(folder: Path) -> None:
     assert spec.cap_micros == 2_500_000
     assert spec.runs[0].argv == ("python3", "x.py")
     assert not spec.runs[0].expects_adapter
+    assert spec.runs[0].schedule is None  # it may judge whenever it likes
     assert [upload.remote for upload in spec.runs[0].uploads] == ["x.py", "data"]
 
 
@@ -303,7 +304,7 @@ def test_a_checker_that_breaks_is_not_taken_for_a_pass(
     (broken / "__main__.py").write_text("raise SystemExit('no such luck')")
     monkeypatch.setattr(preflight, "trainer_root", lambda: broken)
     with pytest.raises(UserError, match="no such luck") as caught:
-        preflight.check_dataset(folder / "data" / "train.jsonl")
+        preflight.data_report(folder / "data" / "train.jsonl")
     assert caught.value.code == "check_failed"
 
 

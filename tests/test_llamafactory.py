@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from costguard.core.spec import JobSpec, spec_from_json
+from costguard.core.spec import JobSpec, Schedule, spec_from_json
 from costguard.errors import UserError
 from costguard.jobfile import load_job
+from costguard.llamafactory import schedule_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,3 +208,62 @@ def test_rows_that_it_would_not_know_are_refused(folder: Path) -> None:
     (folder / "data" / "train.jsonl").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read"):
         load(folder, text)
+
+
+BASE = {"save_steps": 50, "logging_steps": 5, "per_device_train_batch_size": 2}
+
+
+@pytest.mark.parametrize(
+    ("config", "schedule"),
+    [
+        ({}, Schedule(save_every=50)),
+        ({"val_size": 0.1}, Schedule(save_every=50)),  # held out, and never judged by
+        ({"val_size": 0.1, "do_eval": True}, Schedule(None, None, 1, 50, 100, 2)),
+        ({"val_size": 0.1, "eval_strategy": "steps"}, Schedule(5, None, 1, 50, 100, 2)),
+        (
+            {"val_size": 30, "evaluation_strategy": "steps", "eval_steps": 20},
+            Schedule(20, None, 1, 50, 30, 2),
+        ),
+        (
+            {"val_size": 30, "eval_strategy": "steps", "eval_steps": 0.25},
+            Schedule(None, 4_000, 1, 50, 30, 2),
+        ),
+        ({"val_size": 30, "eval_strategy": "epoch"}, Schedule(None, 3_000, 2, 50, 30, 2)),
+        (
+            {"val_size": 0.1, "eval_strategy": "epoch", "max_samples": 50, "num_train_epochs": 1.5},
+            Schedule(None, 1_500, 2, 50, 5, 2),
+        ),
+        (
+            {"eval_dataset": "other", "eval_strategy": "steps", "gradient_accumulation_steps": 4},
+            Schedule(5, None, 1, 50, None, 8),
+        ),
+        (
+            {"val_size": 9, "do_eval": True, "predict_with_generate": True},
+            Schedule(None, None, 1, 50, None, 2),
+        ),
+        ({"save_strategy": "epoch"}, Schedule()),
+        ({"save_steps": 0.1}, Schedule()),
+        ({"eval_strategy": "epoch", "max_steps": 90}, None),
+        ({"eval_strategy": "steps", "eval_steps": 0}, None),
+        ({"eval_strategy": "whenever"}, None),
+    ],
+)
+def test_when_it_judges_and_saves_is_read_off_its_keys(
+    config: dict[str, Any], schedule: Schedule | None
+) -> None:
+    """Of a thousand samples; None where the keys alone do not say."""
+    assert schedule_of({**BASE, **config}, 1_000) == schedule
+
+
+def test_a_share_of_samples_that_nobody_counted_is_not_known() -> None:
+    """A data set of preferences is not ours to read."""
+    found = schedule_of({**BASE, "val_size": 0.1, "do_eval": True}, None)
+    assert found == Schedule(None, None, 1, 50, None, 2)
+
+
+def test_a_jobs_runs_have_their_schedules(folder: Path) -> None:
+    """Each by its own samples: two of them, and three, of which a half is held out."""
+    keys = 'val_size = 0.5\neval_strategy = "steps"\neval_steps = 4\n[[stages]]\nmax_samples'
+    first, second = load(folder, JOB.replace("[[stages]]\nmax_samples", keys)).runs
+    assert first.schedule == Schedule(4, None, 1, 50, 1, 8)
+    assert second.schedule == Schedule(4, None, 1, 50, 2, 8)

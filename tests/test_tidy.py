@@ -48,7 +48,7 @@ ARROWS: dict[str, set[str]] = {
     "demo": {"cli", "core", "jobfile", "localcloud", "store", "errors", "lang", "retell"},
     "sim": {"agent", "core", "daemon", "errors", "providers", "remote", "store"},
     "engines": {"core", "lang", "llamafactory", "preflight", "tomlfile"},
-    "llamafactory": {"lang", "tomlfile"},
+    "llamafactory": {"core", "lang", "tomlfile"},
     "jobfile": {"core", "engines", "errors", "lang", "settings", "tomlfile"},
     "preflight": {"errors", "lang", "tomlfile"},
     "sdnotify": set(),

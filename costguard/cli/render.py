@@ -84,6 +84,7 @@ def job_lines(row: Document, screen: Screen) -> list[str]:
     if row.get("forecast_low_yuan") is not None:
         low, high = (money(row[f"forecast_{end}_yuan"], screen) for end in ("low", "high"))
         sums.append(_("between {low} and {high}").format(low=low, high=high))
+        sums += _allowed_for(row)
     if row.get("bites_at_step") is not None:
         text = _("WILL NOT FIT: the budget ends near step {step}")
         sums.append(text.format(step=row["bites_at_step"]))
@@ -163,6 +164,17 @@ def _place_parts(row: Document) -> list[str]:
     phase = phase_word(str(row["phase"])) if row.get("phase") else None
     pairs = ((_("stage"), row.get("stage")), (_("phase"), phase))
     return [f"{label} {value}" for label, value in pairs if value is not None]
+
+
+def _allowed_for(row: Document) -> list[str]:
+    """Why the range is so wide, while no evaluation was seen."""
+    texts = {
+        "size": _("no evaluation seen yet: it allows for them by their samples"),
+        "times": _("wide, for no evaluation was seen yet and their size is not known"),
+        "nothing": _("wide, for whether evaluations come is not known"),
+    }
+    text = texts.get(str(row.get("evaluations_known")))
+    return [] if text is None else [text]
 
 
 def _daemon_line(document: Document, screen: Screen) -> str:

@@ -20,14 +20,17 @@ from costguard.core.forecast import (
     Span,
     Throughput,
     Work,
+    beside_time,
     forecast,
     training_time,
 )
+from costguard.core.schedule import NONE_SEEN, beside
 from costguard.core.tariff import running_micros
 
 if TYPE_CHECKING:
     from costguard.core.lease import Account
     from costguard.core.moment import Moment
+    from costguard.core.spec import Schedule
     from costguard.core.tariff import Tariff
 
 MIB = 2**20
@@ -128,19 +131,37 @@ def assumed_overheads(mib: int, save_grace_ms: int) -> Overheads:
 
 
 def parts_of(
-    works: tuple[Work, ...], throughput: Throughput, overheads: Overheads
+    works: tuple[Work, ...],
+    throughput: Throughput,
+    overheads: Overheads,
+    schedules: tuple[Schedule | None, ...] = (),
 ) -> tuple[Part, ...]:
-    """The whole job in the order in which it is paid for."""
+    """The whole job in the order in which it is paid for; `schedules` are the stages'.
+
+    A stage's evaluations are one part, after the steps that they lie between.
+    """
     found = [Part("setup", None, overheads.setup)]
     if overheads.download != NOTHING:
         found.append(Part("download", None, overheads.download))
     for stage, work in enumerate(works):
+        train_ms = training_time((work,), throughput)
         found += [
             Part("load", stage, overheads.load),
-            Part("train", stage, training_time((work,), throughput), work.steps),
-            Part("save", stage, overheads.save),
+            Part("train", stage, train_ms, work.steps),
         ]
+        judge_ms = _judging(schedules[stage] if stage < len(schedules) else None, work, train_ms)
+        if judge_ms != NOTHING:
+            found.append(Part("evaluate", stage, judge_ms))
+        found.append(Part("save", stage, overheads.save))
     return (*found, Part("home", None, overheads.home))
+
+
+def _judging(schedule: Schedule | None, work: Work, train_ms: Span) -> Span:
+    """All evaluations of a stage; nothing where it is not known when they come."""
+    if schedule is None:
+        return NOTHING
+    a_step = (each // max(work.steps, 1) for each in (train_ms.low, train_ms.likely, train_ms.high))
+    return beside_time(beside(schedule, NONE_SEEN, 0, work.steps), Span(*a_step), NOTHING)
 
 
 def step_ms(work: Work, throughput: Throughput) -> int:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from costguard.core.cadence import middle
 from costguard.core.lease import needed_micros, runway_ms
+from costguard.core.schedule import Known
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
     from costguard.core.lease import Account, Interval, Lease
     from costguard.core.moment import Moment
+    from costguard.core.schedule import Beside
     from costguard.core.snapshot import Step
     from costguard.core.tariff import Tariff
 
@@ -128,6 +130,16 @@ def steps_time(pace: Pace, steps: int) -> Span:
     )
 
 
+def beside_time(beside: Beside, step_ms: Span, save: Span) -> Span:
+    """How long what comes beside the steps takes, where a step and a save take so long."""
+    low, likely, high = beside.steps
+    return Span(
+        math.floor(low * step_ms.low) + beside.saves * save.low,
+        round(likely * step_ms.likely) + beside.saves * save.likely,
+        math.ceil(high * step_ms.high) + beside.saves * save.high,
+    )
+
+
 # --------------------------------------------------------------------------- before the launch
 
 
@@ -199,6 +211,7 @@ class Forecast:
     runway_ms: int | None  # how long it may run; None: no cap bites in time
     fit: Fit
     bites_at_step: int | None  # where the cap will likely bite, while steps are counted
+    evaluations: Known = Known.ENOUGH  # what the range had to allow for unseen
 
     def total_micros(self, spent_micros: int) -> Span:
         """Yuan to finish: with what is spent already."""

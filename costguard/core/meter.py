@@ -4,8 +4,8 @@ The platform's own times are believed only inside what we saw ourselves: rent ca
 before our start call or our last off read, nor after the first read that shows it on; it cannot
 have ended before the last read that shows it on, nor after the first that shows it off. A time
 outside of that means that its clock and ours disagree: then the longer interval is charged.
-Where a platform tells no times and nobody looked, what may have run is taken to have run, up to when
-what was reserved for it had ended it.
+Where a platform tells no times and nobody looked, what may have run is taken to have run, up to
+when what was reserved for it had ended it.
 """
 
 from __future__ import annotations

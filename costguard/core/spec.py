@@ -74,6 +74,22 @@ class UploadWish:
 
 
 @dataclass(frozen=True, slots=True)
+class Schedule:
+    """What a run does beside its steps and when, as its job file says.
+
+    `evaluate_parts_milli` cuts the run into equal parts that each end with an evaluation, in
+    thousandths: its epochs. `held_out` are the samples that one evaluation reads.
+    """
+
+    evaluate_every: int | None = None  # steps; None: never, if it is not by parts
+    evaluate_parts_milli: int | None = None
+    evaluates_after: int = 0  # so many evaluations after the last step
+    save_every: int | None = None  # steps
+    held_out: int | None = None  # None: not known
+    samples_per_step: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """What to run on the instance, as argument lists; `{python}` is found over there.
 
@@ -97,6 +113,7 @@ class Run:
     progress_pattern: str | None = None  # for the output of a command
     hosts: tuple[str, ...] = ()  # where the model comes from, for first contact
     places: tuple[str, ...] = ()  # what is read over there besides the job's own folder
+    schedule: Schedule | None = None  # None: not known, as of a command of one's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +162,9 @@ def model_of(spec_json: str) -> str | None:
 
 def _run(data: dict[str, Any]) -> Run:
     uploads = tuple(UploadWish(**upload) for upload in data.pop("uploads"))
-    return Run(uploads=uploads, **_with_tuples(data, *RUN_TUPLES))
+    told = data.pop("schedule", None)
+    schedule = None if told is None else Schedule(**told)
+    return Run(uploads=uploads, schedule=schedule, **_with_tuples(data, *RUN_TUPLES))
 
 
 def _with_tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:

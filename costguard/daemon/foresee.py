@@ -44,6 +44,7 @@ def note_forecast(
         "total_micros": [total.low, total.likely, total.high],
         "fit": found.fit.value,
         "bites_at_step": found.bites_at_step,
+        "evaluations": found.evaluations.value,
     }
     memory.forecast_json = json.dumps(document)
     if turned is None:

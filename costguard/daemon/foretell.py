@@ -120,7 +120,8 @@ def foretell(
     overheads = assumed_overheads(mib, grace_ms)
     known = {part: _span(times) for part, times in seen.seconds.items()}
     overheads = replace(overheads, **known)
-    parts = parts_of(works, throughput, overheads)
+    schedules = tuple(run.schedule for run in spec.runs)
+    parts = parts_of(works, throughput, overheads, schedules)
     stopping = Span(0, stop_ms // 4, stop_ms)
     found = estimate(parts, tariff, scopes, now, stopping, latency_ms)
     return Foretold(found, speed, source, throughput, tuple(sorted(known)))

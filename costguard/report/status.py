@@ -38,6 +38,7 @@ FORECAST_KEYS = (
     "forecast_low_yuan",
     "forecast_high_yuan",
     "bites_at_step",
+    "evaluations_known",
 )
 
 
@@ -175,6 +176,7 @@ def _forecast(job: Job) -> dict[str, Any]:
         "forecast_low_yuan": low,
         "forecast_high_yuan": high,
         "bites_at_step": known["bites_at_step"],
+        "evaluations_known": known.get("evaluations"),
     }
 
 

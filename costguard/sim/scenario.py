@@ -143,6 +143,7 @@ def _order(
                 argv=("train",),
                 save_grace_ms=rng.choice((20_000, 60_000)),
                 expects_adapter=script.adapter,
+                schedule=script.schedule,
             ),
         ),
         lease_ms=rng.choice((600_000, 900_000, 1_800_000)),

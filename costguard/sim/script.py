@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from costguard.core.spec import Schedule
+
 SAVED = 75
 BUSY_PERCENT = 97
 Entry = tuple[int, str, dict[str, Any]]  # ms since launch, kind of record, fields
@@ -36,6 +38,14 @@ class Script:
     def is_healthy(self) -> bool:
         """Whether it would end by itself with exit code 0."""
         return not self.fault
+
+    @property
+    def schedule(self) -> Schedule:
+        """What its job file would say of it: how often it judges and saves, and not for how long.
+
+        A script has no samples, so that its evaluations are of unknown size to the forecast.
+        """
+        return Schedule(evaluate_every=self.eval_every, save_every=self.eval_every)
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:

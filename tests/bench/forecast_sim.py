@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from costguard.core.forecast import Fit, pace
 from costguard.core.outlook import outlook
+from costguard.core.schedule import Known
 from costguard.sim.lean import LeanHost
 from costguard.sim.run import draw_world
 
@@ -60,6 +61,7 @@ class Miss:
     error: float  # of the yuan still to come, as a share of them
     total_error: float  # of the yuan in all
     within: bool  # whether what came lies in the range that was named
+    width: float  # of that range, as a share of what came: a wide one is easily right
 
 
 @dataclass
@@ -139,7 +141,8 @@ def miss(watched: Watched, share: int) -> Miss | None:
     came, cost = total - look.posted_micros, look.found.cost_micros
     off = abs(cost.likely - came)
     error = off / abs(came) if came else float(off > 0)
-    return Miss(error, off / total, cost.low <= came <= cost.high)
+    width = (cost.high - cost.low) / abs(came) if came else float(cost.high > cost.low)
+    return Miss(error, off / total, cost.low <= came <= cost.high, width)
 
 
 def measure(seeds: int = SEEDS, days: float = DAYS) -> None:
@@ -158,13 +161,21 @@ def measure(seeds: int = SEEDS, days: float = DAYS) -> None:
         for share in SHARES:
             _print_errors(name, group, share)
     for share in SHARES:
-        looks = [(watched, watched.looks[share]) for watched in every if share in watched.looks]
-        seen = [watched for watched, look in looks if look.pauses]
-        unseen = [watched for watched, look in looks if not look.pauses]
-        _print_errors("an evaluation was seen by then", seen, share)
-        _print_errors("none was seen by then", unseen, share)
+        told: dict[str, list[Watched]] = {"seen": [], "to come": [], "none comes": []}
+        for watched in every:
+            look = watched.looks.get(share)
+            if look is not None and look.found is not None:
+                told[_evaluations(look, look.found)].append(watched)
+        for kind, group in told.items():
+            _print_errors(f"first evaluation {kind}", group, share)
     for share in SHARES:
         _print_fits(tally, share)
+
+
+def _evaluations(look: Look, found: Forecast) -> str:
+    if found.evaluations is not Known.ENOUGH:
+        return "to come"
+    return "seen" if look.pauses else "none comes"
 
 
 def _print_errors(name: str, group: list[Watched], share: int) -> None:
@@ -178,7 +189,8 @@ def _print_errors(name: str, group: list[Watched], share: int) -> None:
         f"forecast, {name}, at {share} % of the steps of {len(found)} finished runs of"
         f" {len(group)}: yuan still to come off by {median(errors):.1%}"
         f" (90 % of runs: {quantiles(errors, n=10)[-1]:.1%}), yuan in all by {median(totals):.1%}"
-        f" ({quantiles(totals, n=10)[-1]:.1%}); in the named range {inside:.0%}"
+        f" ({quantiles(totals, n=10)[-1]:.1%}); in the named range {inside:.0%}, which is"
+        f" {median(each.width for each in found):.0%} of what came"
     )
 
 

@@ -84,6 +84,20 @@ def estimated(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, 
     return found
 
 
+def test_evaluations_that_the_job_file_plans_have_a_line(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Twenty held-out samples, two and a half steps' worth, judged at the end of both epochs."""
+    (plan, *_) = estimated(capsys, job_file(home, more="val_size = 0.1"))["plans"]
+    judging = [part for part in plan["parts"] if part["what"] == "evaluate"]
+    assert [part["stage"] for part in judging] == [0, 1]
+    step_s = plan["step_ms"][1] / 1_000
+    assert judging[1]["time_s"] == pytest.approx(2 * 2.5 * step_s, abs=1)
+    assert judging[1]["time_low_s"] < judging[1]["time_s"] < judging[1]["time_high_s"]
+    assert main(["estimate", job_file(home, more="val_size = 0.1")]) == 0
+    assert "evaluate +" in capsys.readouterr().out
+
+
 def test_the_document_tells_work_plans_and_what_would_save(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,25 @@ def test_a_job_that_will_not_fit_says_where_the_budget_ends(docs: SimpleNamespac
     assert "WILL NOT FIT: the budget ends near step 311" in text
 
 
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        ("size", "allows for them by their samples"),
+        ("times", "their size is not known"),
+        ("nothing", "whether evaluations come is not known"),
+    ],
+)
+def test_a_range_that_is_wide_for_evaluations_says_so(
+    docs: SimpleNamespace, known: str, said: str
+) -> None:
+    """A figure that nobody has seen yet is not shown as if somebody had."""
+    figures = {"forecast_low_yuan": "11.90", "forecast_high_yuan": "24.00"}
+    row = docs.job(**figures, evaluations_known=known)
+    assert said in " ".join(" ".join(status_lines(docs.status(row), SCREEN)).split())
+    plain = docs.job(**figures, evaluations_known="enough")
+    assert "evaluation" not in " ".join(status_lines(docs.status(plain), SCREEN))
+
+
 def test_several_jobs_in_chinese(docs: SimpleNamespace) -> None:
     """A table that lines up, and a breach said in full below it."""
     lang.select("zh")

@@ -20,6 +20,7 @@ from costguard.core.estimate import (
 from costguard.core.forecast import NOTHING, Fit, Source, Span, Throughput, Work
 from costguard.core.lease import Account
 from costguard.core.moment import Moment
+from costguard.core.spec import Schedule
 from costguard.core.tariff import Tariff
 from tests.core.tariffs import MIDNIGHT_MS
 
@@ -56,6 +57,21 @@ def test_what_is_on_the_instance_already_is_not_downloaded() -> None:
     """A model that travels with the job, or lies in the image."""
     few = Overheads(FEW.setup, NOTHING, FEW.load, FEW.save, FEW.home)
     assert "download" not in [part.what for part in parts_of((WORK,), HERE, few)]
+
+
+def test_evaluations_are_a_part_of_their_own() -> None:
+    """Five of two steps' samples: a third of training on them, likely as long, twice at most.
+
+    What plans none, or was not asked about, has no such part.
+    """
+    plan = Schedule(evaluate_every=2, evaluates_after=1, held_out=16, samples_per_step=8)
+    parts = parts_of((WORK,) * 3, HERE, FEW, (plan, Schedule(save_every=5), None))
+    (part,) = [part for part in parts if part.what == "evaluate"]
+    train_ms = next(part.time_ms for part in parts if part.what == "train")
+    assert (part.stage, part.time_ms.likely) == (0, 5 * 16_000)
+    assert part.time_ms.low == pytest.approx(train_ms.low / 3, rel=0.01)
+    assert part.time_ms.high == pytest.approx(2 * train_ms.high, rel=0.01)
+    assert [each.what for each in parts[2:6]] == ["load", "train", "evaluate", "save"]
 
 
 def test_the_parts_add_up_to_the_whole() -> None:

@@ -10,6 +10,7 @@ from costguard.core.spec import (
     InstanceWish,
     JobSpec,
     Run,
+    Schedule,
     Stage,
     UploadWish,
     model_of,
@@ -25,6 +26,12 @@ RUNS = st.builds(
     uploads=st.lists(st.builds(UploadWish, local=TEXTS, remote=TEXTS), max_size=2).map(tuple),
     save_grace_ms=st.integers(0, 10**9),
     expects_adapter=st.booleans(),
+    schedule=st.none()
+    | st.builds(
+        Schedule,
+        evaluate_every=st.none() | st.integers(1, 10**6),
+        held_out=st.none() | st.integers(1, 10**6),
+    ),
 )
 SPECS = st.builds(
     JobSpec,
@@ -71,6 +78,14 @@ def test_a_field_of_another_version_is_not_swallowed() -> None:
     data = json.loads(JobSpec("x", "p", 1, False, InstanceWish("a"), (Run(("x",)),)).to_json())
     with pytest.raises(TypeError, match="surprise"):
         spec_from_json(json.dumps({**data, "surprise": 1}))
+
+
+def test_a_job_that_was_stored_before_there_were_schedules_has_none() -> None:
+    """What it does beside its steps is then not known."""
+    run = Run(("x",), schedule=Schedule(evaluate_every=5))
+    data = json.loads(JobSpec("x", "p", 1, False, InstanceWish("a"), (run,)).to_json())
+    del data["runs"][0]["schedule"]
+    assert spec_from_json(json.dumps(data)).runs[0].schedule is None
 
 
 def test_the_model_of_a_stored_job_is_what_its_command_names() -> None:

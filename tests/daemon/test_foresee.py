@@ -27,7 +27,7 @@ def test_a_running_job_has_a_forecast_that_holds(world: World) -> None:
     found = forecast(world)
     low, likely, high = found["total_micros"]
     assert low < likely < high
-    assert found["fit"] == "fits"
+    assert (found["fit"], found["evaluations"]) == ("fits", "nothing")
     world.until_final(within_s=200)
     real = world.cloud.machine_micros(machine)
     assert low <= real <= high

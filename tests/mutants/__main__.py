@@ -19,7 +19,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "core/meter": ("tests/core/test_meter.py",),
     "core/lease": ("tests/core/test_lease.py",),
     "core/power": ("tests/core/test_power.py",),
-    "core/forecast": ("tests/core/test_forecast.py",),
+    "core/forecast": ("tests/core/test_forecast.py", "tests/core/test_schedule.py"),
 }
 SIDE_BY_SIDE = 2
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 JOB = [
     "job", "state", "breach", "pause_reason", "stage", "phase", "step", "total_steps", "loss",
     "eta_s", "forecast_yuan", "forecast_low_yuan", "forecast_high_yuan", "bites_at_step",
+    "evaluations_known",
     "instance", "budget", "lease_expires_at", "enforcers", "telemetry", "last_checkpoint",
 ]  # fmt: skip
 INSTANCE = ["id", "provider", "power", "gpu", "price_yuan_per_hour", "paid_until"]
@@ -125,6 +126,7 @@ FORECAST = {
     "total_micros": [2_400_000, 2_500_000, 2_750_000],
     "fit": "short",
     "bites_at_step": 8,
+    "evaluations": "times",
 }
 
 
@@ -139,7 +141,16 @@ def test_progress_is_the_latest_step_and_the_daemons_last_forecast(store: Store)
     row = job_row(store)
     assert (row["step"], row["total_steps"], row["loss"], row["eta_s"]) == (4, 10, 2.0, 360)
     assert [row[key] for key in JOB if key.startswith("forecast")] == ["2.50", "2.40", "2.75"]
-    assert row["bites_at_step"] == 8
+    assert (row["bites_at_step"], row["evaluations_known"]) == (8, "times")
+
+
+def test_an_older_daemons_forecast_says_nothing_of_evaluations(store: Store) -> None:
+    """It was written before there was anything to say of them."""
+    with store.write() as session:
+        older = {key: value for key, value in FORECAST.items() if key != "evaluations"}
+        Books.open(session).job.forecast_json = json.dumps(older)
+    row = job_row(store)
+    assert (row["forecast_yuan"], row["evaluations_known"]) == ("2.50", None)
 
 
 def test_without_a_forecast_its_figures_are_null(store: Store) -> None:

@@ -19,9 +19,9 @@ def watched(low: int, likely: int, high: int) -> Watched:
 
 def test_a_forecast_is_held_against_the_platforms_meter() -> None:
     """Sixty yuan came; both ends of the range belong to it."""
-    assert miss(watched(40, 48, 60), 10) == Miss(0.2, 0.12, within=True)
-    assert miss(watched(60, 75, 80), 10) == Miss(0.25, 0.15, within=True)
-    assert miss(watched(40, 48, 59), 10) == Miss(0.2, 0.12, within=False)
+    assert miss(watched(40, 48, 60), 10) == Miss(0.2, 0.12, within=True, width=20 / 60)
+    assert miss(watched(60, 75, 80), 10) == Miss(0.25, 0.15, within=True, width=20 / 60)
+    assert miss(watched(40, 48, 59), 10) == Miss(0.2, 0.12, within=False, width=19 / 60)
 
 
 def test_where_nothing_was_forecast_nothing_is_judged() -> None:
