@@ -300,7 +300,8 @@ class World:
         if self._acts:
             times.append(self.began_ms + self._acts[0].at_ms)
         if self.is_up():
-            times.append(now_ms + self.host.quiet_ms())
+            # What has come due while calls took their time is due at once, not a whole poll later.
+            times.append(now_ms + max(self.host.quiet_ms(), 1))
             if self.line.links:
                 times.append(self.line.next_event_ms())
         else:
