@@ -10,7 +10,7 @@ from costguard.core import actions, decide as core_decide, guards, lease, leasin
 from costguard.core.power import Power, PowerRead
 from costguard.core.stalls import stalled
 from costguard.daemon import act, record, rent
-from costguard.sim import lean, lean_act
+from costguard.sim import lean, lean_act, lean_meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -109,7 +109,7 @@ def count_a_reservation_twice(patch: pytest.MonkeyPatch) -> None:
 
 def ignore_a_price_rise(patch: pytest.MonkeyPatch) -> None:
     """An interval is charged at the price that it began with."""
-    for module in (record, lean):
+    for module in (record, lean_meter):
         patch.setattr(module, "same_terms", lambda *_: True)
 
 
