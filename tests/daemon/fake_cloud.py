@@ -119,6 +119,7 @@ class Habits:
     makes_twins: bool = False  # a create call makes two
     is_absent: bool = False  # every read says that there is no such instance
     tells_charges: bool = True  # whether answers say when rent began and ended
+    tells_clock: bool = False  # whether they say what time it is there
     call_ms: int = 0  # how long each call takes
     tells_host_keys: bool = True
     password: str | None = None  # what it lets people in with
@@ -460,6 +461,7 @@ class FakeCloud:
             charged_since_ms=None if last is None else last.started_ms,
             charged_until_ms=None if last is None else last.ended_ms,
             timer_at_ms=machine.timer_ms,
+            told_at_ms=self.clock.true_ms if self.habits.tells_clock else None,
         )
         ssh = None
         if machine.power == "running":

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tests.daemon.fake_cloud import Machine
 
 
+HOUR_MICROS = 36 * YUAN
+
+
 def somebodys(world: World, *, is_on: bool = True) -> Machine:
     """A machine that a person made in the console, on or off."""
     machine = world.cloud.add("mine")
@@ -184,3 +187,34 @@ def test_one_that_is_off_and_cannot_be_switched_on_is_refused(
     world = make_world(facts=replace(FACTS, can_resume=False, console_url="https://c.example"))
     error = refusal(world, adopting(somebodys(world, is_on=False)))
     assert error.what == "m-1 is off, and only you can switch it on, at https://c.example"
+
+
+def test_one_that_is_on_is_metered_though_nobody_looks_again(
+    make_world: Callable[..., World],
+) -> None:
+    """The read that found it on opens its interval; the daemon is away for an hour after it."""
+    world = make_world(facts=replace(FACTS, tells_meter_end=False))
+    world.cloud.habits.tells_charges = False
+    machine = somebodys(world)
+    world.submit(adopting(machine, yuan=200))
+    world.until(lambda: world.events("adopted"))
+    adopted_ms = world.clock.true_ms
+    world.restart(after_ms=3_600_000)
+    world.run(5)
+    (interval,) = world.rows(PowerInterval, PowerInterval.kind == "running")
+    assert interval.started_ms <= adopted_ms
+    assert world.posted() >= HOUR_MICROS
+
+
+def test_the_job_that_lets_go_of_it_keeps_no_open_interval(world: World) -> None:
+    """It runs, though its stop was called; from here on it is charged to the other job."""
+    machine = world.start_training(spec_of(yuan=200))
+    world.commands.pause({"job": "job"})
+    world.until_final()
+    world.cloud.fail("stop")
+    world.cloud.switch_on(machine)
+    world.run(70)
+    first = world.job().id
+    world.submit(adopting(machine, "other", yuan=200))
+    world.until(lambda: world.job().state == "released")
+    assert all(row.ended_ms for row in world.rows(PowerInterval, PowerInterval.job_id == first))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.providers.base import Refused, Unclear
-from costguard.store.models import LedgerEntry
+from costguard.store.models import LeaseRow, LedgerEntry
 from tests.daemon.fake_cloud import FACTS
 from tests.daemon.world import GRACE_MS, LATENCY_MS, LEASE_MS, YUAN, spec_of
 
@@ -231,3 +231,15 @@ def test_deadlines_do_not_wait_for_a_slow_poll(
     reserved = world.rows(LedgerEntry, LedgerEntry.kind == "reserve")[-1]
     assert machine.stopped_ms is not None
     assert machine.stopped_ms <= reserved.to_ms + LATENCY_MS
+
+
+def test_a_wall_clock_set_back_arms_nothing_beyond_the_lease(world: World) -> None:
+    """The timer is set by the old time; until it is set anew only what both clocks say counts."""
+    world.set_script(steps=500)
+    world.start_training()
+    before = world.rows(LeaseRow)[-1].seq
+    world.clock.set_wall(-1_200_000)
+    world.cloud.fail("arm_timer", times=1)
+    world.until(lambda: world.rows(LeaseRow)[-1].seq > before)
+    lease = world.rows(LeaseRow)[-1]
+    assert lease.armed_end_utc_ms <= lease.end_utc_ms

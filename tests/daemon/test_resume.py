@@ -33,6 +33,17 @@ def pause_in_training(world: World, after_s: int = 5) -> Machine:
     return machine
 
 
+def test_the_agent_of_the_last_boot_guards_nothing_in_the_next(world: World) -> None:
+    """Its lease may still have a while to go: another boot has another agent, or none yet."""
+    pause_in_training(world)
+    assert world.instances[0].agent_until_ms is not None
+    resume(world)
+    world.cloud.habits.start_ms = 10_000
+    world.until(lambda: world.cloud.routes("start") != [])
+    world.run(3)
+    assert world.instances[0].agent_until_ms is None
+
+
 def test_a_paused_job_goes_on_on_its_own_instance(world: World) -> None:
     """Switched on again, trained to the end, off again: one instance, one create call."""
     machine = pause_in_training(world)

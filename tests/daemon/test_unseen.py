@@ -30,6 +30,26 @@ def world(make_world: Callable[..., World]) -> World:
     return made
 
 
+def trained_and_paused(world: World) -> Machine:
+    """A job has run for a moment, and its machine is proven off."""
+    machine = world.start_training()
+    world.commands.pause({"job": "job"})
+    world.until_state("paused")
+    return machine
+
+
+def made_twins(make_world: Callable[..., World], listed_after_ms: int) -> World:
+    """One create call has made two machines, and the second is not listed for so long."""
+    world = make_world(facts=SILENT)
+    world.cloud.habits.tells_charges = False
+    world.cloud.habits.makes_twins = True
+    world.submit()
+    world.until(lambda: world.cloud.machines != [])
+    world.cloud.machines[1].visible_ms = world.clock.true_ms + listed_after_ms
+    world.until_final(within_s=400)
+    return world
+
+
 def booked_and_billed(world: World, number: int = 0) -> tuple[int, int]:
     """What the books and the platform say one machine has cost."""
     machine = world.cloud.machines[number]
@@ -65,9 +85,7 @@ def test_what_ran_while_the_daemon_slept_is_charged(world: World) -> None:
 
 def test_a_start_that_was_refused_costs_nothing(world: World) -> None:
     """However long nobody looked after it: nothing was started."""
-    world.start_training()
-    world.commands.pause({"job": "job"})
-    world.until_state("paused")
+    trained_and_paused(world)
     before = world.posted()
     world.cloud.fail("start", NoCapacity("none free"))
     world.commands.resume({"job": "job"})
@@ -78,9 +96,7 @@ def test_a_start_that_was_refused_costs_nothing(world: World) -> None:
 
 def test_a_start_that_is_not_on_yet_costs_nothing_yet(world: World) -> None:
     """The looks are as close as ever: off is "not on yet"."""
-    world.start_training()
-    world.commands.pause({"job": "job"})
-    world.until_state("paused")
+    trained_and_paused(world)
     before = world.posted()
     world.cloud.fail("start", Unclear("lost"))
     world.commands.resume({"job": "job"})
@@ -104,13 +120,7 @@ def test_a_stray_that_is_found_off_is_charged_from_the_call_that_made_it(
     make_world: Callable[..., World],
 ) -> None:
     """The platform made two of one call and showed the second only when its timer had ended it."""
-    world = make_world(facts=SILENT)
-    world.cloud.habits.tells_charges = False
-    world.cloud.habits.makes_twins = True
-    world.submit()
-    world.until(lambda: world.cloud.machines != [])
-    world.cloud.machines[1].visible_ms = world.clock.true_ms + 300_000
-    world.until_final(within_s=400)
+    world = made_twins(make_world, 300_000)
     world.pass_time(300_000)
     world.chores.watch_strays()
     world.run(10)
@@ -120,10 +130,7 @@ def test_a_stray_that_is_found_off_is_charged_from_the_call_that_made_it(
 
 def test_what_was_seen_on_while_the_disk_was_full_is_charged(world: World) -> None:
     """Somebody switched it on and off again in the console, and none of it could be written."""
-    world.start_training()
-    world.commands.pause({"job": "job"})
-    world.until_state("paused")
-    machine = world.cloud.machines[0]
+    machine = trained_and_paused(world)
     world.store.is_broken = True
     world.cloud.switch_on(machine)
     world.until(lambda: machine.power == "stopped", within_s=200)
@@ -138,17 +145,82 @@ def test_what_is_given_back_while_it_is_on_is_charged_up_to_then(
 ) -> None:
     """The stop does nothing, and a person releases it: its interval ends with the call."""
     world = make_world()
-    world.start_training()
-    world.commands.pause({"job": "job"})
-    world.until_state("paused")
-    machine = world.cloud.machines[0]
+    machine = trained_and_paused(world)
     world.cloud.habits.stop_ignored = 10**6
     world.cloud.switch_on(machine)
     world.until(lambda: machine.is_charged)
     world.run(90)
     world.commands.release({"job": "job", "confirm": "job"})
     world.until_state("released")
+    assert [row for row in world.rows(PowerInterval) if row.ended_ms is None] == []
     world.assert_books()
+
+
+def test_times_told_by_a_clock_that_is_not_ours_are_charged_whole(
+    make_world: Callable[..., World],
+) -> None:
+    """Our clock is two minutes behind, and nobody looked for five: rent and disk lose nothing."""
+    world = make_world(disk_price=36 * YUAN)
+    world.cloud.habits.tells_clock = world.cloud.habits.timer_ignored = True
+    world.clock.set_wall(-120_000)
+    world.submit(spec_of(yuan=9_000))
+    world.until(lambda: world.cloud.machines != [])
+    world.restart(after_ms=300_000)
+    world.run(2)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed - 50_000
+    kinds = {row.kind: row.posted_micros for row in world.rows(PowerInterval)}
+    assert min(kinds["running"], kinds["disk"]) > 280 * YUAN // 100
+
+
+def test_a_wall_clock_set_back_before_the_first_look_loses_nothing(world: World) -> None:
+    """Ten minutes back while no read gets through: the boot clock knows when it was called."""
+    world.cloud.fail("read")
+    world.cloud.habits.timer_ignored = True  # else one that is set by the new time fires at once
+    world.submit(spec_of(yuan=50))
+    world.until(lambda: world.cloud.charged != [])
+    world.clock.set_wall(-600_000)
+    world.run(60)
+    world.cloud.heal()
+    world.run(2)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed - 20_000 > 0
+
+
+def test_an_end_that_a_fast_clock_told_hides_no_later_run(world: World) -> None:
+    """The wall was an hour ahead in the first run, and was mended while it was paused."""
+    world.clock.set_wall(3_600_000)
+    trained_and_paused(world)
+    world.clock.set_wall(-3_600_000)
+    world.run(70)
+    world.cloud.fail("read")
+    world.commands.resume({"job": "job"})
+    world.run(20)
+    world.commands.pause({"job": "job"})
+    world.run(10)
+    world.cloud.heal()
+    world.run(60)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed
+
+
+def test_a_strays_price_is_the_one_that_was_known_when_it_was_made(
+    make_world: Callable[..., World],
+) -> None:
+    """It fell before the list showed it: what ran until then was dearer."""
+    world = make_world(facts=SILENT)
+    world.cloud.habits.tells_charges = False
+    world.cloud.habits.makes_twins = world.cloud.habits.timer_ignored = True
+    world.submit(spec_of(yuan=50))
+    world.until(lambda: world.cloud.machines != [])
+    world.cloud.machines[1].visible_ms = world.clock.true_ms + 30_000
+    world.run(20)
+    world.cloud.set_price(9 * YUAN)
+    world.run(20)
+    world.chores.watch_strays()
+    world.run(2)
+    booked, billed = booked_and_billed(world, 1)
+    assert booked >= billed > 0
 
 
 # --------------------------------------------------------------------------- and nothing else is
@@ -211,13 +283,7 @@ def test_a_stray_found_off_days_later_is_charged_to_the_end_of_its_lease(
     make_world: Callable[..., World],
 ) -> None:
     """Had its timer not ended it, it would be on still."""
-    world = make_world(facts=SILENT)
-    world.cloud.habits.tells_charges = False
-    world.cloud.habits.makes_twins = True
-    world.submit()
-    world.until(lambda: world.cloud.machines != [])
-    world.cloud.machines[1].visible_ms = world.clock.true_ms + 172_800_000
-    world.until_final(within_s=400)
+    world = made_twins(make_world, 172_800_000)
     world.clock.advance(172_800_000)
     world.cloud.settle()
     world.chores.watch_strays()
@@ -282,9 +348,7 @@ def test_a_first_start_whose_answer_was_lost_is_charged(hourly: World) -> None:
 
 def test_a_queue_that_nobody_looks_at_for_a_moment_costs_nothing(world: World) -> None:
     """It waits for a card: what is told so is not charged, whatever the state is called."""
-    world.start_training()
-    world.commands.pause({"job": "job"})
-    world.until_state("paused")
+    trained_and_paused(world)
     before = world.posted()
     world.cloud.habits.queues = True
     world.commands.resume({"job": "job"})
@@ -294,15 +358,14 @@ def test_a_queue_that_nobody_looks_at_for_a_moment_costs_nothing(world: World) -
     assert world.posted() - before <= 10_000
 
 
-def test_no_interval_of_what_was_given_back_stays_open(world: World) -> None:
-    """Given back while it is on: its running interval is closed like its disk's."""
-    world.start_training()
-    world.commands.pause({"job": "job"})
-    world.until_state("paused")
-    world.cloud.habits.stop_ignored = 10**6
-    world.cloud.switch_on(world.cloud.machines[0])
-    world.until(lambda: world.cloud.charged != [])
+def test_a_minute_on_at_the_end_of_an_hour_without_a_disk_is_a_minute(world: World) -> None:
+    """Its reads of before were kept in memory: it was off for all of that time."""
+    machine = trained_and_paused(world)
+    world.store.is_broken = True
+    world.run(3_600)
+    world.cloud.switch_on(machine)
+    world.run(70)
+    world.store.is_broken = False
     world.run(90)
-    world.commands.release({"job": "job", "confirm": "job"})
-    world.until_state("released")
-    assert [row for row in world.rows(PowerInterval) if row.ended_ms is None] == []
+    booked, billed = booked_and_billed(world)
+    assert billed <= booked < billed + 2 * YUAN
