@@ -62,7 +62,7 @@ class Plan:
         return ", ".join(parts)
 
     def frugal(self, longest: int) -> Plan | None:
-        """The next plan that needs less memory: smaller packs, then fuller checkpointing.
+        """The next plan that needs less memory: smaller packs, fuller checkpointing, no capture.
 
         None when there is none. No pack can be smaller than the longest sample.
         """
@@ -73,6 +73,8 @@ class Plan:
         place = CHECKPOINTING.index(self.checkpointing)
         if place + 1 < len(CHECKPOINTING):
             return replace(self, checkpointing=CHECKPOINTING[place + 1])
+        if self.captured:  # a captured program keeps what its pass needed
+            return replace(self, captured=False)
         return None
 
 

@@ -224,6 +224,7 @@ def assemble(
     threads = models.thread_count(config)
     torch.set_num_threads(threads)
     device, dtype = models.choose_device()
+    models.be_repeatable(device)
     total_steps = _total_steps(config, len(material.samples))
     execution = {"device": models.card_name(device), "threads": threads, **_versions()}
     status.update(total_steps=total_steps)

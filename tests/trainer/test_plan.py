@@ -69,16 +69,16 @@ def test_a_card_that_is_too_small_gets_the_last_resort() -> None:
     assert plans.last_resort(card(6), longest=64, random=False).checkpointing == "full"
 
 
-def test_frugal_halves_packs_then_computes_more_again_then_ends() -> None:
+def test_frugal_halves_packs_then_computes_more_again_then_captures_nothing() -> None:
     """Smaller passes first, since they cost less time than computing again."""
     plan: Plan | None = Plan(4096, "none", compiled=True, captured=True, attention="varlen")
     seen = []
     while plan:
-        seen.append((plan.pack_tokens, plan.checkpointing))
+        seen.append((plan.pack_tokens, plan.checkpointing, plan.captured))
         plan = plan.frugal(1000)
     assert seen == [
-        (4096, "none"), (2048, "none"), (1024, "none"), (1000, "none"), (1000, "selective"),
-        (1000, "full"),
+        (4096, "none", True), (2048, "none", True), (1024, "none", True), (1000, "none", True),
+        (1000, "selective", True), (1000, "full", True), (1000, "full", False),
     ]  # fmt: skip
 
 

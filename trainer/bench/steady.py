@@ -35,9 +35,10 @@ HELD_OUT = 20
 PLAIN, AGAIN = "steady: nothing happens", "steady: nothing happens, again"
 OTHERS = {
     "steady: judged as it goes": "--eval_steps 7",
-    "steady: stopped and started again": "stop",
-    "steady: killed and started again": "kill",
-}
+    "steady: stopped and started again": "stop 4",
+    "steady: killed and started again": "kill 4",
+    "steady: stopped late and started again": "stop 1.5",
+}  # `stop` and `kill`: at the total steps / so many
 SPREADS_ALLOWED = 2.0
 
 
@@ -76,7 +77,7 @@ def _apart(losses: list[float], plain: list[float]) -> float:
 
 
 def _run(model: Path, steps: int, what: str, folder: Path, *, on_card: bool) -> dict[str, Any]:
-    """A run and its facts; `what`: more flags, `stop`, `kill` or nothing."""
+    """A run and its facts; `what`: more flags, `stop` or `kill` and where, or nothing."""
     output = folder / "output"
     shutil.rmtree(output, ignore_errors=True)
     card = ["--compile", "true", "--cuda_graphs", "true", "--checkpointing", "selective"]
@@ -91,8 +92,10 @@ def _run(model: Path, steps: int, what: str, folder: Path, *, on_card: bool) -> 
     ]  # fmt: skip
     log, environment = folder / "log", {**os.environ, "XDG_CACHE_HOME": str(folder / "plans")}
     went_on_from = None  # the step of the checkpoint that an interrupted run resumed from
-    if what in {"stop", "kill"}:
-        watch = partial(_interrupt, output / "status.json", steps // 4, kill=what == "kill")
+    if what.startswith(("stop", "kill")):
+        how, part = what.split()
+        step = int(steps / float(part))
+        watch = partial(_interrupt, output / "status.json", step, kill=how == "kill")
         code, _s = run_trainer(words, log, environment, limit_s=LIMIT_S, watch=watch)
         if code not in {SAVED_ON_REQUEST, -9}:
             raise AssertionError(f"it was to be interrupted, and ended with {code}: see {log}")

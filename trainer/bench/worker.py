@@ -13,6 +13,7 @@ from typing import Any
 from trainer.bench.turns import Turns, write_whole
 from trainer.bench.unit import Whole
 from trainer.bench.work import GIB, VARIANTS, WORKS
+from trainer.model import prepare_allocator
 
 ROUNDS = 3
 ROUND_STEPS = 7
@@ -26,6 +27,8 @@ def run_worker(name: str, model: Path, folder: Path, *, whole: bool = False) -> 
     work = WORKS[variant.work]
     if variant.tool == "unsloth":
         import unsloth  # type: ignore[import-not-found]  # noqa: F401 - it must be the first import
+    if variant.tool == "ours":
+        prepare_allocator()
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
