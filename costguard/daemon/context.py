@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from costguard.remote.link import Link, LinkPlan
@@ -47,6 +47,7 @@ class Context:
     client_public_key: str
     accounts: Callable[[], tuple[str, ...]] = tuple  # the platforms that the config names
     stops_orphans: Callable[[], bool] = bool  # whether what no job here explains is stopped
+    owed: set[str] = field(default_factory=set)  # accounts that must be listed again soon
 
     @property
     def tag_prefix(self) -> str:

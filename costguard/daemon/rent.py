@@ -27,12 +27,15 @@ from costguard.providers.base import (
     Refused,
     Unclear,
 )
+from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import settle
 from costguard.store.models import BY_HAND, Instance, Intent, Job
 from costguard.store.tariffs import set_tariff
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costguard.daemon.act import Actor
     from costguard.providers.base import ProviderFacts
 
@@ -163,10 +166,7 @@ def resolve_create(actor: Actor) -> None:
     mine = sorted((view for view in found if view.tag == row.tag), key=lambda v: v.created_ms or 0)
     if mine:
         adopt(actor, row.tag, mine[0])
-        for double in mine[1:]:
-            why = "the platform made a second instance of one call"
-            account = actor.snap.spec.instance.provider
-            take_stray(actor.context, account, actor.job_id, double, why)
+        _take_doubles(actor, mine[1:])
         return
     since = actor.memory.resolving_since or now
     actor.memory.resolving_since = since
@@ -174,6 +174,18 @@ def resolve_create(actor: Actor) -> None:
         gone = Refused("the platform never listed it: nothing was rented")
         _give_up(actor, row.tag, gone, again_ms=UNLISTED_RETRY_MS)
         actor.memory.resolving_since = None
+
+
+def _take_doubles(actor: Actor, doubles: Sequence[InstanceView]) -> None:
+    """Put further instances of one call under guard; the watch does it where it cannot be now."""
+    account = actor.snap.spec.instance.provider
+    for double in doubles:
+        why = "the platform made a second instance of one call"
+        try:
+            take_stray(actor.context, account, actor.job_id, double, why)
+        except StoreUnavailable:
+            actor.context.owed.add(account)
+            raise
 
 
 def _give_up(actor: Actor, tag: str, error: Refused, again_ms: int | None) -> None:

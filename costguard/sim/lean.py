@@ -15,6 +15,7 @@ from costguard.core.leasing import save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Snapshot
+from costguard.daemon.chores import WATCH_AGAIN_S
 from costguard.daemon.links import close_link, drain
 from costguard.daemon.load import platform_of
 from costguard.daemon.memory import READS_KEPT, JobMemory
@@ -91,6 +92,8 @@ class LeanHost:
         self.books_kept = Books(world.scenario.caps, on_entry=self._on_entry)
         self.jobs: dict[int, LeanJob] = {}
         self.is_broken = False
+        self.owes_watch = False  # strays are to be looked for again soon
+        self._again: Moment | None = None
         self._woken: set[int] = set()
         self._view: tuple[JobBooks, ...] | None = None
 
@@ -98,6 +101,7 @@ class LeanHost:
 
     def boot(self) -> None:
         """Start on what the books have: what was only in memory is gone."""
+        self.owes_watch, self._again = False, None
         now = self.world.clock.now()
         for job in self.jobs.values():
             old = job.memory
@@ -126,6 +130,10 @@ class LeanHost:
 
     def work(self) -> None:
         """Run every pass that is due, however often they wake each other."""
+        if self.owes_watch and self._again is None:
+            self._again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
+        if self._again is not None and ms_until(self._again, self.world.clock.now()) == 0:
+            self.chores()
         for _ in range(MOST_ROUNDS):
             if self.quiet_ms() > 0:
                 return
@@ -150,11 +158,15 @@ class LeanHost:
             return 0
         now = self.world.clock.now()
         dues = [job.due for job in self.jobs.values() if job.due is not None]
+        dues += [] if self._again is None else [self._again]
         return min((ms_until(due, now) for due in dues), default=NEVER_MS)
 
     def chores(self) -> None:
         """Look for instances of ours that no job drives."""
+        self.owes_watch = False
         take_strays(self)
+        again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
+        self._again = again if self.owes_watch else None
 
     def submit(self, order: Order) -> bool:
         """Take a job."""

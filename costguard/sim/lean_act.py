@@ -200,6 +200,7 @@ def take_strays(host: LeanHost) -> None:
     try:
         views = host.world.provider.list_tagged(host.world.tag_prefix, now)
     except ProviderError:
+        host.owes_watch = True
         return
     for view in views:
         parent = host.jobs.get(host.world.job_of_tag(view.tag))
@@ -212,7 +213,10 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
     jobs = host.jobs.values()
     known = any(job.provider_id == view.id for job in jobs)
     unclear = any(job.tag == view.tag and job.provider_id is None for job in jobs)
-    if known or unclear or host.is_broken:
+    if known or unclear:
+        return
+    if host.is_broken:
+        host.owes_watch = True
         return
     number = len(host.jobs) + 1
     name = f"{parent.spec.name}.stray-{view.id}"
