@@ -47,9 +47,13 @@ class Context:
     client_public_key: str
     accounts: Callable[[], tuple[str, ...]] = tuple  # the platforms that the config names
     stops_orphans: Callable[[], bool] = bool  # whether what no job here explains is stopped
-    owed: set[str] = field(default_factory=set)  # accounts that must be listed again soon
+    owed: dict[str, int] = field(default_factory=dict)  # accounts to be listed soon, so many times
 
     @property
     def tag_prefix(self) -> str:
         """The beginning of every tag of this installation's instances."""
         return f"costguard-{self.installation}-"
+
+    def owe(self, account: str, looks: int = 1) -> None:
+        """Have the account's instances listed at least so many times more before long."""
+        self.owed[account] = max(self.owed.get(account, 0), looks)

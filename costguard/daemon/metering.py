@@ -21,6 +21,7 @@ from costguard.core.tariff import (
     same_terms,
 )
 from costguard.daemon.load import metered, open_interval, open_lease
+from costguard.daemon.strays import lease_of_double
 from costguard.daemon.unseen import Before, last_end_ms, ran_unseen, tell_assumed
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
@@ -180,7 +181,7 @@ def _charge_to(
     session: Session, job: Job, row: PowerInterval, to_ms: int, now: Moment, zone: ZoneInfo
 ) -> None:
     owed = meter.owed_micros(metered(row), to_ms)
-    lease = open_lease(session, job.id)
+    lease = open_lease(session, job.id) or lease_of_double(session, job, row)
     place = Place(job.stage, job.phase or "setup")
     month = month_of(to_ms, zone)
     overrun = charge(session, job, row, lease, owed, to_ms, place, now.utc_ms, month)

@@ -44,13 +44,17 @@ def watch_orphans(context: Context) -> list[str]:
 
 def watch_owed(context: Context) -> list[str]:
     """Look again at the accounts that are owed a look; their instances that no job drives."""
-    return _watch(context, sorted(context.owed))
+    accounts = sorted(context.owed)
+    for name in accounts:
+        left = context.owed.pop(name, 0) - 1
+        if left > 0:
+            context.owe(name, left)
+    return _watch(context, accounts)
 
 
 def _watch(context: Context, accounts: Iterable[str]) -> list[str]:
     found: list[str] = []
     for name in accounts:
-        context.owed.discard(name)
         try:
             now = context.clock.now()
             for view in context.provider(name).list_tagged(EVERY_INSTALLATION, now):
@@ -62,7 +66,7 @@ def _watch(context: Context, accounts: Iterable[str]) -> list[str]:
         except (ProviderError, StoreUnavailable, UserError) as error:
             log.warning("strays on %s: %s", name, error)
             if isinstance(error, (Unclear, StoreUnavailable)):  # a no is the same no soon
-                context.owed.add(name)
+                context.owe(name)
     return found
 
 

@@ -68,6 +68,7 @@ class LeanJob:
     started_call: Moment | None = None
     was_started: bool = True  # not every start call since it was off for good was refused
     made_to_end_ms: int | None = None  # a stray: when the lease it was made under was to end it
+    maker: int | None = None  # a stray: the job whose call made it
     stopped_seen: bool = False
     released: bool = False
     creates: int = 0
@@ -92,7 +93,7 @@ class LeanHost:
         self.books_kept = Books(world.scenario.caps, on_entry=self._on_entry)
         self.jobs: dict[int, LeanJob] = {}
         self.is_broken = False
-        self.owes_watch = False  # strays are to be looked for again soon
+        self.owed_looks = 0  # so many times strays are to be looked for again soon
         self._again: Moment | None = None
         self._woken: set[int] = set()
         self._view: tuple[JobBooks, ...] | None = None
@@ -101,7 +102,7 @@ class LeanHost:
 
     def boot(self) -> None:
         """Start on what the books have: what was only in memory is gone."""
-        self.owes_watch, self._again = False, None
+        self.owed_looks, self._again = 0, None
         now = self.world.clock.now()
         for job in self.jobs.values():
             old = job.memory
@@ -130,7 +131,7 @@ class LeanHost:
 
     def work(self) -> None:
         """Run every pass that is due, however often they wake each other."""
-        if self.owes_watch and self._again is None:
+        if self.owed_looks and self._again is None:
             self._again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
         if self._again is not None and ms_until(self._again, self.world.clock.now()) == 0:
             self.chores()
@@ -163,10 +164,10 @@ class LeanHost:
 
     def chores(self) -> None:
         """Look for instances of ours that no job drives."""
-        self.owes_watch = False
+        self.owed_looks = max(self.owed_looks - 1, 0)
         take_strays(self)
         again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
-        self._again = again if self.owes_watch else None
+        self._again = again if self.owed_looks else None
 
     def submit(self, order: Order) -> bool:
         """Take a job."""

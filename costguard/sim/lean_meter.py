@@ -168,7 +168,8 @@ def _charge_to(
     owed = meter.owed_micros(interval, to_ms)
     amount = owed - interval.posted_micros
     if amount > 0:
-        host.books_kept.charge(job.purse, amount, interval.id)
+        maker = None if job.maker is None else host.jobs[job.maker].purse
+        host.books_kept.charge(job.purse, amount, interval.id, maker=maker)
     elif amount < 0 and close:
         host.books_kept.adjust(job.purse, amount, interval.id)
     else:

@@ -43,7 +43,8 @@ select j.id, j.name, j.project, j.state, j.pause_reason, j.cap_micros, j.hold_mi
  (select coalesce(sum(amount_micros), 0) from ledger
    where job_id = j.id and kind in ('charge', 'adjust')),
  (select coalesce(sum(case kind when 'reserve' then amount_micros when 'settle' then -amount_micros
-   when 'charge' then -covered_micros else 0 end), 0) from ledger where job_id = j.id),
+   when 'charge' then -covered_micros else 0 end), 0) from ledger
+   where lease_id in (select id from leases where job_id = j.id)),
  (select coalesce(sum(amount_micros - covered_micros), 0) from ledger
    where job_id = j.id and kind = 'charge' and note = 'running'),
  (select group_concat(provider_id) from instances where job_id = j.id),
