@@ -97,15 +97,29 @@ def step(
         # Treated as running, but it has shown nothing: what is known later may still correct it.
         return _running_on(interval, assumed_ms)
     if read.is_charging:
-        seen_ms = max(interval.seen_to_ms, reach_ms(interval, read.begun))
+        seen_ms = max(interval.seen_to_ms, _read_ms(interval, read))
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
     told_ms = _told_end_ms(interval, read)
     if told_ms is not None and told_ms >= interval.seen_to_ms:
-        first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
+        first_off_ms = max(_read_ms(interval, read), interval.seen_to_ms)
         return MeterStep(close_at_ms=min(told_ms, first_off_ms))
     is_guess = assumed_ms - interval.seen_to_ms > assume_after_ms
     from_ms = interval.seen_to_ms if is_guess else None
     return MeterStep(close_at_ms=assumed_ms, assumed_from_ms=from_ms)
+
+
+def _read_ms(interval: Metered, read: PowerRead) -> int:
+    """What the interval reaches when a read was made, by our clocks or the platform's own.
+
+    After a boot anew with a wall clock that had been set, neither of ours knows how long we were
+    away; how long its rent has run is told on one clock.
+    """
+    reached_ms = reach_ms(interval, read.begun)
+    if read.charged_since_ms is None or read.told_at_ms is None:
+        return reached_ms
+    ran_ms = read.told_at_ms - clock_ahead_ms(read) - read.charged_since_ms
+    told_ms = interval.rent_ms + ran_ms
+    return told_ms if told_ms - reached_ms > CLOCKS_AGREE_MS else reached_ms
 
 
 def _running_on(interval: Metered, assumed_ms: int) -> MeterStep:

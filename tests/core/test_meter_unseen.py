@@ -76,3 +76,17 @@ def test_rent_that_goes_on_did_not_begin_anew() -> None:
     assert ended_before_ms(OPEN, untimed, at(90_000), 30_000) is None
     ahead = on(90_000, charged_since_ms=99_000, told_at_ms=90_000)
     assert ended_before_ms(OPEN, ahead, at(90_000), 30_000) is None
+
+
+def test_how_long_rent_has_run_is_the_platforms_word_where_no_clock_of_ours_knows() -> None:
+    """Booted anew ten minutes later, with a wall clock that had been an hour ahead before."""
+    now = Moment(605_000, 1_000, "new")
+    before = replace(OPEN, started_ms=3_601_000, seen_to_ms=3_605_000, metered_to_ms=3_605_000)
+    before = replace(before, anchor=Moment(3_605_000, 1_000, "new"))
+    told = {"charged_since_ms": 1_000, "told_at_ms": 605_000}
+    still_on = PowerRead(Power.RUNNING, now, **told)  # type: ignore[arg-type]  # only times
+    assert step(before, still_on, now, None, 1).meter_to_ms == 4_205_000
+    ended = PowerRead(Power.STOPPED, now, charged_until_ms=401_000, **told)  # type: ignore[arg-type]
+    assert step(before, ended, now, None, 1).close_at_ms == 4_001_000
+    close = PowerRead(Power.RUNNING, now, charged_since_ms=598_000, told_at_ms=605_000)
+    assert step(before, close, now, None, 1).meter_to_ms == 3_605_000

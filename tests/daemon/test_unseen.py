@@ -173,6 +173,25 @@ def test_times_told_by_a_clock_that_is_not_ours_are_charged_whole(
     assert min(kinds["running"], kinds["disk"]) > 280 * YUAN // 100
 
 
+def test_a_boot_anew_with_a_clock_that_had_been_set_loses_nothing(
+    make_world: Callable[..., World],
+) -> None:
+    """Neither clock of ours knows how long we were away: the platform tells how long it ran."""
+    world = make_world()
+    habits = world.cloud.habits
+    habits.tells_clock = habits.timer_ignored = habits.guest_stop_ignored = True
+    world.clock.set_wall(3_600_000)
+    world.start_training(spec_of(yuan=50))
+    world.kill()
+    world.pass_time(300_000)
+    world.clock.set_wall(-3_600_000)
+    world.clock.reboot()
+    world.boot()
+    world.run(3)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed - 20_000 > 3 * YUAN
+
+
 def test_a_wall_clock_set_back_before_the_first_look_loses_nothing(world: World) -> None:
     """Ten minutes back while no read gets through: the boot clock knows when it was called."""
     world.cloud.fail("read")
