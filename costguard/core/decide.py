@@ -6,8 +6,10 @@ the same snapshot always gives the same actions, so that a restart needs no spec
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from costguard.core import actions as act
-from costguard.core.lease import has_ended, offer_lease, runway_ms
+from costguard.core.lease import aside_micros, has_ended, offer_lease, runway_ms
 from costguard.core.leasing import (
     LONG_LEASE_MS,
     granting,
@@ -145,6 +147,10 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
     if snap.spec.instance.instance_id is not None:
         return (grant, act.Adopt(), act.SetState("provisioning"))
+    if not snap.platform.creates_once:
+        double_ms = snap.platform.double_ms
+        aside = aside_micros(snap.tariff, snap.accounts, offer, now, double_ms)
+        grant = replace(grant, increment_micros=grant.increment_micros + aside)
     timer_ms = _timer_length_ms(snap, now, offer.length_ms)
     timer_ms += snap.spec.runs[snap.stage].save_grace_ms
     return (grant, act.Create(timer_after_ms=timer_ms), act.SetState("provisioning"))

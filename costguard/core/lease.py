@@ -122,6 +122,19 @@ def offer_lease(
     return Offer(length_ms, increment, final=length_ms < wanted_ms)
 
 
+def aside_micros(
+    tariff: Tariff, accounts: tuple[Account, ...], offer: Offer, now: Moment, for_ms: int
+) -> int:
+    """What to reserve beside a first lease for an instance that its create call makes too many.
+
+    Its price for `for_ms`, as far as every scope has room beside the offer: a cap too small for
+    both still rents. The lease's first renewal has the use of it, so that it costs no running time.
+    """
+    wanted = running_micros(tariff, now.utc_ms, now.utc_ms + for_ms)
+    free = _free_micros(accounts)
+    return wanted if free is None else min(wanted, free - offer.increment_micros)
+
+
 def affordable_ms(
     tariff: Tariff,
     interval: Interval | None,

@@ -5,7 +5,8 @@ before our start call or our last off read, nor after the first read that shows 
 have ended before the last read that shows it on, nor after the first that shows it off. A time
 outside of that means that its clock and ours disagree: then the longer interval is charged.
 Where a platform tells no times and nobody looked, what may have run is taken to have run, up to
-when what was reserved for it had ended it.
+when what was reserved for it had ended it: what had it end was armed, and if it failed, the next
+look or the bill says so.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class MeterStep:
     seen_to_ms: int | None = None
     meter_to_ms: int | None = None
     close_at_ms: int | None = None
+    assumed_from_ms: int | None = None  # from here on nobody saw it run: to be said aloud
 
 
 NOTHING = MeterStep()
@@ -78,28 +80,83 @@ def step(
     seen until `assume_after_ms` have gone by, and then runs on by our own clock: unknown is
     treated as running, and the correction is posted when the truth is known.
 
+    `ends_by_ms`: by when an enforcer had surely ended it (UTC ms as our clock is now), if it was
+    not seen on since. What is assumed goes no further.
+
     `may_have_run`: it was started, and `fits_unseen`; the first read that shows it off is then
-    where a power interval ended, or `ends_by_ms`, by when an enforcer had surely ended it.
+    where a power interval ended, or `ends_by_ms`.
     """
     if interval is None:
         return _opening(read, earliest_ms, ends_by_ms, may_have_run=may_have_run)
     if read is None:
-        unseen_ms = reach_ms(interval, now) - interval.seen_to_ms
-        if unseen_ms <= assume_after_ms:
+        if reach_ms(interval, now) - interval.seen_to_ms <= assume_after_ms:
             return NOTHING
-        return MeterStep(meter_to_ms=max(interval.metered_to_ms, reach_ms(interval, now)))
+        return _running_on(interval, _assumed_ms(interval, now, now, ends_by_ms))
+    assumed_ms = _assumed_ms(interval, read.begun, now, ends_by_ms)
     if shows_nothing(read):
         # Treated as running, but it has shown nothing: what is known later may still correct it.
-        return MeterStep(meter_to_ms=max(interval.metered_to_ms, reach_ms(interval, read.begun)))
+        return _running_on(interval, assumed_ms)
     if read.is_charging:
-        seen_ms = max(interval.seen_to_ms, reach_ms(interval, read.begun))
+        seen_ms = max(interval.seen_to_ms, _read_ms(interval, read))
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
-    first_off_ms = max(reach_ms(interval, read.begun), interval.seen_to_ms)
-    ended_ms = first_off_ms
     told_ms = _told_end_ms(interval, read)
     if told_ms is not None and told_ms >= interval.seen_to_ms:
-        ended_ms = min(told_ms, first_off_ms)
-    return MeterStep(close_at_ms=ended_ms)
+        first_off_ms = max(_read_ms(interval, read), interval.seen_to_ms)
+        return MeterStep(close_at_ms=min(told_ms, first_off_ms))
+    is_guess = assumed_ms - interval.seen_to_ms > assume_after_ms
+    from_ms = interval.seen_to_ms if is_guess else None
+    return MeterStep(close_at_ms=assumed_ms, assumed_from_ms=from_ms)
+
+
+def _read_ms(interval: Metered, read: PowerRead) -> int:
+    """What the interval reaches when a read was made, by our clocks or the platform's own.
+
+    After a boot anew with a wall clock that had been set, neither of ours knows how long we were
+    away; how long its rent has run is told on one clock.
+    """
+    reached_ms = reach_ms(interval, read.begun)
+    if read.charged_since_ms is None or read.told_at_ms is None:
+        return reached_ms
+    ran_ms = read.told_at_ms - clock_ahead_ms(read) - read.charged_since_ms
+    told_ms = interval.rent_ms + ran_ms
+    return told_ms if told_ms - reached_ms > CLOCKS_AGREE_MS else reached_ms
+
+
+def _running_on(interval: Metered, assumed_ms: int) -> MeterStep:
+    """Charged as running although nobody saw it; said once, when it begins."""
+    is_first = interval.metered_to_ms <= interval.seen_to_ms < assumed_ms
+    from_ms = interval.seen_to_ms if is_first else None
+    return MeterStep(meter_to_ms=max(interval.metered_to_ms, assumed_ms), assumed_from_ms=from_ms)
+
+
+def _assumed_ms(interval: Metered, at: Moment, now: Moment, ends_by_ms: int | None) -> int:
+    """How far it is taken to have run by `at`, where nobody saw it.
+
+    What was to end it has failed if it was seen on afterwards: then nothing is known to have.
+    """
+    reached_ms = max(reach_ms(interval, at), interval.seen_to_ms)
+    if ends_by_ms is None:
+        return reached_ms
+    ends_ms = reach_ms(interval, now) + ends_by_ms - now.utc_ms
+    return reached_ms if ends_ms < interval.seen_to_ms else min(reached_ms, ends_ms)
+
+
+def ended_before_ms(
+    interval: Metered, read: PowerRead, now: Moment, ends_by_ms: int | None
+) -> int | None:
+    """When the interval ended, where the platform tells of rent that began anew since; else None.
+
+    Of the rent before the present one it says nothing more: that is taken to have run up to the
+    new start, or to when an enforcer had surely ended it. A platform whose own time is not known
+    is not believed in this: its clock and ours may be apart.
+    """
+    since_ms = read.charged_since_ms
+    if since_ms is None or read.told_at_ms is None or since_ms > _answered_ms(read):
+        return None
+    since_ms += reach_ms(interval, read.begun) - read.begun.utc_ms
+    if since_ms - interval.seen_to_ms <= CLOCKS_AGREE_MS:
+        return None
+    return min(since_ms, _assumed_ms(interval, read.begun, now, ends_by_ms))
 
 
 def clock_ahead_ms(read: PowerRead) -> int:
@@ -243,6 +300,7 @@ def _unseen(
     One that had been closed too early is charged from there on.
     """
     since_ms, until_ms, latest_ms = read.charged_since_ms, read.charged_until_ms, read.begun.utc_ms
+    assumed_ms = None
     if earliest_ms is None or (until_ms is None and read.power.may_charge):
         return NOTHING
     if since_ms is None:
@@ -250,13 +308,15 @@ def _unseen(
             return NOTHING
         if ends_by_ms is not None:
             latest_ms = min(latest_ms, ends_by_ms)
-        since_ms, latest_ms = earliest_ms, max(latest_ms, earliest_ms)
+        latest_ms = max(latest_ms, earliest_ms)
+        since_ms = assumed_ms = earliest_ms
     ended_ms = latest_ms if until_ms is None else min(until_ms, latest_ms)
     if since_ms < earliest_ms < ended_ms and until_ms is not None:
         return MeterStep(earliest_ms, origin_ms=since_ms, close_at_ms=ended_ms)
     if not earliest_ms <= since_ms <= latest_ms:
         return NOTHING
-    return MeterStep(since_ms, earliest_ms, close_at_ms=max(ended_ms, since_ms))
+    close_ms = max(ended_ms, since_ms)
+    return MeterStep(since_ms, earliest_ms, close_at_ms=close_ms, assumed_from_ms=assumed_ms)
 
 
 def reach_ms(interval: Metered, at: Moment) -> int:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from costguard.core.tariff import Tariff
 
 
+# How long a created instance may be missing from the platform's lists.
+VISIBLE_WITHIN_MS = 15_000
+
+
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What is known of the platform's habits, in the worst documented figures."""
@@ -29,6 +33,12 @@ class Platform:
     in_guest_stop_proven: bool = False  # a power-off from inside is known to stop the meter
     timer_is_fixed: bool = False  # a deadline can be set at create, and never again
     seen_late_ms: int = 0  # how much later than it came the end of rent may be charged to
+    creates_once: bool = False  # one create call never makes two instances
+
+    @property
+    def double_ms(self) -> int:
+        """How long a second instance of one call may run until it was listed and has stopped."""
+        return VISIBLE_WITHIN_MS + 2 * self.poll_interval_ms + self.latency_ms(0)
 
     def latency_ms(self, save_grace_ms: int) -> int:
         """L, where saving may take so long: until the meter has stopped, as the books have it."""

@@ -23,9 +23,9 @@ from costguard.daemon.give_back import give_back
 from costguard.daemon.left_behind import text_of_release
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
+from costguard.daemon.metering import close_disk, close_running
 from costguard.daemon.power_off import power_off
 from costguard.daemon.power_on import power_on, take_back
-from costguard.daemon.record import close_disk, close_running
 from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable

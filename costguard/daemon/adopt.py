@@ -16,7 +16,7 @@ from costguard.core.decide import FINAL_STATES
 from costguard.core.power import Power
 from costguard.daemon.host_keys import unknown_key_text
 from costguard.daemon.load import open_lease
-from costguard.daemon.record import close_disk, close_running, open_taken_over
+from costguard.daemon.metering import close_disk, close_running, open_taken_over
 from costguard.daemon.rent import guest_stop_of, refuse
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.providers.base import Absent, ProviderError, Refused

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from costguard.core.decide import FINAL_STATES
 from costguard.core.money import yuan_text
 from costguard.daemon.load import newest_instance, open_interval
-from costguard.daemon.record import close_interval
+from costguard.daemon.metering import close_interval
 from costguard.errors import EXIT_USAGE, UserError
 from costguard.report.documents import find_job
 from costguard.report.figures import time_text

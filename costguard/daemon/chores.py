@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from costguard.daemon.orphans import watch_orphans
+from costguard.daemon.orphans import watch_orphans, watch_owed
 from costguard.daemon.reconcile import reconcile
 from costguard.daemon.run_outs import watch_run_outs
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from costguard.notify.outbox import Outbox
 
 STRAY_WATCH_S = 600
+WATCH_AGAIN_S = 15
 TELL_S = 5
 RECONCILE_S = 600
 RUN_OUTS_S = 600
@@ -40,6 +41,7 @@ class Chores:
         self._scheduler.add_job(
             self.watch_strays, "interval", seconds=STRAY_WATCH_S, next_run_time=now
         )
+        self._scheduler.add_job(self.watch_again, "interval", seconds=WATCH_AGAIN_S)
         self._scheduler.add_job(self.reconcile, "interval", seconds=RECONCILE_S)
         if self._outbox is not None:
             self._scheduler.add_job(self.tell, "interval", seconds=TELL_S)
@@ -57,6 +59,10 @@ class Chores:
     def watch_strays(self) -> list[str]:
         """Find instances of ours that no job drives; return their ids."""
         return watch_orphans(self._context)
+
+    def watch_again(self) -> list[str]:
+        """The same of the accounts that are owed a look; nothing is asked where none is."""
+        return watch_owed(self._context)
 
     def reconcile(self) -> None:
         """Hold every instance's bill against the books."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from costguard.remote.link import Link, LinkPlan
@@ -47,8 +47,13 @@ class Context:
     client_public_key: str
     accounts: Callable[[], tuple[str, ...]] = tuple  # the platforms that the config names
     stops_orphans: Callable[[], bool] = bool  # whether what no job here explains is stopped
+    owed: dict[str, int] = field(default_factory=dict)  # accounts to be listed soon, so many times
 
     @property
     def tag_prefix(self) -> str:
         """The beginning of every tag of this installation's instances."""
         return f"costguard-{self.installation}-"
+
+    def owe(self, account: str, looks: int = 1) -> None:
+        """Have the account's instances listed at least so many times more before long."""
+        self.owed[account] = max(self.owed.get(account, 0), looks)

@@ -281,6 +281,7 @@ def platform_of(facts: ProviderFacts) -> Platform:
         in_guest_stop_proven=facts.in_guest_stop_proven,
         timer_is_fixed=facts.timer_is_fixed,
         seen_late_ms=facts.seen_late_ms,
+        creates_once=facts.creates_once,
     )
 
 

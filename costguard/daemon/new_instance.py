@@ -17,7 +17,7 @@ from sqlalchemy import select
 from costguard.core.money import yuan_text
 from costguard.core.spec import JobSpec, UploadWish
 from costguard.daemon.load import job_spec, newest_instance, open_interval
-from costguard.daemon.record import close_disk
+from costguard.daemon.metering import close_disk
 from costguard.errors import EXIT_REFUSED, UserError
 from costguard.remote.download import DownloadError, lacking, wanted_files
 from costguard.store.events import add_event

@@ -3,6 +3,9 @@
 Of this installation's: what a job here explains is put under guard and stopped; what none does is
 said aloud each hour, and stopped where the config says `stop_orphans = true`. Another
 installation's are reported, and never touched.
+
+An account that could not be listed, or whose list could not be acted upon because nothing could be
+written, is owed a look and listed again soon: a duplicate must not cost until the next round.
 """
 
 from __future__ import annotations
@@ -16,13 +19,15 @@ from costguard.daemon.accounts import LOCAL
 from costguard.daemon.load import job_spec
 from costguard.daemon.strays import is_stray, parent_of, take_stray
 from costguard.errors import UserError
-from costguard.providers.base import ProviderError
+from costguard.providers.base import ProviderError, Unclear
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.models import Event, Intent, Job
 from costguard.store.restored import clear_if_listed, is_restored, note_listed, unlisted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from costguard.daemon.context import Context
     from costguard.providers.base import InstanceView
 
@@ -34,8 +39,22 @@ SAY_AGAIN_MS = 3_600_000
 
 def watch_orphans(context: Context) -> list[str]:
     """Look at every account; the ids of our own instances that no job drives."""
+    return _watch(context, _accounts(context))
+
+
+def watch_owed(context: Context) -> list[str]:
+    """Look again at the accounts that are owed a look; their instances that no job drives."""
+    accounts = sorted(context.owed)
+    for name in accounts:
+        left = context.owed.pop(name, 0) - 1
+        if left > 0:
+            context.owe(name, left)
+    return _watch(context, accounts)
+
+
+def _watch(context: Context, accounts: Iterable[str]) -> list[str]:
     found: list[str] = []
-    for name in _accounts(context):
+    for name in accounts:
         try:
             now = context.clock.now()
             for view in context.provider(name).list_tagged(EVERY_INSTALLATION, now):
@@ -46,6 +65,8 @@ def watch_orphans(context: Context) -> list[str]:
             _note_listed(context, name)
         except (ProviderError, StoreUnavailable, UserError) as error:
             log.warning("strays on %s: %s", name, error)
+            if isinstance(error, (Unclear, StoreUnavailable)):  # a no is the same no soon
+                context.owe(name)
     return found
 
 

@@ -13,39 +13,23 @@ from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
 from costguard.core import meter
-from costguard.core.calendar import month_of
-from costguard.core.moment import Moment
 from costguard.core.money import yuan_text
 from costguard.core.tariff import (
-    Tariff,
-    free_left_s,
     list_price_micros,
-    paused_micros,
-    price_micros,
-    repriced,
-    same_terms,
 )
 from costguard.daemon import steps_lost
-from costguard.daemon.load import (
-    metered,
-    open_interval,
-    open_lease,
-)
+from costguard.daemon.metering import ASSUME_AFTER_POLLS, meter_disk, meter_running
 from costguard.daemon.preparing import record_preparing
-from costguard.daemon.unseen import Before, before_look, last_end_ms, ran_unseen, tell_assumed
-from costguard.store.attest import weigh
+from costguard.daemon.unseen import before_look
 from costguard.store.events import add_event
-from costguard.store.ledger import Place, adjust, charge
 from costguard.store.models import (
     Artifact,
     Instance,
     Job,
-    LeaseRow,
-    PowerInterval,
     Telemetry,
 )
 from costguard.store.reads import add_read
-from costguard.store.tariffs import disk_tariff_of, set_tariff, tariff_of
+from costguard.store.tariffs import set_tariff, tariff_of
 from costguard.store.visits import open_visit
 
 if TYPE_CHECKING:
@@ -54,14 +38,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from costguard.core.power import PowerRead
+    from costguard.core.moment import Moment
     from costguard.daemon.memory import JobMemory
     from costguard.providers.base import InstanceView, ProviderFacts
-
-# After this many missed polls without an answer the meter is taken to run on.
-ASSUME_AFTER_POLLS = 30
-ASSUMED = "the platform's stop was earlier than assumed while it did not answer"
-REPRICED = "another price was in force from earlier on than had been charged"
 
 # Built once: to put a statement together takes longer than to carry it out.
 _ADD_TELEMETRY = insert(Telemetry).on_conflict_do_nothing()
@@ -102,7 +81,7 @@ def record_pass(
         if memory.gone is not None:
             instance.power = memory.gone.power.value
         assume_after_ms = facts.poll_interval_ms * ASSUME_AFTER_POLLS
-        _meter_running(
+        meter_running(
             session,
             job,
             instance,
@@ -113,7 +92,7 @@ def record_pass(
             memory,
             assume_after_ms,
         )
-        _meter_disk(session, job, instance, view, now, zone)
+        meter_disk(session, job, instance, view, now, zone)
 
 
 def _record_message(session: Session, job: Job, message: Mapping[str, Any], now: Moment) -> None:
@@ -223,275 +202,3 @@ def _record_price(session: Session, instance: Instance, view: InstanceView) -> N
         return
     text = f"the price went from {yuan_text(old)} to {yuan_text(price)} yuan an hour"
     add_event(session, instance.job_id, at_ms, "price_changed", text)
-
-
-def _meter_running(
-    session: Session,
-    job: Job,
-    instance: Instance,
-    read: PowerRead | None,
-    now: Moment,
-    zone: ZoneInfo,
-    before: Before,
-    memory: JobMemory,
-    assume_after_ms: int,
-) -> None:
-    """Charge what the latest read shows to have run; open and close power intervals."""
-    told = read
-    rests, read = weigh(session, instance, read)
-    if rests:
-        return
-    row = open_interval(session, instance.id, "running")
-    if row is not None:
-        _anchor_in_this_boot(row, now)
-    if row is not None and not same_terms(tariff_of(row), tariff_of(instance), row.metered_to_ms):
-        row = _reprice(session, job, row, tariff_of(instance), now, zone)
-    if row is None and _says_nothing_new(session, instance, read):
-        read = None
-    open_now = None if row is None else metered(row)
-    ran = row is None and ran_unseen(session, instance, read, before, memory)
-    step = meter.step(
-        open_now,
-        read,
-        now,
-        before.earliest_ms,
-        assume_after_ms,
-        may_have_run=ran,
-        ends_by_ms=before.ends_by_ms,
-    )
-    if step.open_at_ms is not None and read is not None:
-        tariff = meter.opening_tariff(before.tariff, tariff_of(instance), read.begun.utc_ms)
-        origin_ms = step.origin_ms or _goes_on_from_ms(session, instance, told, step.open_at_ms)
-        row = _open_as(session, instance, tariff, replace(step, origin_ms=origin_ms), read.begun)
-        tell_assumed(session, job, step, now, ran=ran)
-    if row is None:
-        return
-    if step.seen_to_ms is not None:
-        row.seen_to_ms = max(row.seen_to_ms, step.seen_to_ms)
-    if step.meter_to_ms is not None:
-        row = _turn(session, job, row, step.meter_to_ms, now, zone)
-        _charge_to(session, job, row, step.meter_to_ms, now, zone)
-    if step.close_at_ms is not None:
-        row = _turn(session, job, row, step.close_at_ms, now, zone)
-        close_interval(session, job, row, step.close_at_ms, now, zone)
-        _carry_free_time(instance, row, step.close_at_ms)
-
-
-def _goes_on_from_ms(
-    session: Session, instance: Instance, read: PowerRead | None, open_at_ms: int
-) -> int | None:
-    """When the rent began that this interval only goes on with: one had been closed too early."""
-    since_ms = None if read is None else read.charged_since_ms
-    if since_ms is None or since_ms >= open_at_ms:
-        return None
-    return since_ms if last_end_ms(session, instance) == open_at_ms else None
-
-
-def _says_nothing_new(session: Session, instance: Instance, read: PowerRead | None) -> bool:
-    """Off when last seen, not started since, and told nothing: on only once it is seen on."""
-    if read is None or not meter.shows_nothing(read):
-        return False
-    ended_ms = last_end_ms(session, instance)
-    return ended_ms is not None and ended_ms >= (instance.started_call_ms or 0)
-
-
-def _anchor_in_this_boot(row: PowerInterval, now: Moment) -> None:
-    """Count on from here by the clock of this boot, which no one can set back."""
-    if row.anchor_boot_id != now.boot_id:
-        row.anchor_utc_ms = meter.reach_ms(metered(row), now)
-        row.anchor_boot_ms, row.anchor_boot_id = now.boot_ms, now.boot_id
-
-
-def _open_as(
-    session: Session, instance: Instance, tariff: Tariff, step: meter.MeterStep, anchor: Moment
-) -> PowerInterval:
-    """A new running interval; what it says of its price is what is in force at its start."""
-    assert step.open_at_ms is not None, "only a step that opens one"
-    row = PowerInterval(
-        instance_id=instance.id,
-        job_id=instance.job_id,
-        kind="running",
-        price_micros_per_hour=price_micros(tariff, step.open_at_ms),
-        quantum_s=tariff.quantum_s,
-        tariff_json=tariff.to_json(),
-        origin_ms=step.origin_ms,
-        earliest_ms=meter.start_bound_ms(step, tariff),
-    )
-    return _add_interval(session, row, step.open_at_ms, anchor)
-
-
-def _add_interval(
-    session: Session, row: PowerInterval, started_ms: int, anchor: Moment
-) -> PowerInterval:
-    row.started_ms = row.metered_to_ms = started_ms
-    row.anchor_utc_ms, row.anchor_boot_ms = anchor.utc_ms, anchor.boot_ms
-    row.anchor_boot_id = anchor.boot_id
-    row.seen_to_ms = anchor.utc_ms
-    row.posted_micros = 0
-    session.add(row)
-    session.flush()
-    return row
-
-
-def _charge_to(
-    session: Session, job: Job, row: PowerInterval, to_ms: int, now: Moment, zone: ZoneInfo
-) -> None:
-    owed = meter.owed_micros(metered(row), to_ms)
-    lease = open_lease(session, job.id)
-    place = Place(job.stage, job.phase or "setup")
-    month = month_of(to_ms, zone)
-    overrun = charge(session, job, row, lease, owed, to_ms, place, now.utc_ms, month)
-    if overrun:
-        _report_overrun(session, job, overrun, lease, now)
-
-
-def _report_overrun(
-    session: Session, job: Job, overrun: int, lease: LeaseRow | None, now: Moment
-) -> None:
-    why = "no lease was open" if lease is None else "the lease did not cover it"
-    text = f"{yuan_text(overrun)} yuan were charged that nothing had reserved: {why}"
-    add_event(session, job.id, now.utc_ms, "overrun", text, {"micros": overrun})
-
-
-def close_interval(
-    session: Session,
-    job: Job,
-    row: PowerInterval,
-    ended_ms: int,
-    now: Moment,
-    zone: ZoneInfo,
-    why: str = ASSUMED,
-) -> None:
-    """End the interval; what was charged beyond its true end is corrected, saying why."""
-    owed = meter.owed_micros(metered(row), ended_ms)
-    if owed >= row.posted_micros:
-        _charge_to(session, job, row, ended_ms, now, zone)
-    else:
-        adjust(session, job, row, owed, why, now.utc_ms, month_of(ended_ms, zone))
-    row.ended_ms = ended_ms
-
-
-def _reprice(
-    session: Session, job: Job, row: PowerInterval, new: Tariff, now: Moment, zone: ZoneInfo
-) -> PowerInterval:
-    """Go on under the new terms from when they are taken to have come."""
-    open_now = metered(row)
-    at_ms = meter.change_at_ms(open_now, new, now)
-    row = _turn(session, job, row, at_ms, now, zone)
-    tariff = repriced(open_now.tariff, new, at_ms)
-    return _cut(session, job, row, at_ms, tariff, now, zone)
-
-
-def _turn(
-    session: Session, job: Job, row: PowerInterval, to_ms: int, now: Moment, zone: ZoneInfo
-) -> PowerInterval:
-    """The interval cut wherever, up to `to_ms`, its own tariff has another price; the last part."""
-    open_now = metered(row)
-    for at_ms in meter.turns_ms(open_now, to_ms):
-        row = _cut(session, job, row, at_ms, open_now.tariff, now, zone)
-    return row
-
-
-def _cut(
-    session: Session,
-    job: Job,
-    row: PowerInterval,
-    at_ms: int,
-    tariff: Tariff,
-    now: Moment,
-    zone: ZoneInfo,
-) -> PowerInterval:
-    """Close the interval and open its next part, which has another price and counts on."""
-    close_interval(session, job, row, at_ms, now, zone, REPRICED)
-    part = PowerInterval(
-        instance_id=row.instance_id,
-        job_id=row.job_id,
-        kind="running",
-        price_micros_per_hour=price_micros(tariff, at_ms),
-        quantum_s=tariff.quantum_s,
-        tariff_json=tariff.to_json(),
-        origin_ms=metered(row).rent_ms,
-        earliest_ms=row.earliest_ms,
-    )
-    anchor = Moment(row.anchor_utc_ms, row.anchor_boot_ms, row.anchor_boot_id)
-    seen_to_ms = max(row.seen_to_ms, at_ms)
-    part = _add_interval(session, part, at_ms, anchor)
-    part.seen_to_ms = seen_to_ms
-    return part
-
-
-def _carry_free_time(instance: Instance, row: PowerInterval, ended_ms: int) -> None:
-    """What the interval left of free or prepaid time is the next one's, until the platform says."""
-    tariff = tariff_of(row)
-    if tariff.free_s:
-        left_s = free_left_s(tariff, metered(row).rent_ms, ended_ms)
-        set_tariff(instance, replace(tariff_of(instance), free_s=left_s))
-
-
-def _meter_disk(
-    session: Session,
-    job: Job,
-    instance: Instance,
-    view: InstanceView | None,
-    now: Moment,
-    zone: ZoneInfo,
-) -> None:
-    """Charge the disk, from creation to release, against the part of the cap held for it."""
-    if instance.paused_micros_per_hour == 0 or view is None:
-        return
-    row = open_interval(session, instance.id, "disk")
-    if row is None:
-        begun_ms = view.read.begun.utc_ms
-        since = (instance.created_ms or begun_ms) - meter.clock_ahead_ms(view.read)
-        if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
-            since = instance.started_call_ms or view.read.begun.utc_ms
-        row = _open_disk(session, instance, since, view.read.begun)
-    _anchor_in_this_boot(row, now)
-    to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
-    owed = paused_micros(disk_tariff_of(row), to_ms - row.started_ms)
-    row.seen_to_ms = to_ms
-    place = Place(job.stage, "disk")
-    charge(session, job, row, None, owed, to_ms, place, now.utc_ms, month_of(to_ms, zone))
-
-
-def _open_disk(
-    session: Session, instance: Instance, since_ms: int, anchor: Moment
-) -> PowerInterval:
-    tariff = tariff_of(instance)
-    row = PowerInterval(
-        instance_id=instance.id,
-        job_id=instance.job_id,
-        kind="disk",
-        price_micros_per_hour=tariff.paused_micros_per_hour,
-        quantum_s=tariff.paused_quantum_s,
-        tariff_json=tariff.to_json(),
-    )
-    return _add_interval(session, row, since_ms, anchor)
-
-
-def open_taken_over(session: Session, instance: Instance, read: PowerRead) -> None:
-    """Meter an adopted instance that is on from the read that found it so, whatever comes next."""
-    tariff = tariff_of(instance)
-    step = meter.step(None, read, read.begun, None, 0)
-    if step.open_at_ms is not None:
-        _open_as(session, instance, tariff, step, read.begun)
-
-
-def close_running(
-    session: Session, job: Job, instance: Instance, now: Moment, zone: ZoneInfo
-) -> None:
-    """End the running interval of an instance that was given back while it was on."""
-    row = open_interval(session, instance.id, "running")
-    if row is None:
-        return
-    _anchor_in_this_boot(row, now)
-    ended_ms = max(meter.reach_ms(metered(row), now), row.seen_to_ms)
-    row = _turn(session, job, row, ended_ms, now, zone)
-    close_interval(session, job, row, ended_ms, now, zone)
-
-
-def close_disk(session: Session, instance: Instance, at_ms: int) -> None:
-    """End the disk's interval once the instance was given back."""
-    row = open_interval(session, instance.id, "disk")
-    if row is not None:
-        row.ended_ms = max(at_ms, row.metered_to_ms)

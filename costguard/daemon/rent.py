@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import select
 
 from costguard.core.moment import Moment, elapsed_ms
+from costguard.core.snapshot import VISIBLE_WITHIN_MS
 from costguard.daemon.asking import request_for
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls
@@ -33,12 +34,13 @@ from costguard.store.models import BY_HAND, Instance, Intent, Job
 from costguard.store.tariffs import set_tariff
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from costguard.daemon.act import Actor
     from costguard.providers.base import ProviderFacts
 
-# How long a created instance may be missing from the platform's lists.
-VISIBLE_WITHIN_MS = 15_000
 CAPACITY_RETRY_MS = 30_000
+UNCLEAR_LOOKS = 2  # at the account, once an unclear call is resolved: the last is late enough
 UNLISTED_RETRY_MS = 5_000
 TIMER_SLACK_MS = 1_000  # some platforms keep whole seconds
 
@@ -161,12 +163,11 @@ def resolve_create(actor: Actor) -> None:
         note_quiet(actor.memory, error, now)
         return
     mine = sorted((view for view in found if view.tag == row.tag), key=lambda v: v.created_ms or 0)
+    # Another one may be shown only later: the account is looked at closely for a while.
+    actor.context.owe(actor.snap.spec.instance.provider, UNCLEAR_LOOKS)
     if mine:
         adopt(actor, row.tag, mine[0])
-        for double in mine[1:]:
-            why = "the platform made a second instance of one call"
-            account = actor.snap.spec.instance.provider
-            take_stray(actor.context, account, actor.job_id, double, why)
+        _take_doubles(actor, mine[1:])
         return
     since = actor.memory.resolving_since or now
     actor.memory.resolving_since = since
@@ -174,6 +175,14 @@ def resolve_create(actor: Actor) -> None:
         gone = Refused("the platform never listed it: nothing was rented")
         _give_up(actor, row.tag, gone, again_ms=UNLISTED_RETRY_MS)
         actor.memory.resolving_since = None
+
+
+def _take_doubles(actor: Actor, doubles: Sequence[InstanceView]) -> None:
+    """Put further instances of one call under guard; if it fails, the watch finds them again."""
+    account = actor.snap.spec.instance.provider
+    for double in doubles:
+        why = "the platform made a second instance of one call"
+        take_stray(actor.context, account, actor.job_id, double, why)
 
 
 def _give_up(actor: Actor, tag: str, error: Refused, again_ms: int | None) -> None:

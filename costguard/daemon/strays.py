@@ -16,9 +16,9 @@ from sqlalchemy import select
 
 from costguard.core.spec import InstanceWish, JobSpec, Run
 from costguard.core.tariff import price_micros
-from costguard.daemon.load import job_spec
+from costguard.daemon.load import job_spec, open_lease
 from costguard.store.events import add_event
-from costguard.store.models import Instance, Intent, Job, LedgerEntry, PowerInterval
+from costguard.store.models import Instance, Intent, Job, LeaseRow, LedgerEntry, PowerInterval
 from costguard.store.tariffs import set_tariff, tariff_of
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from costguard.core.tariff import Tariff
     from costguard.daemon.context import Context
     from costguard.providers.base import InstanceView
+
+
+STRAY_KEY = "stray:"
 
 
 def is_stray(session: Session, view: InstanceView) -> bool:
@@ -111,9 +114,22 @@ def _dearest(session: Session, view: InstanceView, now: Moment) -> Tariff:
     return max((view.tariff, *known), key=lambda tariff: price_micros(tariff, now.utc_ms))
 
 
+def lease_of_double(session: Session, job: Job, row: PowerInterval) -> LeaseRow | None:
+    """The open lease of the job whose create call made this stray too many; else None.
+
+    The lease holds something for that (`aside_micros`), and what its own run then lacks it
+    reserves anew, or is cut: the job's cap has to bear what its call has cost.
+    """
+    if not job.submit_key.startswith(STRAY_KEY):
+        return None
+    tag = session.get_one(Instance, row.instance_id).tag.partition("/")[0]
+    called = session.scalars(select(Intent).where(Intent.key == f"create:{tag}")).first()
+    return None if called is None else open_lease(session, called.job_id)
+
+
 def stray_key(view: InstanceView) -> str:
     """What makes a stray's job the only one of its kind."""
-    return f"stray:{view.id}"
+    return f"{STRAY_KEY}{view.id}"
 
 
 def _stopping_job(

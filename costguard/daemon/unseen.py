@@ -48,6 +48,7 @@ class Before:
     ended_ms: int | None  # the end of its latest power interval
     earliest_ms: int | None  # before when rent cannot have begun; None: not known
     ends_by_ms: int | None  # by when what nobody saw had surely ended; None: not known
+    enforced_by_ms: int | None  # the same of what was seen on: what ends that was read back
     lease_is_over: bool
     looks_apart_ms: int
     is_told: bool  # the platform says when rent began and ended, also of what nobody saw
@@ -67,7 +68,8 @@ def before_look(
         called_ms=called_ms,
         ended_ms=ended_ms,
         earliest_ms=meter.earliest_start_ms(called_ms, ended_ms, seen_off_ms, facts.cache_age_ms),
-        ends_by_ms=_ends_by_ms(instance, lease, facts, now),
+        ends_by_ms=_ends_by_ms(instance, lease, facts, now, was_seen=False),
+        enforced_by_ms=_ends_by_ms(instance, lease, facts, now, was_seen=True),
         lease_is_over=lease is not None and has_passed(_end_of(lease), now),
         looks_apart_ms=meter.looks_apart_ms(facts.poll_interval_ms, facts.cache_age_ms),
         is_told=facts.tells_meter_end,
@@ -86,13 +88,16 @@ def ran_unseen(
     return fits and _was_started(session, instance, before)
 
 
-def tell_assumed(session: Session, job: Job, step: MeterStep, now: Moment, *, ran: bool) -> None:
+def tell_assumed(session: Session, job: Job, step: MeterStep, now: Moment) -> None:
     """Say aloud what is charged although nobody saw it."""
-    if not ran or step.open_at_ms is None or step.close_at_ms is None:
+    from_ms, to_ms = step.assumed_from_ms, step.close_at_ms or step.meter_to_ms
+    if from_ms is None or to_ms is None:
         return
-    seconds = (step.close_at_ms - step.open_at_ms) // 1000
-    text = f"nobody could look for {seconds} s: charged as if it had run for as long"
-    data = {"from_ms": step.open_at_ms, "to_ms": step.close_at_ms, "loud": True}
+    seconds = (to_ms - from_ms) // 1000
+    text = f"nobody could look: charged as if it had run for {seconds} s"
+    if step.close_at_ms is None:
+        text = "nobody can look: charged as running, as far as what is reserved for it lets it run"
+    data = {"from_ms": from_ms, "to_ms": to_ms, "loud": True}
     add_event(session, job.id, now.utc_ms, "assumed_run", text, data)
 
 
@@ -112,18 +117,25 @@ def _was_started(session: Session, instance: Instance, before: Before) -> bool:
 
 
 def _ends_by_ms(
-    instance: Instance, lease: LeaseRow | None, facts: ProviderFacts, now: Moment
+    instance: Instance,
+    lease: LeaseRow | None,
+    facts: ProviderFacts,
+    now: Moment,
+    *,
+    was_seen: bool,
 ) -> int | None:
     """By when rent that nobody saw had ended: else it would be on still.
 
     What had it end is the platform's timer, which is set to the end of its lease; or a person, who
-    says so. Where there is no timer, whoever it was may have come at any time.
+    says so. Where there is no timer, whoever it was may have come at any time. What was seen on
+    (`was_seen`) may be on still: there the timer has to have been read back for this lease.
     """
     ends = []
     has_timer = facts.timer_min_lead_ms is not None or facts.arms_timer_at_create
-    if has_timer and lease is not None:
+    is_armed = not was_seen or lease is None or lease.armed_end_utc_ms > 0
+    if has_timer and lease is not None and is_armed:
         ends.append(meter.as_of_ms(_end_of(lease), now) + lease.latency_ms)
-    elif has_timer and instance.timer_at_ms is not None:
+    elif has_timer and lease is None and instance.timer_at_ms is not None:
         late_ms = facts.timer_lateness_ms + facts.stop_latency_ms
         ends.append(instance.timer_at_ms + late_ms)
     if is_attested(instance) and instance.attested_stop_ms is not None:

@@ -115,6 +115,7 @@ class Aws:
             timer_min_lead_ms=None if self._role is None else 2 * MINUTE_MS,
             timer_lateness_ms=0 if self._role is None else MINUTE_MS,
             arms_timer_at_create=False,
+            creates_once=True,  # (d) by the ClientToken
             timer_step_ms=MINUTE_MS,
             in_guest_stop=guest_stop(settings),
             in_guest_stop_proven=False,

@@ -205,6 +205,7 @@ class ProviderFacts:
     can_stop: bool = True
     can_create: bool = True
     can_resume: bool = True
+    creates_once: bool = False  # a create call that is sent twice on the way makes one instance
     keeps_tags: bool = True  # False: lists know ours only while this process lives
     tells_balance: bool = True
     tells_bill: bool = True

@@ -60,6 +60,7 @@ class Purse:
     posted_micros: int = 0
     overrun_micros: int = 0
     lease: OpenLease | None = None
+    doubles_micros: int = 0  # of its leases, what a second instance of its own call has used
 
     @property
     def pending_micros(self) -> int:
@@ -76,6 +77,7 @@ class Entry:
     amount_micros: int
     covered_micros: int = 0
     part: int = 0  # the power interval, 0 where none
+    lease_of: int = 0  # whose lease covers it
 
 
 @dataclass
@@ -95,7 +97,7 @@ class Books:
             f"job {purse.name}",
             purse.cap_micros,
             purse.posted_micros,
-            purse.pending_micros,
+            purse.pending_micros + purse.doubles_micros,
             purse.hold_micros,
         )
         if self.caps.month_micros is None:
@@ -120,9 +122,24 @@ class Books:
         purse.lease.remaining_micros += increment_micros
         self._append(Entry("reserve", purse.id, increment_micros))
 
-    def charge(self, purse: Purse, amount_micros: int, part: int, *, disk: bool = False) -> None:
-        """Record what was metered; what no lease covers is the overrun."""
+    def charge(
+        self,
+        purse: Purse,
+        amount_micros: int,
+        part: int,
+        *,
+        disk: bool = False,
+        maker: Purse | None = None,
+    ) -> None:
+        """Record what was metered; what no lease covers is the overrun.
+
+        A duplicate has no lease: the one of the job whose call made it (`maker`) covers it.
+        """
         covered = 0
+        if not disk and purse.lease is None and maker is not None and maker.lease is not None:
+            covered = min(amount_micros, maker.lease.remaining_micros)
+            maker.lease.remaining_micros -= covered
+            maker.doubles_micros += covered
         if disk:
             purse.hold_micros = max(purse.hold_micros - amount_micros, 0)
         elif purse.lease is not None:
@@ -131,7 +148,8 @@ class Books:
         purse.posted_micros += amount_micros
         if not disk:
             purse.overrun_micros += amount_micros - covered
-        self._append(Entry("charge", purse.id, amount_micros, covered, part))
+        lender = purse if purse.lease is not None or maker is None else maker
+        self._append(Entry("charge", purse.id, amount_micros, covered, part, lender.id))
 
     def adjust(self, purse: Purse, amount_micros: int, part: int) -> None:
         """Correct what was charged."""
@@ -151,6 +169,12 @@ class Books:
             own = [entry for entry in self.entries if entry.purse == purse.id]
             posted = sum(e.amount_micros for e in own if e.kind in ("charge", "adjust"))
             pending = sum(_held(entry) for entry in own)
+            pending += sum(e.covered_micros for e in own if e.lease_of != e.purse)
+            pending -= sum(
+                e.covered_micros
+                for e in self.entries
+                if e.lease_of == purse.id and e.lease_of != e.purse
+            )
             if posted != purse.posted_micros or pending != purse.pending_micros:
                 found.append(f"the sums of {purse.name} are not those of its entries")
         return found

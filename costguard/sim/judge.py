@@ -6,13 +6,14 @@ excused, the second is a violation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from costguard.core.decide import FINAL_STATES
 from costguard.core.lease import needed_micros
 from costguard.core.tariff import hold_micros
 from costguard.sim.adapter import tariff_of
+from costguard.sim.clock import NEVER_MS
 from costguard.sim.cloud import knowable
 from costguard.sim.findings import Figures, Violation
 
@@ -348,29 +349,34 @@ class Judge:
             quantum_s = machine.prices.quantum_s
             looks = self._looks.setdefault(name, [])
             looks.append((asked_ms, machine.prices.running))
-            runs = [
-                knowable(run, looks)
-                for run in machine.runs
-                if not self._is_untellable(machine, run, looks)
-            ]
+            told = (self._as_told(machine, number, looks) for number in range(len(machine.runs)))
+            runs = [knowable(run, looks) for run in told if run is not None]
             true = sum(run.micros(asked_ms, quantum_s) for run in runs)
             true += machine.disk_micros(asked_ms)
             booked = self.world.posted_of(name)
             if booked < true - self.tolerance_micros(machine):
                 self.violate("I3", name, f"booked {booked}, metered {true} micro-yuan")
 
-    def _is_untellable(self, machine: Machine, run: Run, looks: list[tuple[int, int]]) -> bool:
-        """Whether nobody could know how long it was charged, where a platform tells no times.
+    def _as_told(self, machine: Machine, number: int, looks: list[tuple[int, int]]) -> Run | None:
+        """The run as far as anybody could know it, who looked then; None: not at all.
 
-        No look saw it, and its timer came late, or it was charged on while off: the books then have
-        what was reserved for it.
+        Where its timer came late, or it was charged on while off, and the platform did not tell its
+        end to any look, the books have it up to when it was to end: at the least as long as a look
+        saw it.
         """
-        facts = self.world.scenario.facts
-        if facts.tells_meter_end or facts.timer_min_lead_ms is None or run.ended_ms is None:
-            return False
+        run, facts = machine.runs[number], self.world.scenario.facts
+        if facts.timer_min_lead_ms is None or run.ended_ms is None:
+            return run
+        until_ms = NEVER_MS
+        if number + 1 < len(machine.runs):
+            until_ms = machine.runs[number + 1].started_ms
+        if facts.tells_meter_end and any(run.ended_ms <= at < until_ms for at, _ in looks):
+            return run
         late = machine.timer_lag_ms > facts.timer_lateness_ms or machine.timer_wall_error_ms != 0
-        longer = late or run.off_ms is not None
-        return longer and not any(run.started_ms <= at <= run.ended_ms for at, _ in looks)
+        if not late and run.off_ms is None:
+            return run
+        seen = [at for at, _ in looks if run.started_ms <= at <= run.ended_ms]
+        return replace(run, ended_ms=max(seen)) if seen else None
 
     def tolerance_micros(self, machine: Machine) -> int:
         """One quantum for each power interval, at its dearest price, and a second of disk."""

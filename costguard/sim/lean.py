@@ -15,6 +15,7 @@ from costguard.core.leasing import save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Snapshot
+from costguard.daemon.chores import WATCH_AGAIN_S
 from costguard.daemon.links import close_link, drain
 from costguard.daemon.load import platform_of
 from costguard.daemon.memory import READS_KEPT, JobMemory
@@ -67,6 +68,7 @@ class LeanJob:
     started_call: Moment | None = None
     was_started: bool = True  # not every start call since it was off for good was refused
     made_to_end_ms: int | None = None  # a stray: when the lease it was made under was to end it
+    maker: int | None = None  # a stray: the job whose call made it
     stopped_seen: bool = False
     released: bool = False
     creates: int = 0
@@ -91,6 +93,8 @@ class LeanHost:
         self.books_kept = Books(world.scenario.caps, on_entry=self._on_entry)
         self.jobs: dict[int, LeanJob] = {}
         self.is_broken = False
+        self.owed_looks = 0  # so many times strays are to be looked for again soon
+        self._again: Moment | None = None
         self._woken: set[int] = set()
         self._view: tuple[JobBooks, ...] | None = None
 
@@ -98,6 +102,7 @@ class LeanHost:
 
     def boot(self) -> None:
         """Start on what the books have: what was only in memory is gone."""
+        self.owed_looks, self._again = 0, None
         now = self.world.clock.now()
         for job in self.jobs.values():
             old = job.memory
@@ -126,6 +131,10 @@ class LeanHost:
 
     def work(self) -> None:
         """Run every pass that is due, however often they wake each other."""
+        if self.owed_looks and self._again is None:
+            self._again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
+        if self._again is not None and ms_until(self._again, self.world.clock.now()) == 0:
+            self.chores()
         for _ in range(MOST_ROUNDS):
             if self.quiet_ms() > 0:
                 return
@@ -150,11 +159,15 @@ class LeanHost:
             return 0
         now = self.world.clock.now()
         dues = [job.due for job in self.jobs.values() if job.due is not None]
+        dues += [] if self._again is None else [self._again]
         return min((ms_until(due, now) for due in dues), default=NEVER_MS)
 
     def chores(self) -> None:
         """Look for instances of ours that no job drives."""
+        self.owed_looks = max(self.owed_looks - 1, 0)
         take_strays(self)
+        again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
+        self._again = again if self.owed_looks else None
 
     def submit(self, order: Order) -> bool:
         """Take a job."""

@@ -11,15 +11,15 @@ from costguard.core.decide import FINAL_STATES, proven_stopped
 from costguard.core.meter import opening_tariff
 from costguard.core.moment import elapsed_ms, ms_until
 from costguard.core.power import Power
-from costguard.core.snapshot import LinkFacts
+from costguard.core.snapshot import VISIBLE_WITHIN_MS, LinkFacts
 from costguard.core.tariff import hold_micros
 from costguard.daemon.links import close_link
 from costguard.daemon.memory import Calls, JobMemory
 from costguard.daemon.order import agent_spec
 from costguard.daemon.rent import (
     CAPACITY_RETRY_MS,
+    UNCLEAR_LOOKS,
     UNLISTED_RETRY_MS,
-    VISIBLE_WITHIN_MS,
     is_armed,
 )
 from costguard.providers.base import (
@@ -172,6 +172,7 @@ def _resolve_create(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action)
         job.memory.resolving_since = None
         return
     mine = sorted((view for view in found if view.tag == job.tag), key=lambda v: v.created_ms or 0)
+    host.owed_looks = max(host.owed_looks, UNCLEAR_LOOKS)
     if mine:
         _adopt(host, job, mine[0])
         for double in mine[1:]:
@@ -200,6 +201,7 @@ def take_strays(host: LeanHost) -> None:
     try:
         views = host.world.provider.list_tagged(host.world.tag_prefix, now)
     except ProviderError:
+        host.owed_looks = max(host.owed_looks, 1)
         return
     for view in views:
         parent = host.jobs.get(host.world.job_of_tag(view.tag))
@@ -212,7 +214,10 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
     jobs = host.jobs.values()
     known = any(job.provider_id == view.id for job in jobs)
     unclear = any(job.tag == view.tag and job.provider_id is None for job in jobs)
-    if known or unclear or host.is_broken:
+    if known or unclear:
+        return
+    if host.is_broken:
+        host.owed_looks = max(host.owed_looks, 1)
         return
     number = len(host.jobs) + 1
     name = f"{parent.spec.name}.stray-{view.id}"
@@ -235,6 +240,7 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
         started_call=called,
         was_started=True,
         made_to_end_ms=made_to_end_ms,
+        maker=parent.purse.id,
         stopped_seen=False,
         released=False,
         interval=None,

@@ -1,6 +1,6 @@
 """Tier 1's meter: what a look at a machine does to its power interval and to the books.
 
-`daemon/record.py` and `daemon/unseen.py` do the same on the database.
+`daemon/metering.py` and `daemon/unseen.py` do the same on the database.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from costguard.core import meter
 from costguard.core.moment import elapsed_ms, has_passed
 from costguard.core.tariff import paused_micros, repriced, same_terms
-from costguard.daemon.record import ASSUME_AFTER_POLLS
+from costguard.daemon.metering import ASSUME_AFTER_POLLS
 
 if TYPE_CHECKING:
     from costguard.core.meter import Metered
@@ -57,12 +57,14 @@ def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
     return meter.fits_unseen(read, earliest_ms, apart_ms, ends_it=ends_it)
 
 
-def _ends_by_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
-    """By when rent that nobody saw had ended: else it would be on still."""
+def _ends_by_ms(host: LeanHost, job: LeanJob, now: Moment, *, was_seen: bool) -> int | None:
+    """By when rent had ended that nobody saw; or that was seen on, and is timed to end."""
     facts, lease = host.facts, job.purse.lease
     if facts.timer_min_lead_ms is None and not facts.arms_timer_at_create:
         return None
     if lease is not None:
+        if was_seen and lease.armed_ms == 0:
+            return None
         latency_ms = host.platform.latency_ms(job.spec.runs[0].save_grace_ms)
         return meter.as_of_ms(lease.end, now) + latency_ms
     if job.made_to_end_ms is None:
@@ -93,7 +95,12 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     known, ran = job.tariff, _ran_unseen(host, job, now)
     read = meter.in_our_time(_shown(host, job, now))
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
-    ends_by_ms = _ends_by_ms(host, job, now)
+    ends_by_ms = _ends_by_ms(host, job, now, was_seen=job.interval is not None)
+    if job.interval is not None and read is not None:
+        ended_ms = meter.ended_before_ms(job.interval, read, now, ends_by_ms)
+        if ended_ms is not None:  # what the read tells of is another rent, which began since
+            _close(host, job, job.interval, ended_ms)
+            earliest_ms = max(earliest_ms or 0, ended_ms)
     step = meter.step(
         job.interval, read, now, earliest_ms, assume_ms, may_have_run=ran, ends_by_ms=ends_by_ms
     )
@@ -119,8 +126,7 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
         if step.meter_to_ms is not None:
             _charge_to(host, job, job.interval, step.meter_to_ms)
         if step.close_at_ms is not None:
-            _charge_to(host, job, job.interval, step.close_at_ms, close=True)
-            job.interval, job.ended_ms = None, step.close_at_ms
+            _close(host, job, job.interval, step.close_at_ms)
     if view is not None:
         created_ms = (view.created_ms or 0) - meter.clock_ahead_ms(view.read)
         _meter_disk(host, job, view.read.begun, created_ms)
@@ -131,8 +137,12 @@ def end_interval(host: LeanHost, job: LeanJob) -> None:
     if job.interval is not None:
         now = host.world.clock.now()
         ended_ms = max(meter.reach_ms(job.interval, now), job.interval.seen_to_ms)
-        _charge_to(host, job, job.interval, ended_ms, close=True)
-        job.interval, job.ended_ms = None, ended_ms
+        _close(host, job, job.interval, ended_ms)
+
+
+def _close(host: LeanHost, job: LeanJob, interval: Metered, ended_ms: int) -> None:
+    _charge_to(host, job, interval, ended_ms, close=True)
+    job.interval, job.ended_ms = None, ended_ms
 
 
 def _repriced(host: LeanHost, job: LeanJob, open_now: Metered, new: Tariff, now: Moment) -> Metered:
@@ -158,7 +168,8 @@ def _charge_to(
     owed = meter.owed_micros(interval, to_ms)
     amount = owed - interval.posted_micros
     if amount > 0:
-        host.books_kept.charge(job.purse, amount, interval.id)
+        maker = None if job.maker is None else host.jobs[job.maker].purse
+        host.books_kept.charge(job.purse, amount, interval.id, maker=maker)
     elif amount < 0 and close:
         host.books_kept.adjust(job.purse, amount, interval.id)
     else:

@@ -14,8 +14,8 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import event
 
-from costguard.core.moment import ms_until
-from costguard.daemon.chores import Chores
+from costguard.core.moment import Moment, ms_until
+from costguard.daemon.chores import WATCH_AGAIN_S, Chores
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
 from costguard.daemon.loop import Loop
@@ -43,7 +43,8 @@ select j.id, j.name, j.project, j.state, j.pause_reason, j.cap_micros, j.hold_mi
  (select coalesce(sum(amount_micros), 0) from ledger
    where job_id = j.id and kind in ('charge', 'adjust')),
  (select coalesce(sum(case kind when 'reserve' then amount_micros when 'settle' then -amount_micros
-   when 'charge' then -covered_micros else 0 end), 0) from ledger where job_id = j.id),
+   when 'charge' then -covered_micros else 0 end), 0) from ledger
+   where lease_id in (select id from leases where job_id = j.id)),
  (select coalesce(sum(amount_micros - covered_micros), 0) from ledger
    where job_id = j.id and kind = 'charge' and note = 'running'),
  (select group_concat(provider_id) from instances where job_id = j.id),
@@ -137,7 +138,8 @@ class RealHost:
         world = self._world
         self._store = SimStore(self._database, world.point, self._on_commit)
         self._store.broken = self._broken
-        context = Context(
+        self._again: Moment | None = None  # when an account is to be listed again
+        context = self._context = Context(
             store=self._store,
             clock=world.clock,
             provider=lambda name: world.provider,
@@ -172,6 +174,10 @@ class RealHost:
 
     def work(self) -> None:
         """Run what is due, however often it wakes itself; look for jobs only if one may be new."""
+        if self._again is not None and ms_until(self._again, self._world.clock.now()) == 0:
+            self._chores.watch_again()
+            self._is_stirred = True
+            self._note_owed()
         if not self._is_stirred and self._loop.quiet_ms() > 0:
             return
         self._is_stirred = False
@@ -182,13 +188,22 @@ class RealHost:
 
     def quiet_ms(self) -> int:
         """How long nothing is due."""
-        return self._loop.quiet_ms()
+        quiet_ms = self._loop.quiet_ms()
+        if self._again is None:
+            return quiet_ms
+        return min(quiet_ms, ms_until(self._again, self._world.clock.now()))
 
     def chores(self) -> None:
         """As the scheduler calls them."""
         self._chores.watch_strays()
         self._chores.reconcile()
         self._is_stirred = True
+        self._note_owed()
+
+    def _note_owed(self) -> None:
+        """As the scheduler's short interval, where an account is owed a look."""
+        again = self._world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
+        self._again = again if self._context.owed else None
 
     def submit(self, order: Order) -> bool:
         """Hand over a job, by a key of its own: asked twice, it is one job."""

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("costguard.store")
 
 BUSY_TIMEOUT_MS = 5_000
+HEIRLESS_S = 1.0  # after so long a writer looks whether the group that it waits for has an heir
 
 
 class StoreUnavailable(CostguardError):
@@ -102,7 +103,7 @@ class Store:
                         self._keep_head(head)
                 return
             with _translated():
-                group, self._group = self._group or Group(self._writer.connect()), None
+                group = self._group = self._group or Group(self._writer.connect())
             try:
                 with _translated(), group.session() as session:
                     with session.begin():
@@ -111,23 +112,43 @@ class Store:
             finally:
                 self._pass_on(group)
         with _translated():
-            group.wait()
+            while not group.wait(HEIRLESS_S):
+                self._end_heirless(group)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Alone with the writer's connection; the others know that somebody waits for it."""
         with self._counting:
             self._waiting += 1
-        with self._lock:
+        try:
+            self._lock.acquire()
+        finally:  # an interrupt may come while it waits
             with self._counting:
                 self._waiting -= 1
+        try:
             yield
+        finally:
+            self._lock.release()
 
     def _pass_on(self, group: Group) -> None:
         """Leave the group to the next writer, if one waits; else commit it."""
         if self._waiting and group.takes_more:
-            self._group = group
             return
+        self._group = None
+        self._end(group)
+
+    def _end_heirless(self, group: Group) -> None:
+        """Commit a group that was left to a writer who never came: it was interrupted meanwhile."""
+        if not self._lock.acquire(blocking=False):
+            return  # whoever is inside has it, and passes it on
+        try:
+            if self._group is group:
+                self._group = None
+                self._end(group)
+        finally:
+            self._lock.release()
+
+    def _end(self, group: Group) -> None:
         group.end()
         try:
             if group.is_committed and group.head is not None:

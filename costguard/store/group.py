@@ -82,11 +82,13 @@ class Group:
         """Whether it ended well."""
         return self._error is None
 
-    def wait(self) -> None:
-        """Return once all is on the disk; raises what went wrong instead."""
-        self._ended.wait()
+    def wait(self, for_s: float) -> bool:
+        """Whether all is on the disk, which is waited for so long; raises what went wrong."""
+        if not self._ended.wait(for_s):
+            return False
         if self._error is not None:
             raise self._error
+        return True
 
     def _is_alive(self) -> bool:
         raw = self._connection.connection.driver_connection

@@ -191,18 +191,21 @@ def pending_micros(session: Session) -> int:
 
 
 def pending_by_job(session: Session) -> dict[int, int]:
-    """What each job has reserved and not used, where it has any; only an open lease holds some."""
-    opened = select(LeaseRow.id).where(LeaseRow.state == "open")
+    """What each job has reserved and not used, where it has any; only an open lease holds some.
+
+    A lease is its job's, whoever used it: a duplicate of the job's instance does too.
+    """
     pending: dict[int, int] = {}
     for job_id, kind, amount, covered in session.execute(
         select(
-            LedgerSum.job_id,
+            LeaseRow.job_id,
             LedgerSum.kind,
             func.sum(LedgerSum.amount_micros),
             func.sum(LedgerSum.covered_micros),
         )
-        .where(LedgerSum.lease_id.in_(opened))
-        .group_by(LedgerSum.job_id, LedgerSum.kind)
+        .join(LeaseRow, LeaseRow.id == LedgerSum.lease_id)
+        .where(LeaseRow.state == "open")
+        .group_by(LeaseRow.job_id, LedgerSum.kind)
     ):
         pending[job_id] = pending.get(job_id, 0) + sums.held_micros(kind, amount, covered)
     return pending

@@ -12,6 +12,7 @@ from costguard.core.lease import (
     Lease,
     Offer,
     affordable_ms,
+    aside_micros,
     has_ended,
     is_due,
     needed_micros,
@@ -54,6 +55,15 @@ def test_a_lease_is_cut_to_what_every_scope_allows() -> None:
     offer = offer_lease(SECOND, None, None, scopes, NOW, 60_000, L_MS, 30_000)
     assert offer is not None
     assert (offer.length_ms, offer.increment_micros, offer.final) == (50_000, 70 * YUAN, True)
+
+
+def test_what_a_duplicate_may_cost_is_set_aside_as_far_as_there_is_room() -> None:
+    """30 s of it at 1 yuan a second, of what the tightest scope has beside the lease's 80 yuan."""
+    offer = Offer(60_000, 80 * YUAN, final=False)
+    assert aside_micros(SECOND, (account(None),), offer, NOW, 30_000) == 30 * YUAN
+    assert aside_micros(SECOND, (account(500), account(200)), offer, NOW, 30_000) == 30 * YUAN
+    assert aside_micros(SECOND, (account(500), account(95)), offer, NOW, 30_000) == 15 * YUAN
+    assert aside_micros(SECOND, (account(80),), offer, NOW, 30_000) == 0
 
 
 def test_the_disks_share_of_the_cap_is_not_lent_out() -> None:

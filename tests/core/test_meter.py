@@ -26,25 +26,8 @@ from costguard.core.meter import (
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Discount, Tariff, price_points_ms, repriced, running_micros
+from tests.core.meters import OPEN, at, off, on
 from tests.core.tariffs import CASES, MANY
-
-
-def at(ms: int) -> Moment:
-    """An instant of one boot."""
-    return Moment(ms, ms, "boot")
-
-
-def on(ms: int, **told: int) -> PowerRead:
-    """A read that shows it on."""
-    return PowerRead(Power.RUNNING, at(ms), **told)  # type: ignore[arg-type]  # only times are told
-
-
-def off(ms: int, **told: int) -> PowerRead:
-    """A read that shows it off."""
-    return PowerRead(Power.STOPPED, at(ms), **told)  # type: ignore[arg-type]  # as above
-
-
-OPEN = Metered(1, 1_000, at(2_000), 5_000, 5_000, 0, Tariff(3_600, 1))
 
 
 def test_rent_begins_when_the_platform_says_within_what_we_saw() -> None:
@@ -107,7 +90,8 @@ def test_the_end_of_rent_that_began_anew_between_two_looks_is_the_later() -> Non
 def test_an_answer_of_unknown_is_charged_and_has_shown_nothing() -> None:
     """When the platform says later that rent had ended before, that is believed."""
     read = PowerRead(Power.UNKNOWN, at(9_000))
-    assert step(OPEN, read, at(9_000), None, 1) == MeterStep(meter_to_ms=9_000)
+    found = step(OPEN, read, at(9_000), None, 1)
+    assert found == MeterStep(meter_to_ms=9_000, assumed_from_ms=5_000)
     charged = replace(OPEN, metered_to_ms=9_000)
     told = off(12_000, charged_since_ms=1_000, charged_until_ms=7_000)
     assert step(charged, told, at(12_000), None, 1).close_at_ms == 7_000
@@ -285,22 +269,6 @@ def test_an_interval_that_was_closed_too_early_is_charged_to_its_end() -> None:
     told = off(9_000, charged_since_ms=3_000, charged_until_ms=8_000)
     found = MeterStep(5_000, origin_ms=3_000, close_at_ms=8_000)
     assert step(None, told, at(9_000), 5_000, 1) == found
-
-
-def test_what_may_have_run_where_nobody_looked_is_charged() -> None:
-    """The platform tells no times: from the call that started it to the read that shows it off."""
-    found = step(None, off(9_000), at(9_000), 1_000, 1, may_have_run=True)
-    assert found == MeterStep(1_000, 1_000, close_at_ms=9_000)
-    set_back = step(None, off(500), at(500), 1_000, 1, may_have_run=True)
-    assert set_back == MeterStep(1_000, 1_000, close_at_ms=1_000)
-
-
-def test_what_nobody_saw_ended_when_its_timer_was_to_end_it() -> None:
-    """Else it would be on still: hours of looking away are not charged."""
-    found = step(None, off(9_000), at(9_000), 1_000, 1, may_have_run=True, ends_by_ms=6_000)
-    assert found == MeterStep(1_000, 1_000, close_at_ms=6_000)
-    over = step(None, off(9_000), at(9_000), 7_000, 1, may_have_run=True, ends_by_ms=6_000)
-    assert over == MeterStep(7_000, 7_000, close_at_ms=7_000)
 
 
 def test_a_poll_or_two_without_an_answer_are_no_run() -> None:

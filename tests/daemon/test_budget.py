@@ -26,8 +26,9 @@ def set_budget(world: World, yuan: object) -> None:
 
 def test_a_price_rise_is_reserved_in_the_pass_that_sees_it(world: World) -> None:
     """The open lease is re-priced at once, and what runs is charged at the price in force."""
-    world.set_script(steps=30)
+    world.set_script(steps=60)
     world.start_training()
+    world.run(30)  # until nothing is set aside for a duplicate any more
     pending = world.pending()
     world.cloud.set_price(72 * YUAN)
     world.tick()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from costguard.providers.base import Refused, Unclear
 from costguard.store.models import LeaseRow, LedgerEntry
 from tests.daemon.fake_cloud import FACTS
-from tests.daemon.world import GRACE_MS, LATENCY_MS, LEASE_MS, YUAN, spec_of
+from tests.daemon.world import DOUBLE_MS, GRACE_MS, LATENCY_MS, LEASE_MS, YUAN, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,24 +51,25 @@ def test_a_renewal_reserves_then_arms_then_grants_the_agent(world: World) -> Non
 
 
 def test_a_lease_reserves_its_price_until_its_end_plus_l(world: World) -> None:
-    """L is grace, stop call and timer lateness together."""
+    """L is grace, stop call, timer lateness; and beside it lies what a duplicate may cost."""
     world.submit()
     world.tick()
-    assert world.pending() == (LEASE_MS + LATENCY_MS) // 1_000 * PRICE_PER_S
+    assert world.pending() == (LEASE_MS + LATENCY_MS + DOUBLE_MS) // 1_000 * PRICE_PER_S
 
 
 def test_a_renewal_comes_at_half_and_reserves_only_the_increment(world: World) -> None:
     """Ten seconds of a lease of twenty are used up: ten more are reserved.
 
-    The meter began a second after the call; by the platform's clock alone, so that second counts.
+    The first renewals have the use of what was set aside for a duplicate.
     """
     world.set_script(steps=500)
     world.start_training()
-    world.until(lambda: world.audit.grants == 2, within_s=20)
+    world.until(lambda: world.audit.grants == 5, within_s=50)
     reserved = world.rows(LedgerEntry, LedgerEntry.kind == "reserve")
-    gap_ms = reserved[1].at_ms - reserved[0].at_ms
-    assert gap_ms == LEASE_MS // 2
-    assert reserved[1].amount_micros == gap_ms // 1_000 * PRICE_PER_S
+    gaps_ms = [later.at_ms - earlier.at_ms for earlier, later in pairwise(reserved)]
+    assert gaps_ms == [LEASE_MS // 2] * 4
+    assert reserved[4].amount_micros == gaps_ms[3] // 1_000 * PRICE_PER_S
+    assert reserved[1].amount_micros == 0
 
 
 def test_the_last_lease_is_the_final_one_and_saves_before_its_end(world: World) -> None:

@@ -7,6 +7,10 @@ import pytest
 from costguard.daemon.rent import is_armed
 from costguard.errors import UserError
 from costguard.providers.base import AuthRefused, Refused
+from costguard.store.database import Store
+from costguard.store.head import HeadState
+from costguard.store.ledger import accounts, pending_by_job
+from costguard.store.verify import verify
 from tests.daemon.world import FINAL, LEASE_MS, YUAN, spec_of
 
 if TYPE_CHECKING:
@@ -72,7 +76,7 @@ def test_absence_between_failing_lists_is_not_supposed(world: World) -> None:
 
 
 def test_a_second_instance_of_one_call_is_charged_and_stopped(world: World) -> None:
-    """The platform made twins: one is used, the other is booked as overrun and switched off."""
+    """The platform made twins: one is used, the other is switched off, within what was reserved."""
     world.set_script(steps=30)
     world.cloud.habits.makes_twins = True
     world.cloud.fail("create", times=1, after=True)
@@ -82,9 +86,43 @@ def test_a_second_instance_of_one_call_is_charged_and_stopped(world: World) -> N
     twin = next(one for one in world.cloud.machines if one is not world.agent.machine)
     assert twin.stopped_ms is not None
     assert world.alarms("second instance")
+    assert world.posted("job.stray-m-2") > 0
+    assert world.events("overrun") == []
     world.until_final()
     assert world.job().state == "finished"
     world.assert_books()
+
+
+def test_what_a_second_instance_cost_stays_in_the_cap_of_its_job(world: World) -> None:
+    """The books of the stray have it; what the job may still promise is less by it."""
+    world.set_script(steps=500)
+    world.cloud.habits.makes_twins = True
+    world.cloud.fail("create", times=1, after=True)
+    world.start_training()
+    world.until_final(name="job.stray-m-2")
+    cost = world.posted("job.stray-m-2")
+    with Store.read(world.store) as session:
+        (account,) = accounts(session, world.job(), world.caps, ())
+        assert account.pending_micros == pending_by_job(session)[world.job().id] + cost
+        findings = verify(session, HeadState.MISSING).findings
+    assert [found.code for found in findings] == ["head_missing"]
+    assert cost > 0
+
+
+def test_an_instance_that_may_be_one_of_two_is_looked_for_again(world: World) -> None:
+    """The answer was lost, and the second one is listed later than the first."""
+    world.set_script(steps=500)
+    world.cloud.habits.makes_twins = True
+    world.cloud.fail("create", times=1, after=True)
+    world.cloud.fail("list", times=1)
+    world.submit()
+    world.tick()
+    world.cloud.machines[1].visible_ms = world.clock.true_ms + 10_000
+    world.until_state("training", within_s=30)
+    assert world.chores.watch_again() == []
+    world.run(15)
+    assert world.chores.watch_again() == ["m-2"]
+    assert world.chores.watch_again() == []
 
 
 def test_the_stop_of_a_second_instance_is_never_given_up(world: World) -> None:
@@ -136,7 +174,7 @@ def test_a_twin_of_a_clear_create_is_found_by_the_watch(world: World) -> None:
     world.until_final()
     stray = world.job("job.stray-m-2")
     world.until_state("paused", name=stray.name)
-    assert world.events("overrun")
+    assert world.events("overrun") == []
     world.assert_books()
 
 

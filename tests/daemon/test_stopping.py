@@ -10,7 +10,7 @@ from costguard.core.decide import STOP_RETRY_MS
 from costguard.core.power import Power, PowerRead
 from costguard.providers.base import Unclear
 from costguard.store.models import PowerInterval
-from tests.daemon.world import FINAL, YUAN, spec_of
+from tests.daemon.world import FINAL, LEASE_MS, YUAN, spec_of
 
 if TYPE_CHECKING:
     from costguard.core.moment import Moment
@@ -163,13 +163,15 @@ def test_nothing_is_settled_before_the_proof(world: World) -> None:
 
 
 def test_a_platform_that_does_not_answer_is_charged_as_running(world: World) -> None:
-    """Unknown is running: after half a minute the books go on by our own clock, then are mended."""
+    """After half a minute the books go on by our own clock, up to the timer; then are mended."""
     pause(world)
     world.until(lambda: world.cloud.machines[0].stop_calls_ms, within_s=30)
     world.cloud.fail("read")
     before = world.posted()
     world.run(60)
-    assert world.posted() >= before + 50 * 10_000
+    assert world.posted() >= before + LEASE_MS // 1_000 * 10_000
+    assert world.events("overrun") == []
+    assert len(world.events("assumed_run")) == 1
     world.cloud.heal()
     world.until_final()
     assert any(entry.kind == "adjust" for entry in world.ledger())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from costguard.localcloud.rules import PER_CLOCK, Offer, Rules
 from costguard.store.models import Instance, LedgerEntry, PowerInterval
 from costguard.store.tariffs import set_tariff, tariff_of
 from tests.daemon.fake_clock import NOVEMBER_MS
+from tests.daemon.fake_cloud import FACTS
 from tests.daemon.world import YUAN, spec_of
 
 if TYPE_CHECKING:
@@ -87,7 +89,9 @@ def test_a_price_that_turns_by_the_clock_cuts_the_interval(
 
 def test_a_dearer_day_is_reserved_before_it_begins(make_world: Callable[..., World]) -> None:
     """The first lease reaches over the end of the night, and no overrun comes of it."""
-    world = ruled(make_world, Rules(offers=(NIGHT,)))
+    world = make_world(facts=replace(FACTS, creates_once=True))
+    world.cloud.rules = Rules(offers=(NIGHT,))
+    world.set_script(steps=40)
     world.start_training(spec_of(yuan=200))
     world.until_final()
     assert world.events("overrun") == []

@@ -173,6 +173,25 @@ def test_times_told_by_a_clock_that_is_not_ours_are_charged_whole(
     assert min(kinds["running"], kinds["disk"]) > 280 * YUAN // 100
 
 
+def test_a_boot_anew_with_a_clock_that_had_been_set_loses_nothing(
+    make_world: Callable[..., World],
+) -> None:
+    """Neither clock of ours knows how long we were away: the platform tells how long it ran."""
+    world = make_world()
+    habits = world.cloud.habits
+    habits.tells_clock = habits.timer_ignored = habits.guest_stop_ignored = True
+    world.clock.set_wall(3_600_000)
+    world.start_training(spec_of(yuan=50))
+    world.kill()
+    world.pass_time(300_000)
+    world.clock.set_wall(-3_600_000)
+    world.clock.reboot()
+    world.boot()
+    world.run(3)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed - 20_000 > 3 * YUAN
+
+
 def test_a_wall_clock_set_back_before_the_first_look_loses_nothing(world: World) -> None:
     """Ten minutes back while no read gets through: the boot clock knows when it was called."""
     world.cloud.fail("read")
@@ -291,6 +310,66 @@ def test_a_stray_found_off_days_later_is_charged_to_the_end_of_its_lease(
     booked, billed = booked_and_billed(world, 1)
     assert billed <= booked < 2 * billed
     assert world.events("assumed_run")
+
+
+def test_a_night_that_nobody_saw_ends_with_its_timer(hourly: World) -> None:
+    """The lid is closed on a training; the timer that was read back ends it within its hour."""
+    hourly.start_training(
+        spec_of(yuan=600, lease_ms=900_000, guards={"prepare_within_ms": 300_000})
+    )
+    hourly.restart(after_ms=8 * HOUR_S * 1_000)
+    hourly.run(120)
+    assert hourly.cloud.machine_micros(hourly.cloud.machines[0]) == HOUR_MICROS
+    assert hourly.posted() == HOUR_MICROS
+    assert hourly.events("assumed_run")
+
+
+def test_without_a_timer_a_night_that_nobody_saw_is_charged_whole(
+    make_world: Callable[..., World],
+) -> None:
+    """Whoever ended it may have come in the last minute: until the bill says so."""
+    facts = replace(SILENT, timer_min_lead_ms=None, arms_timer_at_create=False)
+    world = make_world(facts=facts)
+    world.cloud.habits.tells_charges = False
+    machine = world.start_training(spec_of(yuan=600))
+    world.kill()
+    world.cloud.switch_off(machine)
+    world.restart(after_ms=8 * HOUR_S * 1_000)
+    world.run(5)
+    assert world.posted() >= 8 * HOUR_MICROS
+    assert world.events("assumed_run")
+
+
+def test_a_machine_that_was_switched_on_anew_was_off_in_between(
+    make_world: Callable[..., World],
+) -> None:
+    """Its timer ended it, a person switched it on in the console, and the first read failed."""
+    world = make_world(quantum_s=HOUR_S)
+    world.cloud.habits.tells_clock = True
+    machine = world.start_training(spec_of(yuan=900))
+    world.kill()
+    world.pass_time(12 * HOUR_S * 1_000)
+    world.cloud.switch_on(machine)
+    world.cloud.fail("read", times=1)
+    world.restart(after_ms=5_000)
+    world.until_final(within_s=300)
+    booked, billed = booked_and_billed(world)
+    assert (booked, billed) == (2 * HOUR_MICROS, 2 * HOUR_MICROS)
+
+
+def test_what_outlives_its_timer_is_charged_once_it_is_seen(world: World) -> None:
+    """No answer for an hour: charged up to the timer, then, as it is on still, up to now."""
+    world.cloud.habits.timer_ignored = world.cloud.habits.guest_stop_ignored = True
+    world.start_training(spec_of(yuan=600))
+    world.cloud.fail("read")
+    world.cloud.fail("stop")
+    world.run(600)
+    timed = world.posted()
+    assert timed < 2 * YUAN
+    world.cloud.heal()
+    world.run(5)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed - 20_000 > 2 * timed
 
 
 def test_a_persons_word_on_the_stop_ends_what_nobody_saw(hourly: World) -> None:

@@ -19,6 +19,7 @@ from costguard.core.spec import GuardLimits, InstanceWish, JobSpec, Run
 from costguard.daemon.chores import Chores
 from costguard.daemon.commands import Commands
 from costguard.daemon.context import Context
+from costguard.daemon.load import platform_of
 from costguard.daemon.loop import Loop
 from costguard.store import sums
 from costguard.store.database import Store, StoreUnavailable
@@ -45,6 +46,8 @@ YUAN = 1_000_000
 LEASE_MS = 20_000
 GRACE_MS = 4_000
 LATENCY_MS = GRACE_MS + FACTS.stop_latency_ms + FACTS.timer_lateness_ms
+# Beside its first lease: until a second instance of its call was listed and has stopped.
+DOUBLE_MS = platform_of(FACTS).double_ms
 MOST_ROUNDS = 50  # passes that wake each other within one instant
 
 

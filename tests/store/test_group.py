@@ -86,6 +86,77 @@ def test_those_who_wait_together_share_a_commit(store: Store, crowd: Crowd) -> N
     assert crowd.commits == 2
 
 
+class Interrupting:
+    """A lock in which one thread's wait is interrupted, once the one inside has let go."""
+
+    def __init__(self, lock: threading.Lock, victim: str, freed: threading.Event) -> None:
+        self._lock, self._victim, self._freed = lock, victim, freed
+        self.released = 0
+
+    def acquire(self, blocking: bool = True) -> bool:  # noqa: FBT002  (the lock's own)
+        """As the real one."""
+        if threading.current_thread().name == self._victim:
+            assert self._freed.wait(WAIT_S)
+            raise KeyboardInterrupt
+        return self._lock.acquire(blocking)
+
+    def __enter__(self) -> None:
+        """As the real one."""
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        """As the real one."""
+        self.release()
+
+    def release(self) -> None:
+        """As the real one."""
+        self._lock.release()
+        self.released += 1
+
+
+def test_a_group_whose_heir_was_interrupted_is_committed_all_the_same(store: Store) -> None:
+    """It was passed on to a writer that waited, and Ctrl-C took that one away: nobody else came."""
+    left, go, inside = threading.Event(), threading.Event(), threading.Event()
+    lock = Interrupting(store._lock, "heir", left)
+    store._lock = lock  # type: ignore[assignment]  # the same, but for one thread's interrupt
+    told: list[str] = []
+
+    def first() -> None:
+        with store.write() as session:
+            session.connection()
+            inside.set()
+            assert go.wait(WAIT_S)
+
+    def second() -> None:
+        with store.write() as session:
+            adds(2)(session)
+        told.append("second")
+
+    def heir() -> None:
+        try:
+            with store.write():
+                told.append("never")
+        except KeyboardInterrupt:
+            told.append("interrupted")
+
+    threads = [threading.Thread(target=body, name=body.__name__) for body in (first, second, heir)]
+    threads[0].start()
+    assert inside.wait(WAIT_S)
+    for thread in threads[1:]:
+        thread.start()
+    while store._waiting < 2:
+        threading.Event().wait(0.001)
+    go.set()
+    while lock.released < 2:  # the second has gone, and left its group to the heir
+        threading.Event().wait(0.001)
+    left.set()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert sorted(told) == ["interrupted", "second"]
+    assert rows(store) == {"row 2"}
+    assert store._waiting == 0
+
+
 def test_one_that_fails_takes_nothing_of_the_others_with_it(store: Store, crowd: Crowd) -> None:
     """Neither by an error of its own nor by one that the database raises."""
 

@@ -1,0 +1,92 @@
+"""What the meter assumes where nobody looked, and where that ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from costguard.core.meter import MeterStep, ended_before_ms, step
+from costguard.core.moment import Moment
+from costguard.core.power import Power, PowerRead
+from tests.core.meters import OPEN, at, off, on
+
+
+def test_what_may_have_run_where_nobody_looked_is_charged() -> None:
+    """The platform tells no times: from the call that started it to the read that shows it off."""
+    found = step(None, off(9_000), at(9_000), 1_000, 1, may_have_run=True)
+    assert found == MeterStep(1_000, 1_000, close_at_ms=9_000, assumed_from_ms=1_000)
+    set_back = step(None, off(500), at(500), 1_000, 1, may_have_run=True)
+    assert set_back == MeterStep(1_000, 1_000, close_at_ms=1_000, assumed_from_ms=1_000)
+
+
+def test_what_nobody_saw_ended_when_its_timer_was_to_end_it() -> None:
+    """Else it would be on still: hours of looking away are not charged."""
+    found = step(None, off(9_000), at(9_000), 1_000, 1, may_have_run=True, ends_by_ms=6_000)
+    assert (found.open_at_ms, found.close_at_ms, found.assumed_from_ms) == (1_000, 6_000, 1_000)
+    over = step(None, off(9_000), at(9_000), 7_000, 1, may_have_run=True, ends_by_ms=6_000)
+    assert (over.open_at_ms, over.close_at_ms) == (7_000, 7_000)
+
+
+def test_what_is_assumed_of_what_was_seen_ends_with_what_ends_it() -> None:
+    """No answer, an answer of unknown, and off hours later: none is charged beyond the timer."""
+    far, unknown = at(90_000), PowerRead(Power.UNKNOWN, at(90_000))
+    assert step(OPEN, None, far, None, 1, ends_by_ms=30_000).meter_to_ms == 30_000
+    assert step(OPEN, unknown, far, None, 1, ends_by_ms=30_000).meter_to_ms == 30_000
+    assert step(OPEN, off(90_000), far, None, 1, ends_by_ms=30_000).close_at_ms == 30_000
+    assert step(OPEN, off(20_000), at(20_000), None, 1, ends_by_ms=30_000).close_at_ms == 20_000
+
+
+def test_what_was_seen_on_after_its_timer_runs_on() -> None:
+    """The timer has failed, so nothing is known to have ended it."""
+    assert step(OPEN, None, at(90_000), None, 1, ends_by_ms=4_000).meter_to_ms == 90_000
+    assert step(OPEN, on(90_000), at(90_000), None, 1, ends_by_ms=30_000).meter_to_ms == 90_000
+
+
+def test_a_timer_is_counted_in_the_time_that_the_interval_is_metered_in() -> None:
+    """The wall clock was set back by 50 s since: the timer lies 10 s behind by either clock."""
+    now = Moment(40_000, 90_000, "boot")
+    assert step(OPEN, None, now, None, 1, ends_by_ms=30_000).meter_to_ms == 80_000
+
+
+def test_an_assumption_is_said_when_it_begins_and_when_it_ends_an_interval() -> None:
+    """Not with each pass; and not where the platform tells the end, or was asked a poll ago."""
+    assert step(OPEN, None, at(9_000), None, 1).assumed_from_ms == 5_000
+    assumed = replace(OPEN, metered_to_ms=9_000)
+    assert step(assumed, None, at(10_000), None, 1).assumed_from_ms is None
+    assert step(assumed, off(90_000), at(90_000), None, 1).assumed_from_ms == 5_000
+    told = off(90_000, charged_until_ms=7_000)
+    assert step(assumed, told, at(90_000), None, 1).assumed_from_ms is None
+    assert step(OPEN, off(6_000), at(6_000), None, 5_000).assumed_from_ms is None
+
+
+def test_rent_that_began_anew_ends_what_was_metered_before() -> None:
+    """At the new start; or before, where something was armed to end it."""
+    anew = on(90_000, charged_since_ms=60_000, told_at_ms=90_000)
+    assert ended_before_ms(OPEN, anew, at(90_000), None) == 60_000
+    assert ended_before_ms(OPEN, anew, at(90_000), 30_000) == 30_000
+    over = off(90_000, charged_since_ms=60_000, charged_until_ms=70_000, told_at_ms=90_000)
+    assert ended_before_ms(OPEN, over, at(90_000), 30_000) == 30_000
+
+
+def test_rent_that_goes_on_did_not_begin_anew() -> None:
+    """Told of the same start, of none, by an unknown clock, or of a start still to come."""
+    same = on(90_000, charged_since_ms=1_000, told_at_ms=90_000)
+    assert ended_before_ms(OPEN, same, at(90_000), 30_000) is None
+    assert ended_before_ms(OPEN, on(90_000), at(90_000), 30_000) is None
+    untimed = on(90_000, charged_since_ms=60_000)
+    assert ended_before_ms(OPEN, untimed, at(90_000), 30_000) is None
+    ahead = on(90_000, charged_since_ms=99_000, told_at_ms=90_000)
+    assert ended_before_ms(OPEN, ahead, at(90_000), 30_000) is None
+
+
+def test_how_long_rent_has_run_is_the_platforms_word_where_no_clock_of_ours_knows() -> None:
+    """Booted anew ten minutes later, with a wall clock that had been an hour ahead before."""
+    now = Moment(605_000, 1_000, "new")
+    before = replace(OPEN, started_ms=3_601_000, seen_to_ms=3_605_000, metered_to_ms=3_605_000)
+    before = replace(before, anchor=Moment(3_605_000, 1_000, "new"))
+    told = {"charged_since_ms": 1_000, "told_at_ms": 605_000}
+    still_on = PowerRead(Power.RUNNING, now, **told)  # type: ignore[arg-type]  # only times
+    assert step(before, still_on, now, None, 1).meter_to_ms == 4_205_000
+    ended = PowerRead(Power.STOPPED, now, charged_until_ms=401_000, **told)  # type: ignore[arg-type]
+    assert step(before, ended, now, None, 1).close_at_ms == 4_001_000
+    close = PowerRead(Power.RUNNING, now, charged_since_ms=598_000, told_at_ms=605_000)
+    assert step(before, close, now, None, 1).meter_to_ms == 3_605_000
