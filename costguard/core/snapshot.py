@@ -55,6 +55,8 @@ class InstanceFacts:
     attested: bool = False  # a person says that it has stopped: never a proof
     waits: bool = False  # told to start, and queued for a card, perhaps for ever
     cardless: int = 0  # so many reads in a row that showed it running without a card
+    lent: bool = False  # taken from an ended job unasked, and not on since: it can go back
+    denied: bool = False  # the platform has refused the last start call
 
 
 @dataclass(frozen=True, slots=True)
