@@ -334,6 +334,7 @@ def _instance(
         stopped_seen=row.stopped_seen_ms is not None,
         attested=is_attested(row),
         lent=is_lent(session, spec, row),
+        agent_until_ms=memory.agent_until_ms or row.agent_until_ms,
     )
 
 
