@@ -141,7 +141,7 @@ class _Instance(_Table):
     work_dir: str | None = None
     keep_for_ms: KeepMs = Field(default=_WISH.keep_for_ms, alias="keep_for")
     after_finish: Literal["pause", "release"] = "pause"
-    reuse: bool = _WISH.reuse
+    reuse: bool | None = _WISH.reuse
     install: bool = _WISH.install
     packages: list[Annotated[str, AfterValidator(check_requirement)]] = []
     pip_index: Annotated[str, AfterValidator(check_address)] | None = None

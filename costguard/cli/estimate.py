@@ -127,6 +127,11 @@ def estimate_lines(document: Document, screen: Screen) -> list[str]:
         if any(plan["speed_kind"] == "calculated" for plan in plans):
             lines += indented(_("* the card's speed is calculated, not measured"), screen)
         lines += ["", *_chosen_lines(document, screen)]
+    if document["reuse"] is not None:
+        text = _("{instance}, paused since {job}: no set-up and no download there").format(
+            instance=document["reuse"]["instance"], job=document["reuse"]["paused_since"]
+        )
+        lines += labelled(_("goes on"), [text], screen)
     for each in document["savings"]:
         lines += labelled(_("saves"), [_saving_text(each, screen)], screen)
     for each in document["unknown"]:

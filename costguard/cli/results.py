@@ -16,6 +16,8 @@ from costguard.cli.acting import note
 from costguard.cli.client import ask
 from costguard.cli.trained import at_home, chat_flags, export_flags, trained_by
 from costguard.cli.visiting import POLL_S, Stay
+from costguard.cli.words import duration
+from costguard.core.money import ceil_div
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.lang import _
 from costguard.retell import retell
@@ -169,7 +171,8 @@ def _export_there(
         if manifest is None:
             note(f"!!! {folder}: " + _("the export left no manifest"))
             return EXIT_CUT
-        _bring_home(client, door, folder, manifest, target)
+        limit = result.get("pull_bytes_per_s")
+        _bring_home(client, door, folder, manifest, target, limit)
     except SshError as error:
         note(f"!!! {retell(str(error))}")
         note(_("what was exported stays on the disk: the same command goes on from there"))
@@ -188,7 +191,12 @@ def _manifest(client: paramiko.SSHClient, folder: str) -> bytes | None:
 
 
 def _bring_home(
-    client: paramiko.SSHClient, door: dict[str, Any], folder: str, manifest: bytes, target: Path
+    client: paramiko.SSHClient,
+    door: dict[str, Any],
+    folder: str,
+    manifest: bytes,
+    target: Path,
+    bytes_per_s: int | None,
 ) -> None:
     import hashlib
 
@@ -202,8 +210,12 @@ def _bring_home(
         files = wanted_files([*named, own])
         size = sum(file.size for file in files)
         note(_("bringing home {megabytes} MB").format(megabytes=f"{size / 1e6:.1f}"))
+        if bytes_per_s is not None:
+            pace = _("held to {mbit} Mbit/s ([artifacts] max_mbit_per_s): {time} at least")
+            mbit, time_s = f"{bytes_per_s * 8 / 1e6:g}", ceil_div(size, bytes_per_s)
+            note(pace.format(mbit=mbit, time=duration(time_s)))
         target.parent.mkdir(parents=True, exist_ok=True)
-        download(client, agent_at(client, door["visit_dir"]), folder, files, target)
+        download(client, agent_at(client, door["visit_dir"]), folder, files, target, bytes_per_s)
     except (DownloadError, ValueError, KeyError, TypeError) as error:
         what = _("the export did not come home: {error}").format(error=retell(str(error)))
         raise UserError("not_home", what, folder, _("try again")) from error

@@ -64,6 +64,14 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class LetGo:
+    """Give a paused instance back to the job that had it, and rent a new one, if that can be had.
+
+    Only after the proof of I4: what its refused start had reserved is settled.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Collect:
     """As Rest, and then switch on once more: the journal on the disk says what has happened."""
 
@@ -174,6 +182,7 @@ Action: TypeAlias = (
     | PowerOn
     | TakeBack
     | Rest
+    | LetGo
     | Collect
     | Fetched
     | NextStage

@@ -90,6 +90,8 @@ def _running(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return _renting(snap, now)
     if instance.provider_id is None:
         return (act.ResolveCreate(),)
+    if instance.lent and instance.denied and instance.power is Power.STOPPED:
+        return _going_back(snap, instance)
     if instance.stopped_seen:
         return _resuming(snap, now)
     if not instance.was_on and instance.power is Power.STOPPED:
@@ -202,14 +204,22 @@ def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
 def _coming_on(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[act.Action, ...]:
     """Not on yet after a start call: refused, lost, or simply under way."""
     if snap.retry_at_ms is not None:
-        proof = _stop_proof(snap)
-        is_off = proof.holds(off_run(instance.reads), instance.last_call)
-        rest = (act.Rest(),) if is_off else ()
+        rest = (act.Rest(),) if _is_off(snap, instance) else ()
         return (*rest, act.SetState("waiting_capacity"))
     called = instance.last_call
     if called is not None and elapsed_ms(called, now) > START_RETRY_MS:
         return (act.PowerOn(),)
     return (*leasing(snap, now), act.SetState("provisioning"))
+
+
+def _going_back(snap: Snapshot, instance: InstanceFacts) -> tuple[act.Action, ...]:
+    """What was taken unasked is not waited for: it goes back once its refused start is past."""
+    return (act.LetGo() if _is_off(snap, instance) else act.SetState("waiting_capacity"),)
+
+
+def _is_off(snap: Snapshot, instance: InstanceFacts) -> bool:
+    """Whether the start that was refused has surely switched nothing on."""
+    return _stop_proof(snap).holds(off_run(instance.reads), instance.last_call)
 
 
 def _queueing(snap: Snapshot, now: Moment, instance: InstanceFacts) -> tuple[act.Action, ...]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from costguard.core.snapshot import Exit
 
+UNTOLD = "nothing is left of it"
 EXIT_SAVED_ON_REQUEST = 75
 EXIT_DIVERGED = 70
 STOP_SIGNALS = (15, 9)  # SIGTERM, and SIGKILL when the grace is over
@@ -67,5 +68,7 @@ def exit_text(end: Exit) -> str:
         return f"training was killed by signal {end.signal}"
     if any("out of memory" in line.lower() for line in end.log_tail):
         return f"training ran out of memory (exit code {end.code})"
-    meaning = EXIT_MEANINGS.get(end.code or 0)
+    if end.code is None:
+        return f"how the training ended was not seen: {end.detail or UNTOLD}"
+    meaning = EXIT_MEANINGS.get(end.code)
     return f"training ended with exit code {end.code}" + (f": {meaning}" if meaning else "")

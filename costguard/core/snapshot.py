@@ -65,6 +65,9 @@ class InstanceFacts:
     attested: bool = False  # a person says that it has stopped: never a proof
     waits: bool = False  # told to start, and queued for a card, perhaps for ever
     cardless: int = 0  # so many reads in a row that showed it running without a card
+    lent: bool = False  # taken from an ended job unasked, and not on since: it can go back
+    agent_until_ms: int | None = None  # UTC: the end of the lease that its agent was last granted
+    denied: bool = False  # the platform has refused the last start call
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +133,7 @@ class Exit:
     log_tail: tuple[str, ...] = ()
     artifact_pending: bool = False  # the last artifacts were still being verified
     asked: bool = False  # a stop was under way: the agent's, or ours
+    detail: str = ""  # why neither code nor signal is known
 
 
 @dataclass(frozen=True, slots=True)

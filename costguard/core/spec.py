@@ -6,7 +6,7 @@ The job file is read and judged in `costguard.jobfile`; what reaches the daemon 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ class InstanceWish:
     work_dir: str | None = None
     keep_for_ms: int = 7 * 86_400_000
     after_finish: str = "pause"
-    reuse: bool = False  # a paused instance of the project's, rather than a new one
+    # A paused instance of the project's rather than a new one. None: where that is safe, and only
+    # if a card is free there; True: waits for one; False: never.
+    reuse: bool | None = None
+    reused: bool = False  # `instance_id` is such a one: no person named it
     install: bool = True  # what is missing, into an environment of our own on its disk
     packages: tuple[str, ...] = ()  # pip requirements that the job wants in any case
     pip_index: str | None = None  # None: as the image's pip is set up
@@ -139,6 +142,11 @@ class JobSpec:
     def to_json(self) -> str:
         """The spec as one JSON text, as the database keeps it."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+    def rented_anew(self) -> JobSpec:
+        """The job on an instance that is rented for it, whatever it was on or to go on on."""
+        wish = replace(self.instance, instance_id=None, reused=False, reuse=False)
+        return replace(self, instance=wish)
 
 
 def spec_from_json(text: str) -> JobSpec:

@@ -151,6 +151,7 @@ def _exit(facts: TrainingFacts, message: Mapping[str, Any], at_ms: int) -> Train
         log_tail=tuple(str(line) for line in lines) if isinstance(lines, list) else (),
         artifact_pending=message.get("artifact_pending") is True,
         asked=isinstance(message.get("stop_id"), str),
+        detail=str(message.get("detail") or ""),
     )
     return replace(facts, exit=end, exit_at_ms=at_ms)
 

@@ -78,12 +78,17 @@ def _judge_platform(snap: Snapshot, now: Moment) -> Verdict | None:
 
 
 def _stopped_without_us(snap: Snapshot, now: Moment, text: str) -> Verdict:
-    """The instance or its agent stopped by itself: the lease ran out unrenewed, or it was taken."""
+    """The instance or its agent stopped by itself: the lease ran out unrenewed, or it was taken.
+
+    A renewal that never reached the agent, as when this daemon died in between, was none to it.
+    """
     evidence: dict[str, object] = {"lease_ended": False}
     if snap.lease is not None and snap.lease.final and has_ended(snap.lease, now):
         evidence["lease_ended"] = True
         return Verdict("budget", f"{text} at the end of the last lease", evidence, save=False)
-    if snap.armed_end is not None and has_passed(snap.armed_end, now):
+    until_ms = None if snap.instance is None else snap.instance.agent_until_ms
+    agents = until_ms is not None and until_ms <= now.utc_ms
+    if agents or (snap.armed_end is not None and has_passed(snap.armed_end, now)):
         evidence["lease_ended"] = True
         return Verdict("blind", f"{text} after its lease ran out unrenewed", evidence, save=False)
     if is_silent(snap, now):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from sqlalchemy import func, select
-
 from costguard.core import actions as act
 from costguard.core.calendar import month_of
 from costguard.core.decide import FINAL_STATES, proven_stopped
@@ -21,6 +19,7 @@ from costguard.daemon.adopt import adopt_existing, is_adopted
 from costguard.daemon.asking import price_of
 from costguard.daemon.give_back import give_back
 from costguard.daemon.left_behind import text_of_release
+from costguard.daemon.let_go import let_go, rent_instead
 from costguard.daemon.links import artifact_files, close_link, ensure_link
 from costguard.daemon.load import job_spec, newest_instance, open_lease
 from costguard.daemon.metering import close_disk, close_running
@@ -31,8 +30,9 @@ from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
 from costguard.store.ledger import DoesNotFit, reserve, settle
-from costguard.store.models import Artifact, Instance, Job, LeaseRow, Telemetry
+from costguard.store.models import Artifact, Instance, Job, LeaseRow
 from costguard.store.restored import may_grant, unlisted
+from costguard.store.stages import enter_stage
 from costguard.store.visits import close_visit, end_holding
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Actor:
             key = self.context.client_public_key
             quote = price_of(self.provider, self.snap.spec, key, self.now())
         except ProviderError as error:
+            if isinstance(error, Absent) and self.snap.spec.instance.reused:
+                rent_instead(self, f"it is not there any more ({error})")
             self.context.notify("warning", self.snap.spec.name, f"no price yet: {error}")
             raise Halt from error
         self.memory.tariff = quote.tariff
@@ -269,6 +271,10 @@ class Actor:
             lease = open_lease(session, self.job_id)
             if lease is not None:
                 settle(session, job, lease, now.utc_ms, self.month(now))
+
+    def let_go(self, _: act.LetGo) -> None:
+        """Give what was taken unasked back to the job that had it, and rent a new one."""
+        let_go(self)
 
     def collect(self, _: act.Collect) -> None:
         """Settle, then have the next pass switch it on: what it did alone is on its disk."""
@@ -457,16 +463,6 @@ class Actor:
             row.bill_micros, row.bill_read_ms = bill, self.now().utc_ms
 
 
-def enter_stage(session: Session, job: Job, stage: int, at_ms: int) -> None:
-    """Have the job begin `stage`; what its journal already held there is an earlier attempt's."""
-    job.stage, job.stage_since_ms, job.phase = stage, at_ms, None
-    job.launched_ms = job.exit_json = job.forecast_json = None
-    seen = select(func.max(Telemetry.seq)).where(
-        Telemetry.job_id == job.id, Telemetry.stage == stage
-    )
-    job.first_seq = job.last_seq = session.scalar(seen) or 0
-
-
 HANDLERS = {
     act.AskPrice: Actor.ask_price,
     act.Grant: Actor.grant,
@@ -477,6 +473,7 @@ HANDLERS = {
     act.PowerOn: Actor.power_on,
     act.TakeBack: Actor.take_back,
     act.Rest: Actor.rest,
+    act.LetGo: Actor.let_go,
     act.Collect: Actor.collect,
     act.Fetched: Actor.fetched,
     act.NextStage: Actor.next_stage,

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from costguard.core.decide import FINAL_STATES
 from costguard.core.power import Power
 from costguard.daemon.host_keys import unknown_key_text
+from costguard.daemon.let_go import HANDED_OVER, rent_instead
 from costguard.daemon.load import open_lease
 from costguard.daemon.metering import close_disk, close_running, open_taken_over
 from costguard.daemon.rent import guest_stop_of, refuse
@@ -75,12 +76,12 @@ def adopt_existing(actor: Actor) -> bool:
     try:
         view = actor.provider.read(wish.instance_id, actor.now())
     except (Absent, Refused) as error:
-        return _put_off(actor, f"not adopted: {error}", None)
+        return _not_to_be_had(actor, str(error))
     except ProviderError as error:
         return _put_off(actor, f"not adopted yet: {error}", LOOK_AGAIN_MS)
     unfit = _unfit(view)
     if unfit is not None:
-        return _put_off(actor, f"not adopted: {unfit}", None)
+        return _not_to_be_had(actor, unfit)
     power = view.read.power
     if power not in (*ON, Power.STOPPED):
         text = f"not adopted yet: {view.id} is neither on nor off ({power.value})"
@@ -92,7 +93,7 @@ def adopt_existing(actor: Actor) -> bool:
             _let_go(session, wish.provider, view.id, actor, now)
             _take_over(session, actor, view, now)
     if driven is not None:
-        return _put_off(actor, f"not adopted: {driven}", None)
+        return _not_to_be_had(actor, driven)
     actor.memory.read_at = None  # read it at once
     return True
 
@@ -132,11 +133,12 @@ def _let_go(session: Session, provider: str, provider_id: str, actor: Actor, now
     )
     for row in session.scalars(query).all():
         job = session.get_one(Job, row.job_id)
+        had = {"state": job.state, "hold_micros": job.hold_micros}
         row.released_ms, job.hold_micros, job.state = now.utc_ms, 0, "released"
         close_running(session, job, row, now, actor.context.zone)
         close_disk(session, row, now.utc_ms)
         text = f"its instance is driven by the job {actor.snap.spec.name} from now on"
-        add_event(session, job.id, now.utc_ms, "handed_over", text)
+        add_event(session, job.id, now.utc_ms, HANDED_OVER, text, had)
 
 
 def _take_over(session: Session, actor: Actor, view: InstanceView, now: Moment) -> None:
@@ -174,6 +176,16 @@ def _take_over(session: Session, actor: Actor, view: InstanceView, now: Moment) 
     open_taken_over(session, row, view.read)
     text = f"adopted {view.gpu or 'the instance'}: {view.id}, which is {view.read.power.value}"
     add_event(session, actor.job_id, now.utc_ms, "adopted", text)
+
+
+def _not_to_be_had(actor: Actor, why: str) -> bool:
+    """It is another's by now, or gone: the end of a job that named it, else a new one is rented."""
+    if not actor.snap.spec.instance.reused:
+        return _put_off(actor, f"not adopted: {why}", None)
+    why_not = rent_instead(actor, why)
+    if why_not is None:
+        return False
+    return _put_off(actor, f"not adopted: {why}; {why_not}", LOOK_AGAIN_MS)
 
 
 def _put_off(actor: Actor, text: str, again_ms: int | None) -> bool:

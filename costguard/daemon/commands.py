@@ -70,6 +70,7 @@ class Commands:
                 kept: dict[str, Any] = json.loads(known.result_json)
                 return kept
         spec, answer = self._planned(spec, args)
+        reuse = answer["reuse"]
         now = self._context.clock.now()
         with self._context.store.write() as session:
             _refuse_unfinished_namesake(session, spec)
@@ -88,15 +89,19 @@ class Commands:
             add_event(
                 session, job.id, now.utc_ms, "submitted", f"submitted with a cap of {cap} yuan"
             )
+            if reuse is not None:
+                text = f"goes on on {reuse['instance']}, paused since {reuse['paused_since']}"
+                add_event(session, job.id, now.utc_ms, "reuse", text, reuse)
             self._keep(session, key, "submit", {"name": spec.name}, answer)
         self._wake()
         return answer
 
     def _planned(self, spec: JobSpec, args: Mapping[str, Any]) -> tuple[JobSpec, dict[str, Any]]:
         """The job as it would be taken, and what is said of it before."""
-        spec, lines = with_reuse(self._context, spec)
+        spec, found, lines = with_reuse(self._context, spec)
         answer = plan(self._context, spec, works=works_from_json(args.get("work")))
-        return spec, {**answer, "lines": [*lines, *answer["lines"]]}
+        reuse = None if found is None else found.document
+        return spec, {**answer, "reuse": reuse, "lines": [*lines, *answer["lines"]]}
 
     def pause(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """Have one job, or all of them, saved and stopped."""

@@ -18,6 +18,7 @@ from costguard.core.tariff import hold_micros
 from costguard.daemon.accounts import account_names, open_to_ask
 from costguard.daemon.foretell import billions_of, foretell, seen_before
 from costguard.daemon.plan import latency_of, scopes_of
+from costguard.daemon.reuse import paused_instance
 from costguard.errors import UserError, in_a_sentence
 from costguard.providers.base import Offer, ProviderError
 from costguard.providers.shared import card
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from costguard.core.spec import JobSpec
     from costguard.core.tariff import Tariff
     from costguard.daemon.foretell import Foretold
+    from costguard.daemon.reuse import Paused
     from costguard.providers.base import Account, ProviderFacts
     from costguard.report.observed import Observed
     from costguard.settings import Settings
@@ -72,7 +74,10 @@ def estimate_document(
     found: list[Candidate] = []
     unknown: list[dict[str, str]] = []
     failed: list[dict[str, str]] = []
+    paused: Paused | None = None
     with _books() as session:
+        if session is not None:
+            paused = paused_instance(session, spec)
         judge = _Judge(settings, spec, now, session)
         for name in sorted({*account_names(settings), spec.instance.provider}):
             try:
@@ -97,6 +102,7 @@ def estimate_document(
         "cap_yuan": yuan_text(spec.cap_micros),
         "stages": [_stage(number, work) for number, work in enumerate(works)],
         "memory_gib_needed": -(-need_mib // MIB_PER_GIB),
+        "reuse": None if paused is None or not paused.is_taken(spec) else paused.document,
         "plans": [_plan(each, spec, works) for each in found],
         "cheapest": _cheapest(found),
         "unknown": unknown,

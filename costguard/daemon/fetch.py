@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from costguard.core.decide import FINAL_STATES
 from costguard.core.spec import spec_from_json
+from costguard.daemon.let_go import who_has_it_now
 from costguard.daemon.load import newest_instance
 from costguard.daemon.plan import plan
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
@@ -77,7 +78,8 @@ def _refuse_pointless(session: Session, job: Job, missing: list[str]) -> None:
         raise UserError("not_ended", what, job.name, f"costguard status {job.name}", EXIT_USAGE)
     instance = newest_instance(session, job.id)
     if job.state == "released" or instance is None or instance.released_ms is not None:
-        what = f"the instance of {job.name} is gone: there is no disk to fetch from"
+        gone = f"the instance of {job.name} is gone: there is no disk to fetch from"
+        what = who_has_it_now(session, job) or gone
         hint = "what came home is in its artifacts folder"
         raise UserError("released", what, job.name, hint, EXIT_REFUSED)
     refuse_unbegun(session, job, "bring home")

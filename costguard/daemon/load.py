@@ -219,7 +219,9 @@ def load_snapshot(
         stage_since=_moment(job.stage_since_ms, None, None),
         # The open interval's rule knows what its price was before, the instance's only what it is.
         tariff=memory.tariff if instance is None else tariff_of(running or instance),
-        instance=None if instance is None else _instance(instance, running, memory, now),
+        instance=None
+        if instance is None
+        else _instance(session, spec, instance, running, memory, now),
         lease=lease,
         armed_end=_armed_end(lease_row),
         accounts=accounts(session, job, caps, tuple(sorted(months))),
@@ -267,6 +269,7 @@ def _seen(memory: JobMemory, power: Power) -> dict[str, Any]:
         "was_on": memory.calls.was_on,
         "waits": memory.waits,
         "cardless": memory.cardless,
+        "denied": memory.denied is not None,
     }
 
 
@@ -313,7 +316,12 @@ def _armed_end(row: LeaseRow | None) -> Moment | None:
 
 
 def _instance(
-    row: Instance, running: PowerInterval | None, memory: JobMemory, now: Moment
+    session: Session,
+    spec: JobSpec,
+    row: Instance,
+    running: PowerInterval | None,
+    memory: JobMemory,
+    now: Moment,
 ) -> InstanceFacts:
     started = row.started_call_ms
     return InstanceFacts(
@@ -326,7 +334,19 @@ def _instance(
         or (bool(memory.reads) and memory.reads[-1].power is Power.RELEASED),
         stopped_seen=row.stopped_seen_ms is not None,
         attested=is_attested(row),
+        lent=is_lent(session, spec, row),
+        agent_until_ms=memory.agent_until_ms or row.agent_until_ms,
     )
+
+
+def is_lent(session: Session, spec: JobSpec, instance: Instance) -> bool:
+    """Whether it can go back to the job that had it: taken unasked, and never on since."""
+    if not spec.instance.reused or spec.instance.reuse:
+        return False
+    ran = select(PowerInterval.id).where(
+        PowerInterval.instance_id == instance.id, PowerInterval.kind == "running"
+    )
+    return session.scalars(ran.limit(1)).first() is None
 
 
 def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactFacts, ...]:

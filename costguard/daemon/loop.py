@@ -95,6 +95,7 @@ class Loop:
                 self._passes.pop(job_id).close()
                 self._due.pop(job_id, None)
                 self._failing.discard(job_id)
+            self._woken &= self._passes.keys()  # whoever is gone has nobody to be woken for
             due = [
                 job_id
                 for job_id, at in self._due.items()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from costguard.core.moment import Moment
     from costguard.core.power import PowerRead
     from costguard.core.tariff import Tariff
-    from costguard.providers.base import InstanceView, SshDetails
+    from costguard.providers.base import InstanceView, Refused, SshDetails
     from costguard.remote.link import Link
 
 READS_KEPT = 8
@@ -63,6 +63,7 @@ class JobMemory:
     resolving_since: Moment | None = None
     quiet_until: Moment | None = None  # the platform wants to be left alone for so long
     waits: bool = False  # told to start, it waits for a card; nothing has run since
+    denied: Refused | None = None  # what the platform said to the last start call, if it was no
     cardless: int = 0  # so many reads in a row that showed it on without a card
     pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
@@ -127,7 +128,7 @@ class JobMemory:
         """The job is to have a new instance: nothing of the old one is true of that."""
         self.reads, self.calls, self.tariff, self.ssh = [], Calls(), None, None
         self.read_at = self.absent_since = self.fresh = self.gone = None
-        self.agent_until_ms = None
+        self.agent_until_ms = self.denied = None
 
     def note_leased(self, heartbeat: int) -> None:
         """This heartbeat was answered with a lease."""

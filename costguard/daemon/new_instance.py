@@ -74,7 +74,7 @@ def seed_of(session: Session, job: Job, spec: JobSpec, stage: int) -> Seed | Non
 
 def refuse_same_only(session: Session, job: Job, spec: JobSpec) -> None:
     """UserError where no new instance can be had for this job, or the old one is not proven off."""
-    if spec.instance.instance_id is not None:
+    if spec.instance.instance_id is not None and not spec.instance.reused:
         what = f"{job.name} runs on a machine that its job file names: no new one is made for it"
         raise UserError("adopted", what, "[instance] id", "name another one there", EXIT_REFUSED)
     old = newest_instance(session, job.id)

@@ -38,7 +38,7 @@ def power_on(actor: Actor) -> bool:
     key = _open_intent(actor, instance.id, sent)
     actor.memory.calls = Calls(last=sent)
     actor.memory.reads, actor.memory.read_at = [], None
-    actor.memory.agent_until_ms = None
+    actor.memory.agent_until_ms = actor.memory.denied = None
     if instance.power in ALREADY_ON:
         _close_intent(actor, key, "done", ON_ALREADY)
         return True
@@ -49,6 +49,9 @@ def power_on(actor: Actor) -> bool:
         return False
     except Refused as error:
         _close_intent(actor, key, "failed", str(error))
+        if instance.lent:
+            actor.memory.denied = error
+            return False
         actor.conclude_now(Verdict("platform", f"the start was refused: {error}", {}, save=False))
         return False
     except ProviderError as error:
@@ -121,6 +124,8 @@ def take_back(actor: Actor) -> bool:
 
 def _wait(actor: Actor, key: str | None, error: NoCapacity | Busy) -> None:
     """No card is free now, or another operation is under way: later, and later still."""
+    if isinstance(error, NoCapacity):
+        actor.memory.denied = error
     if key is not None:
         _close_intent(actor, key, "failed", str(error))
     now = actor.now()

@@ -20,6 +20,7 @@ from costguard.core.tariff import (
 from costguard.daemon import steps_lost
 from costguard.daemon.metering import ASSUME_AFTER_POLLS, meter_disk, meter_running
 from costguard.daemon.preparing import record_preparing
+from costguard.daemon.told_end import tell_end
 from costguard.daemon.unseen import before_look
 from costguard.store.events import add_event
 from costguard.store.models import (
@@ -125,13 +126,7 @@ def _record_message(session: Session, job: Job, message: Mapping[str, Any], now:
         job.exit_json = text
         if message.get("artifact"):
             _record_artifact(session, job, message["artifact"], now)
-        code, signal = message.get("code"), message.get("signal")
-        what = f"training ended: exit code {code}"
-        if signal is not None:
-            what = f"training ended: exit code {code}, signal {signal}"
-        more, lost = steps_lost.at_exit(session, job, message)
-        data = {"seq": seq, "steps_lost": lost}
-        add_event(session, job.id, now.utc_ms, "training_ended", what + more, data)
+        tell_end(session, job, message, now.utc_ms)
 
 
 def _record_gpu(session: Session, job: Job, hello: Mapping[str, Any], now: Moment) -> None:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from costguard.core.decide import FINAL_STATES
 from costguard.core.money import yuan_text
 from costguard.core.spec import JobSpec, spec_from_json
-from costguard.daemon.act import enter_stage
+from costguard.daemon.let_go import who_has_it_now
 from costguard.daemon.load import newest_instance
 from costguard.daemon.new_instance import Seed, part_from, refuse_same_only, seed_of, seeded
 from costguard.daemon.plan import plan
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
 from costguard.report.documents import find_job
 from costguard.store.events import add_event
+from costguard.store.stages import enter_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +40,8 @@ def resume(context: Context, args: Mapping[str, Any]) -> dict[str, Any]:
         _refuse_unresumable(session, job, changed, anew=anew)
         job_id, spec = job.id, changed or spec_from_json(job.spec_json)
         at = _next_stage(job, changed)
+        if anew and spec.instance.reused:
+            spec = spec.rented_anew()
         seed = seed_of(session, job, spec, at) if anew and changed is None else None
         told = _told_anew(session, job, seed) if anew else {}
     answer = {**plan(context, spec, job_id, new_disk=anew), **told}
@@ -100,7 +103,8 @@ def _refuse_unresumable(session: Session, job: Job, changed: JobSpec | None, *, 
     if gone and not anew:
         raise UserError(
             "released",
-            f"the instance of {job.name} was given back: its disk is gone",
+            who_has_it_now(session, job)
+            or f"the instance of {job.name} was given back: its disk is gone",
             job.name,
             f"go on from what is at home: costguard resume {job.name} --new-instance",
             EXIT_REFUSED,

@@ -18,6 +18,7 @@ from costguard.core.money import yuan_text
 from costguard.core.spec import spec_from_json
 from costguard.core.tariff import list_price_micros
 from costguard.daemon.fetch import refuse_unbegun
+from costguard.daemon.let_go import who_has_it_now
 from costguard.daemon.load import metered, newest_instance, open_interval
 from costguard.daemon.plan import latency_of, plan
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
@@ -128,7 +129,8 @@ def _refuse_pointless(session: Session, job: Job, purpose: str) -> None:
     instance = newest_instance(session, job.id)
     gone = instance is None or instance.released_ms is not None or instance.provider_id is None
     if job.state == "released" or gone:
-        what = f"{job.name} has no instance any more: there is nothing to switch on"
+        none = f"{job.name} has no instance any more: there is nothing to switch on"
+        what = who_has_it_now(session, job) or none
         hint = "what came home is in its artifacts folder; --here needs no instance"
         raise UserError("released", what, job.name, hint, EXIT_REFUSED)
     if purpose in TO_DO:

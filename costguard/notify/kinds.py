@@ -46,6 +46,7 @@ KINDS: Mapping[str, str] = {
     "low_balance": "low_balance",
     "attestation_contradicted": "attestation_contradicted",
     "assumed_run": "assumed_run",
+    "reuse_ended": "reuse_ended",
     "ledger_head": "ledger_head",
 }
 REPEATED = frozenset({"stop_not_confirmed", "running_without_lease", "overrun", "drift", "orphan"})

@@ -73,6 +73,7 @@ def _about_trouble(_: Translate) -> Mapping[str, str]:
         "price_changed": _("{job}: the price has changed: {said}"),
         "drift": _("{job}: the platform's bill and the books differ: {said}"),
         "disk_kept": _("{job}: {said}"),
+        "reuse_ended": _("{job}: {said}"),
         "assumed_run": _("{job}: {said}; compare it with the platform's bill"),
         "low_balance": _(
             "THE WALLET AT {provider} PAYS {hours} MORE HOURS, "

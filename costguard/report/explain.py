@@ -33,9 +33,11 @@ NEXT_STEPS: Mapping[str, str] = {
     "failed": "read the end of the log: `costguard logs {job}`",
     "diverged": "lower the learning rate, or look at the data near that step",
     "platform": "look at the platform's console for this instance",
-    "user": "submit the job again when you want it to go on",
+    "user": "go on with it: `costguard resume {job}`",
     "max_hours": "raise [guards] max_hours if the run was healthy",
 }
+
+NO_DISK = "the adapter is in the artifacts folder; the job has no disk any more that would cost"
 
 
 def explain_document(session: Session, job: Job) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def explain_document(session: Session, job: Job) -> dict[str, Any]:
         select(Instance).where(Instance.job_id == job.id).order_by(Instance.id.desc())
     ).all()
     hint = NEXT_STEPS.get(job.pause_reason or "", "")
+    if job.state == "released" and job.pause_reason == "finished":
+        hint = NO_DISK
     return {
         "schema": "costguard.explain/1",
         "job": job.name,

@@ -23,7 +23,8 @@ def result_document(session: Session, job: Job) -> dict[str, Any]:
     """The last stage's command, the files that went with it, and its adapter where there is one.
 
     `digest` tells one adapter from another by its files' own sha256; `path` is where it came home
-    to, or null. `python` is the interpreter that trained it on the instance.
+    to, or null; `pull_bytes_per_s` how fast anything may come. `python` is the interpreter that
+    trained it on the instance.
     """
     spec = spec_from_json(job.spec_json)
     run = spec.runs[min(job.stage, len(spec.runs) - 1)]
@@ -39,6 +40,7 @@ def result_document(session: Session, job: Job) -> dict[str, Any]:
         "output_dir": run.output_dir,
         "uploads": [{"local": each.local, "remote": each.remote} for each in run.uploads],
         "pull_to": spec.pull_to,
+        "pull_bytes_per_s": spec.pull_bytes_per_s,
         "python": _python(session, job),
         "adapter": None if adapter is None else _adapter(adapter),
     }

@@ -9,6 +9,8 @@ import pytest
 from costguard import lang, paths
 from costguard.cli.main import main
 from costguard.cli.text import width
+from costguard.daemon import estimate
+from costguard.daemon.reuse import Paused
 from costguard.store.database import Store
 from costguard.store.migrate import upgrade
 from tests.report.books import Books
@@ -133,6 +135,25 @@ def test_the_document_tells_work_plans_and_what_would_save(
     assert set(saved) == {"packing", "prequantised_copy", "kept_disk"}
     assert all(Decimal(each["saves_yuan"]) > 0 for each in saved.values())
     assert saved["packing"]["is_in_figures"] is True
+
+
+@pytest.mark.parametrize(("has_model", "takes"), [(True, True), (False, False)])
+def test_a_paused_instance_that_the_job_would_go_on_on_is_named(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_model: bool,
+    takes: bool,
+) -> None:
+    """Where the home's books know one that is taken unasked; another one is not this job's."""
+    upgrade(home / "costguard.db")
+    paused = Paused("first", "i-7", has_model=has_model)
+    monkeypatch.setattr(estimate, "paused_instance", lambda session, spec: paused)
+    told = {"instance": "i-7", "paused_since": "first"} if takes else None
+    assert estimated(capsys, job_file(home))["reuse"] == told
+    assert main(["estimate", job_file(home)]) == 0
+    assert ("i-7, paused since first: no set-up" in capsys.readouterr().out) is takes
 
 
 def test_a_small_budget_says_where_it_ends(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from costguard.cli.main import main
 from costguard.cli.visiting import tell_price
+from costguard.remote import download
 from costguard.remote.bundle import build_agent
 from tests.remote.ssh_server import Machine
 
@@ -81,12 +82,13 @@ class Instance:
             },
         }
         self.daemon = daemon
-        self.result = {
+        self.result: dict[str, Any] = {
             "job": "kefu",
             "argv": ["{python}", "-m", "trainer", "train", "--model_name_or_path", "model"],
             "output_dir": "output",
             "uploads": [],
             "pull_to": str(home / "artifacts"),
+            "pull_bytes_per_s": None,
             "python": sys.executable,
             "adapter": {"name": "adapter", "digest": "c0ffee", "path": None},
         }
@@ -249,6 +251,30 @@ def test_an_export_comes_home_verified(
     assert '"export_quantization_bit": "4"' in told.out
     assert main(["export", "kefu", "--bits", "4", "--yes"]) == 7
     assert "there already" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("limit", [None, 2_500_000])
+def test_an_export_is_held_to_the_jobs_pace(
+    instance: Instance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    limit: int | None,
+) -> None:
+    """As everything that comes home; and how long that takes at least is said: rent runs."""
+    instance.result["pull_bytes_per_s"] = limit
+    paces: list[float | None] = []
+
+    class Noted(download.Pace):
+        def __init__(self, bytes_per_s: float | None, now_s: float) -> None:
+            paces.append(bytes_per_s)
+            super().__init__(bytes_per_s, now_s)
+
+    monkeypatch.setattr(download, "Pace", Noted)
+    assert main(["export", "kefu", "--yes", "--to", str(tmp_path / "out")]) == 0
+    assert paces == [limit]
+    said = "held to 20 Mbit/s ([artifacts] max_mbit_per_s): 1s at least"
+    assert (said in capfd.readouterr().err) is (limit is not None)
 
 
 def test_what_was_exported_before_is_only_fetched(instance: Instance, tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ def _plan(provider: str, gpu: str, price: str, **changes: Any) -> dict[str, Any]
 ESTIMATE: dict[str, Any] = {
     "job": "kefu",
     "cap_yuan": "80.00",
+    "reuse": None,
     "data": {"samples": 1_000, "tokens": 148_000, "counted_by": "characters"},
     "stages": [
         {

@@ -85,6 +85,14 @@ def test_an_instance_that_fell_silent_before_it_went_off_is_blindness() -> None:
     assert reason(replace(RUNNING, instance=went_off)) == "platform"
 
 
+@pytest.mark.parametrize(("after_ms", "why"), [(-1, "blind"), (0, "blind"), (1, "platform")])
+def test_what_its_agent_was_last_granted_is_what_ran_out(after_ms: int, why: str) -> None:
+    """A renewal that it was never told of is none to it, whatever the books have reserved."""
+    went_off = replace(INSTANCE, reads=off(-1_500, -100), power=Power.STOPPED)
+    told = replace(went_off, agent_until_ms=NOW.utc_ms + after_ms)
+    assert reason(replace(RUNNING, instance=told)) == why
+
+
 def test_an_instance_that_is_gone_ends_the_run() -> None:
     """Long absent: the platform no longer knows it."""
     gone = replace(INSTANCE, absent=True, power=Power.RELEASED)

@@ -144,3 +144,30 @@ def test_what_comes_up_without_a_card_is_given_no_line_and_then_no_more_time() -
     assert "StopPower" in kinds(twice)
     alive = replace(twice, training=TrainingFacts(launched_at_ms=1))
     assert judge(alive, NOW) is None
+
+
+LENT = replace(
+    INSTANCE,
+    power=Power.STOPPED,
+    reads=off(-5_000, -500),
+    was_on=False,
+    interval=None,
+    last_call=NOW.plus_ms(-10_000),
+    lent=True,
+    denied=True,
+)
+DENIED = replace(STARTED, instance=LENT)
+
+
+def test_what_was_taken_unasked_goes_back_once_its_start_is_past() -> None:
+    """Two looks after the refused call, one poll apart; until then what is reserved stays so."""
+    assert kinds(DENIED) == ["LetGo"]
+    early = replace(DENIED, instance=replace(LENT, reads=off(-500)))
+    assert kinds(early) == ["SetState"]
+    assert only(early, SetState).state == "waiting_capacity"
+
+
+@pytest.mark.parametrize("changes", [{"lent": False}, {"denied": False}, {"power": Power.STARTING}])
+def test_what_is_the_jobs_own_or_may_be_on_does_not_go_back(changes: dict[str, Any]) -> None:
+    """It has run on it, or was not refused, or the platform shows something else than off."""
+    assert "LetGo" not in kinds(replace(DENIED, instance=replace(LENT, **changes)))

@@ -27,6 +27,8 @@ def test_out_of_memory_is_named() -> None:
         (Exit(None, 9, artifact_complete=False), "killed by signal 9"),
         (Exit(65, None, artifact_complete=False), "exit code 65: the data set was refused"),
         (Exit(3, None, artifact_complete=False), "training ended with exit code 3"),
+        (Exit(None, None, artifact_complete=False, detail="rebooted"), "was not seen: rebooted"),
+        (Exit(None, None, artifact_complete=False), "was not seen: nothing is left of it"),
     ],
 )
 def test_an_exit_is_put_in_words(end: Exit, text: str) -> None:

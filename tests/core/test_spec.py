@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies as st
@@ -16,6 +17,7 @@ from costguard.core.spec import (
     model_of,
     spec_from_json,
 )
+from tests.core.snapshots import SPEC
 
 TEXTS = st.sampled_from(["", "a b", "客服", "{python}", '"', "\\n\0"])
 RUNS = st.builds(
@@ -98,3 +100,10 @@ def test_the_model_of_a_stored_job_is_what_its_command_names() -> None:
     assert model_of(stored("x", "--model_name_or_path", "Qwen/Qwen2.5-7B")) == "Qwen/Qwen2.5-7B"
     assert model_of(stored("x")) is None
     assert model_of(stored("x", "--model_name_or_path")) is None
+
+
+def test_a_job_that_is_rented_for_anew_names_no_instance() -> None:
+    """Whatever it was to go on on; and it does not look for another such one."""
+    wish = InstanceWish(provider="x", gpu="g", instance_id="i-1", reused=True)
+    found = replace(SPEC, instance=wish).rented_anew().instance
+    assert found == InstanceWish(provider="x", gpu="g", reuse=False)

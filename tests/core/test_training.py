@@ -135,10 +135,12 @@ def test_an_exit_is_kept_with_its_log() -> None:
         "boot_ms": 5,
         "code": 0,
         "signal": None,
+        "detail": "why",
         "artifact": {"complete": True},
         "log_tail": ["one", 2],
     }
-    assert facts_of(message).exit == Exit(0, None, artifact_complete=True, log_tail=("one", "2"))
+    kept = Exit(0, None, artifact_complete=True, log_tail=("one", "2"), detail="why")
+    assert facts_of(message).exit == kept
 
 
 @pytest.mark.parametrize("artifact", [None, {}, "complete", {"complete": "no"}, {"complete": 1}])

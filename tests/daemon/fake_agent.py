@@ -195,18 +195,24 @@ class FakeAgent:
         self.stops.append(self._now_ms)
         if not self.training:
             if self.launched_ms is None and self.exited_ms is None:
-                self._exit(None)
+                self._exit(None, began=False)
             return
         grace_ms = int(grace_s * 1_000)
         takes_ms = grace_ms if self.script.ignores_stop else min(self.script.save_ms, grace_ms)
         due_ms = self._now_ms + takes_ms
         self.dies_ms = due_ms if self.dies_ms is None else min(self.dies_ms, due_ms)
 
-    def _exit(self, code: int | None) -> None:
+    def _exit(self, code: int | None, *, began: bool = True) -> None:
         self.exited_ms = self._now_ms
         done = code == 0 and self.script.adapter
         artifact = _artifact("adapter", "adapter", self.steps_done) if done else None
-        fields = {"code": code, "signal": 9 if code is None else None, "artifact": artifact}
+        fields: dict[str, Any] = {
+            "code": code,
+            "signal": 9 if code is None else None,
+            "artifact": artifact,
+        }
+        if not began:  # as the agent tells it of what never ran
+            fields |= {"signal": None, "detail": "stopped before it had begun"}
         self._tell("exit", {**fields, "log_tail": list(self.script.log_tail)})
 
     def _window(self) -> None:

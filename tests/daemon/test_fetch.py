@@ -181,7 +181,10 @@ def test_an_attempt_that_never_began_does_not_begin_while_it_fetches(world: Worl
     assert pull(world)["missing"] == ["checkpoint-10"]
     world.until_final(within_s=120)
     assert home(world) == ["checkpoint-10"]
-    assert len(world.events("training_started")) == 1
+    assert len(world.events("training_started")) == len(world.events("training_ended")) == 1
+    assert [event.text for event in world.events("never_began")] == [
+        "no training began: stopped before it had begun"
+    ]
     world.assert_books()
 
 

@@ -203,6 +203,16 @@ def test_a_released_job_is_looked_at_no_more(world: World) -> None:
     assert world.loop.passes(1) is None
 
 
+def test_a_command_for_what_was_just_released_leaves_nothing_awake(world: World) -> None:
+    """Woken in the moment of its end, it has no pass: the loop must not look for it for ever."""
+    world.submit()
+    world.until_final()
+    world.commands.release({"job": "job"})
+    world.until(lambda: world.loop.passes(world.job().id) and world.job().state == "released")
+    world.loop.wake()
+    assert world.loop.step() > 0
+
+
 def test_the_bill_is_read_and_what_differs_is_told(world: World) -> None:
     """The reconciliation chore: a bill above the books is drift, said and kept apart."""
     world.set_script(steps=3)

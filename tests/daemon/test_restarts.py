@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from costguard.daemon.act import Actor
+from costguard.store.models import LeaseRow
 from tests.daemon.fake_cloud import FACTS
 from tests.daemon.world import FINAL, LATENCY_MS, LEASE_MS, Killed, spec_of
 
@@ -130,6 +132,30 @@ def test_a_machine_that_went_off_with_its_lease_is_granted_nothing(world: World)
     world.until_final()
     assert world.job().pause_reason == "blind"
     assert world.audit.grants == grants
+    world.assert_books()
+
+
+def test_a_renewal_that_never_reached_the_agent_is_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after it was booked and before it was told: the agent ends with what it knew of."""
+    world.set_script(steps=500)
+    machine = world.start_training()
+    lease = world.lease
+    assert lease is not None
+    monkeypatch.setattr(Actor, "send_lease", lambda *_: None)
+    world.until(lambda: world.lease is not None and world.lease.seq > lease.seq, 20)
+    world.kill()
+    monkeypatch.undo()
+    while machine.is_charged:
+        world.pass_time(1_000)
+    world.boot()
+    renewed = world.rows(LeaseRow)[-1]
+    assert world.clock.now().utc_ms < renewed.end_utc_ms, "by the books it was paid for still"
+    world.until_final()
+    job = world.job()
+    assert (job.state, job.pause_reason) == ("paused", "blind")
+    assert "after its lease ran out unrenewed" in str(job.verdict_text)
     world.assert_books()
 
 

@@ -76,6 +76,18 @@ def test_every_reason_for_a_pause_has_a_next_step() -> None:
     assert set(NEXT_STEPS) == set(reasons.split())
 
 
+@pytest.mark.parametrize(("state", "costs"), [("finished", True), ("released", False)])
+def test_no_disk_is_said_to_cost_that_the_job_has_no_more(
+    store: Store, state: str, *, costs: bool
+) -> None:
+    """Given back, or gone on to another job of its project."""
+    with store.write() as session:
+        job = Books.open(session).job
+        job.state, job.pause_reason = state, "finished"
+    (told,) = ask(store, "explain", job="kefu")["next"]
+    assert ("the paused disk costs" in told) is costs
+
+
 def test_events_are_told_from_where_one_left_off(store: Store) -> None:
     """With the job's name, the data parsed, and where to go on."""
     with store.write() as session:
