@@ -1,7 +1,8 @@
 """The daemon's own sentences in another language.
 
 The daemon, the agent and the core speak one language: what is stored, logged and sent is English.
-Whoever shows it to a person puts it through here. The domain `daemon` has each sentence with
+Whoever shows it to a person puts it through here. The domain `daemon` (and `trainer`, for what its
+log and its documents say) has each sentence with
 blanks ({} or named); a text that fits one is said again in Chinese with what stood in the blanks,
 which is retold itself. So rows of earlier versions are read too, and what has no translation (a
 platform's own words) stays as it is.
@@ -35,11 +36,26 @@ def retell(text: str, language: str | None = None) -> str:
 
 @lru_cache(maxsize=1)
 def sentences() -> Mapping[str, str]:
-    """Every sentence of the daemon's with its Chinese."""
-    return catalogue("zh", "daemon")
+    """Every sentence of the daemon's and of the trainer's with its Chinese."""
+    return {**catalogue("zh", "trainer"), **catalogue("zh", "daemon")}
+
+
+def retell_line(line: str) -> str:
+    """As `retell`, for a line of a training's log: what is no sentence of ours is not taken apart.
+
+    There may be many thousands of them, of which most are somebody else's.
+    """
+    if selected() != "zh" or not line or len(line) > LENGTH_MAX:
+        return line
+    return _as_one(line, depth=2) or line
 
 
 def _retold(text: str, depth: int) -> str:
+    return _as_one(text, depth) or _in_pieces(text, depth)
+
+
+def _as_one(text: str, depth: int) -> str | None:
+    """A text that is one sentence of ours; None where it is none."""
     whole = sentences().get(text)
     if whole is not None or depth == 0:
         return whole or text
@@ -48,7 +64,7 @@ def _retold(text: str, depth: int) -> str:
         if found is not None:
             parts = [_retold(part, depth - 1) for part in found.groups()]
             return _filled(chinese, parts)
-    return _in_pieces(text, depth)
+    return None
 
 
 def _in_pieces(text: str, depth: int) -> str:

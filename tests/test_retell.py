@@ -5,7 +5,7 @@ import re
 import pytest
 
 from costguard import lang
-from costguard.retell import LENGTH_MAX, retell, sentences
+from costguard.retell import LENGTH_MAX, retell, retell_line, sentences
 from tests.catalogues import said
 from tests.daemon_texts import evidence_names, sentences as said_by_the_daemon
 
@@ -25,7 +25,8 @@ def test_every_name_of_evidence_has_its_chinese() -> None:
 
 def test_no_chinese_is_left_of_what_is_no_longer_said() -> None:
     """A sentence that was reworded takes its translation along."""
-    assert sentences().keys() - said()["daemon"].keys() == set()
+    still = said()
+    assert sentences().keys() - still["daemon"].keys() - still["trainer"].keys() == set()
 
 
 def test_translations_keep_every_blank() -> None:
@@ -111,6 +112,26 @@ def test_the_language_is_the_one_selected_unless_one_is_named() -> None:
     assert retell("training was started", "en") == "training was started"
     lang.select("en")
     assert retell("training was started") == "training was started"
+
+
+def test_the_trainers_own_sentences_are_retold() -> None:
+    """Of its log and its documents, by the catalogue that travels with it."""
+    said = "step 3/84  held-out loss 1.2345"
+    assert retell(said, "zh") == "第 3/84 步  留出样本的损失 1.2345"
+
+
+def test_a_line_of_a_log_is_not_taken_apart() -> None:
+    """A sentence of ours is told; what is somebody else's stays, whatever is in it."""
+    foreign = "worker: no lease came in time"
+    lang.select("zh")
+    assert retell_line("step 3/84  loss 1.2  lr 1e-4  left ?") == (
+        "第 3/84 步  损失 1.2  学习率 1e-4  还需 ?"
+    )
+    assert retell_line(foreign) == foreign
+    assert retell(foreign) != foreign
+    assert retell_line("x" * (LENGTH_MAX + 1)) == "x" * (LENGTH_MAX + 1)
+    lang.select("en")
+    assert retell_line("training was started") == "training was started"
 
 
 def test_a_log_is_not_looked_through() -> None:

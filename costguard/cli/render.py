@@ -278,7 +278,7 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
 def _evidence_lines(key: str, value: object, screen: Screen) -> list[str]:
     """One piece of evidence; a list of texts, such as the end of a log, with a line for each."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return [led_by(retell(key), "").rstrip(), *[INDENT + item for item in value]]
+        return [led_by(retell(key), "").rstrip(), *[INDENT + retell(item) for item in value]]
     return [_evidence(key, value, screen)]
 
 
