@@ -75,7 +75,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "nothing rented: autodl: the account is in arrears: top it up (200 NoMoney 余额不足)",
-            "没有租到：autodl：账户欠费，请充值 (200 NoMoney 余额不足)",
+            "没有租到：autodl：账号欠费，请充值 (200 NoMoney 余额不足)",
         ),
         (
             "the instance is not fit for the job: driver: no NVIDIA driver; python: none that runs",
@@ -91,7 +91,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "training ended: exit code 0; 3 steps are lost since the start",
-            "训练结束：退出码 0；损失 3 步（从头算起）",
+            "训练结束：退出码 0；丢失 3 步（从头算起）",
         ),
         ("docker: pull access denied; log in (x)", "docker: pull access denied; log in (x)"),
         ("what a platform says in its own words", "what a platform says in its own words"),
