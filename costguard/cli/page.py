@@ -173,14 +173,14 @@ def _job(item: Document) -> str:
 def _verdicts(explain: Document) -> str:
     found = [
         f"<p><b>{escape(reason_word(each['guard']))}</b> "
-        f"{escape(led_by(_full_time(each['at']), retell(each['text'] or '')))}</p>"
+        f"{_coded(led_by(_full_time(each['at']), retell(each['text'] or '')))}</p>"
         for each in explain["verdicts"]
     ]
     if explain["stop"]["confirmed_at"]:
         proof = _("the meter has stopped: confirmed at {time}").format(
             time=_full_time(explain["stop"]["confirmed_at"])
         )
-        found.append(f"<p>{escape(proof)}</p>")
+        found.append(f"<p>{_coded(proof)}</p>")
     return "".join(found)
 
 
@@ -192,8 +192,9 @@ def _list(title: str, texts: list[str]) -> str:
 
 
 def _coded(text: str) -> str:
-    """`text` escaped, with what stands between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    """`text` escaped, what stands between backticks as code, and no line broken inside a time."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", r"<time>\g<0></time>", marked)
 
 
 def _charts(drawn: Document) -> str:

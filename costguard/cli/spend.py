@@ -42,7 +42,7 @@ def report_columns(rows: Sequence[Document]) -> list[tuple[str, Column]]:
     columns = [
         ("job", Column(_("JOB"), elastic=True)),
         ("day", Column(_("DAY"))),
-        ("stage", Column(_("STAGE"), right=True)),
+        ("stage", Column(_("STAGE"))),
         ("phase", Column(_("PHASE"), elastic=True)),
         ("provider", Column(_("PROVIDER"), elastic=True)),
         ("instance", Column(_("INSTANCE"), optional=True)),

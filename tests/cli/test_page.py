@@ -127,6 +127,16 @@ def test_every_word_is_large_and_stands_out(night: Path, browser: Browser, dark:
     assert min(contrast for _size, contrast in found) >= 4.5
 
 
+def test_no_time_is_broken_in_two(night: Path, browser: Browser) -> None:
+    """A line that ends within a date is read twice."""
+    browser.open(written(night), 390)
+    lines = browser.value(
+        "[...document.querySelectorAll('time')].map(e => e.getClientRects().length)"
+    )
+    assert len(lines) >= 4
+    assert set(lines) == {1}
+
+
 def test_no_label_of_a_chart_lies_on_another(night: Path, browser: Browser) -> None:
     """The times below a chart have room even on a phone."""
     browser.open(written(night, "zh"), 390)
