@@ -118,6 +118,16 @@ def test_the_trainers_own_sentences_are_retold() -> None:
     """Of its log and its documents, by the catalogue that travels with it."""
     said = "step 3/84  held-out loss 1.2345"
     assert retell(said, "zh") == "第 3/84 步  留出样本的损失 1.2345"
+    plan = (
+        "plan (measured by plan): passes of up to 9 tokens, layers compiled; packs of 3, 4 tokens"
+    )
+    assert retell(plan, "zh") == (
+        "方案（由 plan 实测）：每次前向最多 9 个 token，编译各层；每包 3, 4 个 token"
+    )
+    lang.select("zh")
+    assert retell_line(plan) == retell(plan)
+    lang.select("en")
+    assert retell("passes captured, mine", "zh") == "passes captured, mine"
 
 
 def test_a_line_of_a_log_is_not_taken_apart() -> None:

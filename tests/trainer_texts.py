@@ -28,7 +28,17 @@ NOT = re.compile(
 NOT_MODULES = re.compile(r"bench/")
 WORDS = {
     *("question", "answer", "base", "tuned", "right", "wrong", "lacks: {}", "must not say: {}"),
-    *("forgotten", "stopped", "interrupted", "step", "done: {}", "weights", "attention"),
+    *(
+        "forgotten",
+        "stopped",
+        "interrupted",
+        "step",
+        "done: {}",
+        "weights",
+        "attention",
+        "{} attention",
+    ),
+    *("original", "dequantized"),
     *("all", "inputs", "yes", "no", "about {}", "usage: ", ": ", ", "),
     *("phone", "landline", "id_card", "bank_card", "email", "plate", "account", "name", "address"),
     *("particles", "emoji", "it may be GBK"),

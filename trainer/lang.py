@@ -63,12 +63,21 @@ def _in_pieces(text: str, depth: int) -> str:
     if text.endswith(")") and " (" in text:
         first, _mark, aside = text[:-1].rpartition(" (")
         pieces, chinese = [first, aside], "{}（{}）"  # noqa: RUF001  (Chinese marks)
+    elif "; " in text:
+        pieces = text.split("; ")
+        chinese = "；".join(["{}"] * len(pieces))  # noqa: RUF001
     else:
-        mark, between = ("; ", "；") if "; " in text else (", ", "，")  # noqa: RUF001
-        pieces = text.split(mark)
-        chinese = between.join(["{}"] * len(pieces))
+        return _list(text, depth)
     found = [_told(piece, depth) for piece in pieces]
     return text if found == pieces else chinese.format(*found)
+
+
+def _list(text: str, depth: int) -> str:
+    """`a, b, c` where all of them are ours: a list of a person's own words stays as it is."""
+    pieces = text.split(", ")
+    found = [_told(piece, depth) for piece in pieces]
+    ours = all(piece != told for piece, told in zip(pieces, found, strict=True))
+    return "，".join(found) if ours else text  # noqa: RUF001
 
 
 @lru_cache(maxsize=1)
