@@ -24,7 +24,7 @@ help:
 	@echo "make demo       the whole loop on this machine: rent, train, bill, stop, prove it"
 	@echo "make test       the tests;  make check: types and lint;  make bench: what was measured"
 	@echo "make test-llamafactory  installs the real one (CPU) and runs a job of it to pause and resume"
-	@echo "make locale     what the code says into the catalogues of costguard/locale, and compiled"
+	@echo "make locale     what the code says into the catalogues of costguard and trainer, and compiled"
 	@echo "make test-full  the long counts;  make clean: remove $(VENV) and what the demo left"
 
 demo: $(VENV)/.trainer

@@ -168,6 +168,8 @@ def _trainer_run(
             *flags,
         ),
         output_dir=table.output_dir,
+        # Its log is one language wherever it is rented, and told in the reader's by `logs`.
+        env={"LANGUAGE": "en"},
         needs=tuple(TRAINER_LEAST),
         least=TRAINER_LEAST,
         requirements=tuple(
@@ -355,9 +357,9 @@ def _description(dataset: Path) -> Iterator[UploadWish]:
 
 
 def _trainer_sources() -> Iterator[UploadWish]:
-    """The trainer package, file by file: its sources alone, without examples and caches."""
+    """The trainer package, file by file: sources and catalogue, without examples and caches."""
     root = trainer_root()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted([*root.rglob("*.py"), *root.rglob("*.mo")]):
         inside = path.relative_to(root)
         if inside.parts[0] != "examples":
             yield UploadWish(str(path), f"trainer/{inside.as_posix()}")

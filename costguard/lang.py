@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LANGUAGES = ("en", "zh")
 LOCALE = Path(__file__).with_name("locale")
+# The trainer's own, which travels with it: read by its place, for nothing of it is imported here.
+LOCALES = {"trainer": LOCALE.parents[1] / "trainer" / "locale"}
 FOLDERS = {"zh": "zh_CN"}  # as gettext names them; English has no catalogue
 
 _selected = ["en"]
@@ -43,15 +45,28 @@ def selected() -> str:
 
 @cache
 def translations(language: str, domain: str = "costguard") -> NullTranslations:
-    """One language's texts of a domain: `costguard`, or `daemon` for its sentences retold.
+    """One language's texts of a domain: `costguard`; `daemon` and `trainer`, to be retold.
 
     The file is opened by its place, not searched for: gettext's search tries every variant of the
     locale's name, and its messages are needed before anything is printed.
     """
     if language not in FOLDERS:
         return NullTranslations()
-    with (LOCALE / FOLDERS[language] / "LC_MESSAGES" / f"{domain}.mo").open("rb") as file:
+    path = catalogue_path(language, domain)
+    if domain in LOCALES and not path.exists():  # said by whoever needs the trainer
+        return NullTranslations()
+    with path.open("rb") as file:
         return GNUTranslations(file)
+
+
+def catalogue_path(language: str, domain: str) -> Path:
+    """The compiled file; the translators' lies beside it."""
+    return LOCALES.get(domain, LOCALE) / FOLDERS[language] / "LC_MESSAGES" / f"{domain}.mo"
+
+
+def environment() -> dict[str, str]:
+    """What tells a program of ours to speak the language selected: gettext's own variable."""
+    return {"LANGUAGE": FOLDERS.get(selected(), "en")}
 
 
 def catalogue(language: str, domain: str = "costguard") -> Mapping[str, str]:

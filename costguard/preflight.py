@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import costguard
 from costguard.errors import EXIT_INTERNAL, UserError
 from costguard.lang import _
+from costguard.retell import retell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,17 +101,20 @@ def check_flags(file: TomlFile, flags: list[str]) -> RunFacts:
         return _facts_of(refusal)
     what, where, hint = (str(refusal[key]) for key in ("what", "where", "hint"))
     named = _FLAG.search(what) or _FLAG.search(where)
+    unknown = what.startswith("unknown flag")
+    asks_for_help = "--help" in hint
+    # Told before its flags become keys: it is known by its own words.
+    what, hint = retell(re.sub(r"^argument \S+ ", "", what)), retell(hint)
     if named is None and where in flags:  # it names a value: the flag stands before it
         named = _FLAG.search(flags[flags.index(where) - 1])
     place = ("training", named[1]) if named else ("training",)
-    if named and what.startswith("unknown flag"):
+    if named and unknown:
         what = _("unknown key `{key}`").format(key=named[1])
-    if "--help" in hint:
+    if asks_for_help:
         hint = _("every key: python -m trainer train --help")
     else:
         hint = _FLAG.sub(r"`\1`", hint)
-    told = re.sub(r"^argument \S+ ", "", what)
-    raise file.error("bad_job_file", _FLAG.sub(r"`\1`", told), place, hint)
+    raise file.error("bad_job_file", _FLAG.sub(r"`\1`", what), place, hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +149,9 @@ def _judged(path: Path, flags: tuple[str, ...], stamp: tuple[object, ...]) -> Da
         refused = report["error"]
         raise UserError(
             "bad_dataset",
-            _("the data set was refused: {what}").format(what=refused["what"]),
+            _("the data set was refused: {what}").format(what=retell(refused["what"])),
             str(path),
-            str(refused["hint"]),
+            retell(str(refused["hint"])),
         )
     if report.get("schema") != CHECK_SCHEMA or done.returncode not in {0, EXIT_DATA}:
         raise _checker_failed(path, _last_line(done))
@@ -249,22 +253,22 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 def _bad_data(path: Path, report: dict[str, Any]) -> UserError:
     errors = report["errors"] or [{"what": _("there is no row in it"), "hint": ""}]
-    shown = "; ".join(
-        _("line {line}").format(line=item["line"]) + f": {item['what']}"
+    shown = _("; ").join(
+        _("line {line}: {what}").format(line=item["line"], what=retell(item["what"]))
         if item.get("line")
-        else str(item["what"])
+        else retell(str(item["what"]))
         for item in errors[:ERRORS_SHOWN_MAX]
     )
     more = int(report.get("error_count", len(errors))) - min(len(errors), ERRORS_SHOWN_MAX)
     if more > 0:
-        shown += "; " + _("and {count} more").format(count=more)
+        shown += _("; ") + _("and {count} more").format(count=more)
     line = f":{errors[0]['line']}" if errors[0].get("line") else ""
-    hint = str(errors[0].get("hint") or _("mend it"))
+    hint = retell(str(errors[0].get("hint") or _("mend it")))
     return UserError(
         "bad_dataset",
         _("the data set was refused: {what}").format(what=shown),
         f"{path}{line}",
-        hint + " (" + _("all of it: costguard data check {path}").format(path=path) + ")",
+        _("{hint} (all of it: costguard data check {path})").format(hint=hint, path=path),
     )
 
 

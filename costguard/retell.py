@@ -1,7 +1,8 @@
 """The daemon's own sentences in another language.
 
 The daemon, the agent and the core speak one language: what is stored, logged and sent is English.
-Whoever shows it to a person puts it through here. The domain `daemon` has each sentence with
+Whoever shows it to a person puts it through here. The domain `daemon` (and `trainer`, for what its
+log and its documents say) has each sentence with
 blanks ({} or named); a text that fits one is said again in Chinese with what stood in the blanks,
 which is retold itself. So rows of earlier versions are read too, and what has no translation (a
 platform's own words) stays as it is.
@@ -35,20 +36,35 @@ def retell(text: str, language: str | None = None) -> str:
 
 @lru_cache(maxsize=1)
 def sentences() -> Mapping[str, str]:
-    """Every sentence of the daemon's with its Chinese."""
-    return catalogue("zh", "daemon")
+    """Every sentence of the daemon's and of the trainer's with its Chinese."""
+    return {**catalogue("zh", "trainer"), **catalogue("zh", "daemon")}
+
+
+def retell_line(line: str) -> str:
+    """As `retell`, for a line of a training's log: what is no sentence of ours is not taken apart.
+
+    There may be many thousands of them, of which most are somebody else's.
+    """
+    if selected() != "zh" or not line or len(line) > LENGTH_MAX:
+        return line
+    return _as_one(line, depth=3) or line
 
 
 def _retold(text: str, depth: int) -> str:
+    return _as_one(text, depth) or _in_pieces(text, depth)
+
+
+def _as_one(text: str, depth: int) -> str | None:
+    """A text that is one sentence of ours; None where it is none."""
     whole = sentences().get(text)
     if whole is not None or depth == 0:
         return whole or text
-    for pattern, chinese in _patterns():
-        found = pattern.fullmatch(text)
+    for words, pattern, chinese in _patterns():
+        found = pattern.fullmatch(text) if words in text else None
         if found is not None:
             parts = [_retold(part, depth - 1) for part in found.groups()]
             return _filled(chinese, parts)
-    return _in_pieces(text, depth)
+    return None
 
 
 def _in_pieces(text: str, depth: int) -> str:
@@ -57,10 +73,20 @@ def _in_pieces(text: str, depth: int) -> str:
     It stays as it is where no piece is ours: a platform's own words keep their marks.
     """
     parts, chinese = _cut(text)
-    if len(parts) < 2 or len(text) > PIECED_MAX or len(_MARK.findall(text)) > PIECES_MAX:
+    if len(text) > PIECED_MAX or len(_MARK.findall(text)) > PIECES_MAX:
         return text
+    if len(parts) < 2:
+        return _list(text, depth)
     told = [_retold(part, depth) for part in parts]
     return text if told == list(parts) else chinese.format(*told)
+
+
+def _list(text: str, depth: int) -> str:
+    """`a, b, c` where all of them are sentences of ours: other lists stay as they are."""
+    parts = text.split(", ")
+    told = [_as_one(part, depth) or part for part in parts]
+    ours = all(chinese != part for chinese, part in zip(told, parts, strict=True))
+    return "，".join(told) if ours else text  # noqa: RUF001  (Chinese marks)
 
 
 def _cut(text: str) -> tuple[tuple[str, ...], str]:
@@ -87,7 +113,7 @@ def _has_the_mark(text: str, mark: str) -> bool:
     begun = re.escape(mark)
     return text in sentences() or any(
         pattern.pattern.startswith(begun) and pattern.fullmatch(text)
-        for pattern, _chinese in _patterns()
+        for _words, pattern, _chinese in _patterns()
     )
 
 
@@ -111,14 +137,18 @@ def _words() -> Mapping[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+def _patterns() -> tuple[tuple[str, re.Pattern[str], str], ...]:
     """Sentences with blanks: the outermost first, which begin with words of their own.
 
-    Then those with the most words of their own.
+    Then those with the most words of their own. The longest of these stand by themselves, since to
+    look for them is much cheaper than to match.
     """
     with_blanks = [item for item in sentences().items() if "{}" in item[0]]
     with_blanks.sort(key=lambda item: (item[0].startswith("{}"), -len(item[0].replace("{}", ""))))
-    return tuple((_pattern(english), chinese) for english, chinese in with_blanks)
+    return tuple(
+        (max(english.split("{}"), key=len), _pattern(english), chinese)
+        for english, chinese in with_blanks
+    )
 
 
 def _pattern(english: str) -> re.Pattern[str]:

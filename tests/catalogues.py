@@ -1,4 +1,4 @@
-"""`make locale`: the catalogues of `costguard/locale` brought up to what the code says, compiled.
+"""`make locale`: the catalogues of costguard and the trainer brought up to the code, compiled.
 
 Each `.po` gets what is said and was not in it, with its Chinese still to be written, and loses what
 nobody says any more; then its `.mo` is made, which is what runs. Any file named, a JSON object of
@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import costguard
+from costguard.lang import catalogue_path
 from tests.daemon_texts import evidence_names, sentences
+from tests.trainer_texts import trainer_sentences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from babel.messages import Catalog
 
 PACKAGE = Path(costguard.__file__).parent
-FOLDER = PACKAGE / "locale" / "zh_CN" / "LC_MESSAGES"
 # What Typer and its Click say of a mistyped command line, in the versions that were looked at.
 USAGE = {
     *("Missing command.", "Missing argument {}.", "Missing option {}."),
@@ -49,7 +50,6 @@ PARTS = {
     *("job {}", "project {}", "month {}"),
     *("model", "checkpoints", "bring home", "talk to", "export"),
     *("pause was asked for", "release was asked for"),
-    *("line {}", "  line {}", "  {} samples", "about {}", "the keys are {}"),
     *("phase {} is silent for {} s", "no end of phase {} for {} s"),
 }
 
@@ -58,7 +58,11 @@ def said() -> dict[str, dict[str, str]]:
     """For each domain what the code says in it, and the module that does ('' where many do)."""
     daemon = {text: at.partition(":")[0] for text, at in sentences().items()}
     parts = dict.fromkeys(evidence_names() | PARTS | USAGE | SYSTEM, "")
-    return {"costguard": messages(), "daemon": {**parts, **daemon}}
+    return {
+        "costguard": messages(),
+        "daemon": {**parts, **daemon},
+        "trainer": trainer_sentences(),
+    }
 
 
 def messages() -> dict[str, str]:
@@ -81,7 +85,7 @@ def read(domain: str) -> Catalog:
     """What the translators' file of a domain has."""
     from babel.messages.pofile import read_po
 
-    with (FOLDER / f"{domain}.po").open("rb") as file:
+    with catalogue_path("zh", domain).with_suffix(".po").open("rb") as file:
         return read_po(file, locale="zh_CN")
 
 
@@ -103,15 +107,16 @@ def bring_up(domain: str, sources: Mapping[str, str], more: Mapping[str, str]) -
         named = domain == "costguard" and re.search(r"\{\w+", text)
         message.flags = {"python-brace-format"} if named else set()
         missing += [] if message.string else [text]
-    with (FOLDER / f"{domain}.po").open("wb") as file:
+    compiled = catalogue_path("zh", domain)
+    with compiled.with_suffix(".po").open("wb") as file:
         write_po(file, old, width=0, sort_output=True, include_lineno=False)
-    with (FOLDER / f"{domain}.mo").open("wb") as file:
+    with compiled.open("wb") as file:
         write_mo(file, old)
     return missing
 
 
 def main(files: list[str]) -> int:
-    """Bring both domains up; 1 if something has no Chinese yet."""
+    """Bring every domain up; 1 if something has no Chinese yet."""
     more = {}
     for file in files:
         more.update(json.loads(Path(file).read_text(encoding="utf-8")))

@@ -30,8 +30,6 @@ PLACES = (
     "agent/*.py",
     "agent/commands/*.py",
 )
-# The trainer, which never imports us: what its `check` and `mask` find, retold by `costguard data`.
-TRAINER_PLACES = ("check_text.py", "mask.py", "data.py", "tone.py", "formats/*.py")
 # Files of which no text is a sentence for a person.
 NOT = {
     *("report/ledger_journal.py", "report/ledger_csv.py", "report/series.py", "report/advice.py"),
@@ -48,12 +46,6 @@ NOT_SENTENCES = re.compile(
 LOGGERS = ("log", "logging")
 # Patterns of what a training's log says, and words that are only ever part of a hash or a file.
 ONLY_MATCHED = {
-    *("a .jsonl, .json or .csv file in UTF-8", "the new file; the old one stays"),  # --help of
-    *(
-        "one JSON document, nothing else",
-        "python -m trainer mask",
-        "{}/held out/{}",
-    ),  # the trainer's own command
     *("out of memory", "no space left on device", "disk quota exceeded", "undefined dataset"),
     *("no module named", "cuda driver", "no kernel image", "command not found"),
     *("no cuda gpus are available", "The conflict is caused by:", "for help visit"),
@@ -70,18 +62,17 @@ A_BLANK = re.compile(r"\{\w*\}")
 def sentences() -> dict[str, str]:
     """Each sentence with `{}` for its blanks, and where it stands."""
     found: dict[str, str] = {}
-    trainer = ROOT.parent / "trainer"
-    places = [(ROOT, place) for place in PLACES] + [(trainer, place) for place in TRAINER_PLACES]
-    for root, place in places:
-        for path in sorted(root.glob(place)):
-            name = path.relative_to(ROOT.parent).as_posix().removeprefix("costguard/")
+    for place in PLACES:
+        for path in sorted(ROOT.glob(place)):
+            name = path.relative_to(ROOT).as_posix()
             if name not in NOT:
-                for text, line in _of_module(ast.parse(path.read_text(encoding="utf-8"))):
+                for text, line in sentences_of(ast.parse(path.read_text(encoding="utf-8"))):
                     found.setdefault(text, f"{name}:{line}")
     return found
 
 
-def _of_module(tree: ast.Module) -> list[tuple[str, int]]:
+def sentences_of(tree: ast.Module) -> list[tuple[str, int]]:
+    """Each sentence of a module with `{}` for its blanks, and its line."""
     return [
         (A_BLANK.sub("{}", text), line)
         for text, line in literals(tree)

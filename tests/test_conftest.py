@@ -32,3 +32,8 @@ def test_loopback_can_be_reached() -> None:
 def test_the_home_is_private_to_the_tests() -> None:
     """Never the home of the person who runs them."""
     assert Path.home() not in Path(os.environ["COSTGUARD_HOME"]).parents
+
+
+def test_no_test_speaks_the_language_of_whoever_runs_it() -> None:
+    """The trainer's own processes inherit it."""
+    assert os.environ["LANGUAGE"] == "en"

@@ -109,7 +109,9 @@ def test_what_the_trainer_needs_is_uploaded(folder: Path) -> None:
     remote = {upload.remote: upload.local for upload in run.uploads}
     assert remote["data/train.jsonl"] == str(folder / "data" / "train.jsonl")
     assert {"trainer/__main__.py", "trainer/flags.py"} < remote.keys()
-    assert all(name.endswith((".py", ".jsonl")) for name in remote)
+    assert "trainer/locale/zh_CN/LC_MESSAGES/trainer.mo" in remote
+    assert run.env == {"LANGUAGE": "en"}
+    assert all(name.endswith((".py", ".mo", ".jsonl")) for name in remote)
     assert not any("example" in name or "__pycache__" in name for name in remote)
     assert all(Path(local).is_file() for local in remote.values())
 

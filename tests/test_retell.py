@@ -5,7 +5,7 @@ import re
 import pytest
 
 from costguard import lang
-from costguard.retell import LENGTH_MAX, retell, sentences
+from costguard.retell import LENGTH_MAX, retell, retell_line, sentences
 from tests.catalogues import said
 from tests.daemon_texts import evidence_names, sentences as said_by_the_daemon
 
@@ -25,7 +25,8 @@ def test_every_name_of_evidence_has_its_chinese() -> None:
 
 def test_no_chinese_is_left_of_what_is_no_longer_said() -> None:
     """A sentence that was reworded takes its translation along."""
-    assert sentences().keys() - said()["daemon"].keys() == set()
+    still = said()
+    assert sentences().keys() - still["daemon"].keys() - still["trainer"].keys() == set()
 
 
 def test_translations_keep_every_blank() -> None:
@@ -74,7 +75,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "nothing rented: autodl: the account is in arrears: top it up (200 NoMoney 余额不足)",
-            "没有租到：autodl：账户欠费，请充值 (200 NoMoney 余额不足)",
+            "没有租到：autodl：账号欠费，请充值 (200 NoMoney 余额不足)",
         ),
         (
             "the instance is not fit for the job: driver: no NVIDIA driver; python: none that runs",
@@ -90,7 +91,7 @@ def test_translations_keep_every_blank() -> None:
         ),
         (
             "training ended: exit code 0; 3 steps are lost since the start",
-            "训练结束：退出码 0；损失 3 步（从头算起）",
+            "训练结束：退出码 0；丢失 3 步（从头算起）",
         ),
         ("docker: pull access denied; log in (x)", "docker: pull access denied; log in (x)"),
         ("what a platform says in its own words", "what a platform says in its own words"),
@@ -111,6 +112,36 @@ def test_the_language_is_the_one_selected_unless_one_is_named() -> None:
     assert retell("training was started", "en") == "training was started"
     lang.select("en")
     assert retell("training was started") == "training was started"
+
+
+def test_the_trainers_own_sentences_are_retold() -> None:
+    """Of its log and its documents, by the catalogue that travels with it."""
+    said = "step 3/84  held-out loss 1.2345"
+    assert retell(said, "zh") == "第 3/84 步  留出样本的损失 1.2345"
+    plan = (
+        "plan (measured by plan): passes of up to 9 tokens, layers compiled; packs of 3, 4 tokens"
+    )
+    assert retell(plan, "zh") == (
+        "方案（由 plan 实测）：每次前向最多 9 个 token，编译各层；每包 3, 4 个 token"
+    )
+    lang.select("zh")
+    assert retell_line(plan) == retell(plan)
+    lang.select("en")
+    assert retell("passes captured, mine", "zh") == "passes captured, mine"
+
+
+def test_a_line_of_a_log_is_not_taken_apart() -> None:
+    """A sentence of ours is told; what is somebody else's stays, whatever is in it."""
+    foreign = "worker: no lease came in time"
+    lang.select("zh")
+    assert retell_line("step 3/84  loss 1.2  lr 1e-4  left ?") == (
+        "第 3/84 步  损失 1.2  学习率 1e-4  还需 ?"
+    )
+    assert retell_line(foreign) == foreign
+    assert retell(foreign) != foreign
+    assert retell_line("x" * (LENGTH_MAX + 1)) == "x" * (LENGTH_MAX + 1)
+    lang.select("en")
+    assert retell_line("training was started") == "training was started"
 
 
 def test_a_log_is_not_looked_through() -> None:

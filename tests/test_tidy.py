@@ -50,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
     "engines": {"core", "lang", "llamafactory", "preflight", "tomlfile"},
     "llamafactory": {"core", "lang", "tomlfile"},
     "jobfile": {"core", "engines", "errors", "lang", "settings", "tomlfile"},
-    "preflight": {"errors", "lang", "tomlfile"},
+    "preflight": {"errors", "lang", "retell", "tomlfile"},
     "sdnotify": set(),
     "settings": {"core", "errors", "lang", "paths", "tomlfile"},
     "tomlfile": {"errors", "lang"},

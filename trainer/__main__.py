@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from trainer.exits import FINISHED, INTERRUPTED, USAGE, Refusal
-from trainer.progress import say, warn
+from trainer.progress import tell, warn
 
 COMMANDS = {
     "check": ("trainer.check", "run_check"),
@@ -54,9 +54,11 @@ def main(argv: list[str]) -> int:
             return INTERRUPTED
         return code
     if command in {"-h", "--help"}:
-        say(USAGE_TEXT)
+        tell(USAGE_TEXT)
         return FINISHED
-    warn(f"there is no command {command!r}\n{USAGE_TEXT}" if command else USAGE_TEXT)
+    if command:
+        warn(f"there is no command {command!r}")
+    warn(USAGE_TEXT)
     return USAGE
 
 

@@ -10,6 +10,7 @@ import os
 import sys
 from typing import Any
 
+from trainer.lang import told
 from trainer.progress import clock_text
 
 
@@ -28,7 +29,7 @@ class Bar:
             self._open()
         if self._bar is not None:
             left = "?" if eta_s is None else clock_text(eta_s)
-            self._bar.update(self._task, completed=step, loss=f"{loss:.4f}", left=left)
+            self._bar.update(self._task, completed=step, told=told(f"loss {loss:.4f}  left {left}"))
             self._bar.refresh()
 
     def close(self) -> None:
@@ -47,11 +48,11 @@ class Bar:
             return
         # Refreshed by us, once a step: a thread of its own would run beside the compiler's forks.
         self._bar = Progress(
-            TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None),
-            TextColumn("loss {task.fields[loss]}  left {task.fields[left]}"),
+            TextColumn(told("step")), MofNCompleteColumn(), BarColumn(bar_width=None),
+            TextColumn("{task.fields[told]}"),
             auto_refresh=False, expand=True, console=Console(),
         )  # fmt: skip
         self._bar.start()
         # A second stop request ends the process at once; it must not leave a hidden cursor behind.
         self._bar.console.show_cursor(True)
-        self._task = self._bar.add_task("train", total=self._total, loss="?", left="?")
+        self._task = self._bar.add_task("train", total=self._total, told="")

@@ -24,8 +24,9 @@ from trainer.data import (
     read_dataset,
 )
 from trainer.exits import DATA, FINISHED, USAGE, Refusal
+from trainer.parsers import ToldParser
 from trainer.personal import find_personal, hidden
-from trainer.progress import say
+from trainer.progress import say, tell
 from trainer.similar import conflicts, near_duplicates
 from trainer.template import QWEN_DEFAULT_SYSTEM
 from trainer.tone import judge_tone
@@ -72,7 +73,7 @@ def run_check(argv: list[str]) -> int:
     if options.json:
         say(json.dumps(findings, ensure_ascii=False, allow_nan=False))
     else:
-        say("\n".join(as_text(findings)))
+        tell("\n".join(as_text(findings)))
     return FINISHED if findings["verdict"] == "good" else DATA
 
 
@@ -227,7 +228,7 @@ def _require_sense(file: Path | None, dataset: str | None, plan: Plan) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer check", allow_abbrev=False)
+    parser = ToldParser(prog="python -m trainer check", allow_abbrev=False)
     add = parser.add_argument
     add("file", type=Path, nargs="?", help="a .jsonl, .json or .csv file")
     add("--dataset", help="a name in --dataset_dir, instead of a file")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainer.lang import told
+
 SHOWN = 20
 BAR_CHARACTERS = 30
 
@@ -37,7 +39,10 @@ def as_text(findings: dict[str, Any]) -> list[str]:
 
 
 def _errors(findings: dict[str, Any]) -> list[str]:
-    lines = [f"  line {e['line']}: {e['what']}: {e['hint']}" for e in findings["errors"]]
+    lines = [
+        f"  line {error['line']}: {told(error['what'])}: {told(error['hint'])}"
+        for error in findings["errors"]
+    ]
     lines += _more(findings["error_count"], "bad rows")
     if findings["error_count"]:
         lines.append(
@@ -49,7 +54,7 @@ def _errors(findings: dict[str, Any]) -> list[str]:
 
 def _paired(findings: dict[str, Any], name: str, other: str, text: str) -> list[str]:
     pairs = findings[f"{name}_lines"]
-    lines = [f"  line {pair['line']}: {text.format(pair[other])}" for pair in pairs]
+    lines = [f"  line {pair['line']}: {told(text.format(pair[other]))}" for pair in pairs]
     names = {"duplicate": "repeated rows", "near_duplicate": "rows nearly the same",
              "conflict": "questions with two answers"}  # fmt: skip
     return lines + _more(findings[f"{name}s"], names[name])
@@ -60,19 +65,21 @@ def _over_cutoff(findings: dict[str, Any]) -> list[str]:
     if not count:
         return []
     about = "" if findings["tokens"]["counted_by"] == "tokenizer" else "about "
-    told = (
+    line = (
         f"  {about}{count} rows are longer than {findings['cutoff_len']} tokens, the first in "
         f"lines {findings['estimated_over_cutoff_lines']}: raise --cutoff_len, or shorten them "
         "(they are left out whole)"
     )
-    return [told]
+    return [line]
 
 
 def _personal(personal: dict[str, Any]) -> list[str]:
     if not personal["count"]:
         return []
-    lines = [f"  line {item['line']}: {item['kind']} {item['shown']}" for item in personal["lines"]]
-    kinds = ", ".join(f"{count} {kind}" for kind, count in personal["by_kind"].items())
+    lines = [
+        f"  line {item['line']}: {told(item['kind'])} {item['shown']}" for item in personal["lines"]
+    ]
+    kinds = told(", ").join(f"{told(kind)} {count}" for kind, count in personal["by_kind"].items())
     lines += _more(personal["count"], "pieces of personal data")
     lines.append(
         f"  personal data in {personal['samples']} rows ({kinds}): a model repeats what it learns; "
@@ -124,10 +131,10 @@ def _run(findings: dict[str, Any]) -> list[str]:
     if "run" in findings:
         run = findings["run"]
         hours, rest = divmod(run["time_s"], 3600)
-        told = f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
+        time = f"{hours} h {rest // 60} min" if hours else f"{rest // 60} min {rest % 60} s"
         cost = f", ¥{run['cost_yuan']}" if "cost_yuan" in run else ""
         lines.append(
-            f"  {run['epochs']:g} epochs are {run['tokens']} tokens: {told}{cost} at "
+            f"  {run['epochs']:g} epochs are {run['tokens']} tokens: {time}{cost} at "
             f"{run['tokens_per_s']:g} tokens/s; starting, loading and saving come on top"
         )
     return lines

@@ -15,6 +15,7 @@ from trainer.exits import DATA, Refusal
 from trainer.formats.info import FILE_NAME, describe, describe_file
 from trainer.formats.rows import SUFFIXES, read_rows
 from trainer.formats.shapes import AUTO, RowFormat, parse_row
+from trainer.lang import told
 from trainer.progress import warn
 from trainer.sample import CONTROL_TOKENS, RowError, Sample
 
@@ -117,7 +118,8 @@ def require_good(dataset: DataSet, max_bad_percent: float = 0.0) -> None:
 
     Bad rows within the limit are named on stderr: they are left out, but not in silence.
     """
-    shown = [f"line {e.line}: {e.what}: {e.hint}" for e in dataset.errors[:SHOWN_ERRORS]]
+    first = dataset.errors[:SHOWN_ERRORS]
+    shown = [f"line {e.line}: {told(e.what)}: {told(e.hint)}" for e in first]
     if len(dataset.errors) > SHOWN_ERRORS:
         shown.append(f"and {len(dataset.errors) - SHOWN_ERRORS} more")
     if dataset.errors and (dataset.bad_percent() > max_bad_percent or not dataset.samples):
@@ -176,7 +178,6 @@ def _find_file(name: str, directory: Path) -> Path:
         DATA,
         f"there is no data set {name!r}",
         where="--dataset",
-        hint="looked for "
-        + ", ".join(str(candidate) for candidate in candidates)
-        + ": give the path of a .jsonl file, or a name and --dataset_dir",
+        hint=f"looked for {', '.join(map(str, candidates))}: "
+        "give the path of a .jsonl file, or a name and --dataset_dir",
     )

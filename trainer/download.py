@@ -23,7 +23,7 @@ from typing import Any
 
 from trainer.exits import USAGE, Refusal
 from trainer.hubs import Hub, HubError, RemoteFile, hubs, open_url
-from trainer.progress import say, warn
+from trainer.progress import tell, warn
 
 TIMEOUT_S = 60.0
 ATTEMPTS = 6
@@ -72,7 +72,7 @@ def locate(wanted: Wanted, sleep: Sleep = time.sleep) -> Path:
         return target
     raise Refusal(
         USAGE,
-        "no hub gave its list of files: " + "; ".join(failures),
+        f"no hub gave its list of files: {'; '.join(failures)}",
         where=wanted.name,
         hint="check the name and the network; HF_ENDPOINT names a mirror of Hugging Face",
     )
@@ -108,7 +108,7 @@ def _fetch_all(
     try:
         target.mkdir(parents=True, exist_ok=True)
         _require_room(target, files)
-        say(f"{name} from {hub.endpoint}: {len(files)} files, {total / 1e9:.2f} GB -> {target}")
+        tell(f"{name} from {hub.endpoint}: {len(files)} files, {total / 1e9:.2f} GB -> {target}")
         began_s = time.monotonic()
         fetch = functools.partial(_fetch, directory=target, sleep=sleep)
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
@@ -117,7 +117,7 @@ def _fetch_all(
     except OSError as error:
         hint = "free the disk, or give another --cache_dir"
         raise Refusal(USAGE, f"{error.strerror or error}", where=str(target), hint=hint) from error
-    say(f"{name}: whole and verified after {time.monotonic() - began_s:.0f} s")
+    tell(f"{name}: whole and verified after {time.monotonic() - began_s:.0f} s")
 
 
 def _require_room(target: Path, files: list[RemoteFile]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from trainer.lang import told
+
 FINISHED = 0
 CRASHED = 1  # an error of ours or of a library: its traceback is on stderr
 USAGE = 2
@@ -24,5 +26,7 @@ class Refusal(Exception):
 
     def text(self) -> str:
         """The refusal as a person reads it: what and where, then what to do."""
-        first = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{first}\n  {self.hint}" if self.hint else first
+        first = told(self.what)
+        if self.where:
+            first = told(self.where) + told(": ") + first
+        return f"{first}\n  {told(self.hint)}" if self.hint else first

@@ -24,7 +24,7 @@ from trainer.download import locate
 from trainer.exits import FINISHED, SAVE_FAILED, USAGE, Refusal
 from trainer.export_flags import parse_export
 from trainer.merge import Basis, Merge, open_merge
-from trainer.progress import say, warn
+from trainer.progress import tell, warn
 from trainer.publish import MANIFEST, PARTIAL_PREFIX
 from trainer.sample import Sample
 from trainer.serve import is_quantised, prepare_process
@@ -127,7 +127,7 @@ def _require_room(job: Job, directory: Path) -> None:
 def _export_merged(job: Job, partial: Path, target: Path) -> int:
     from trainer.streamed import distance, log_probabilities
 
-    say(f"computing what {job.adapter.path} answers, a layer at a time")
+    tell(f"computing what {job.adapter.path} answers, a layer at a time")
     trained = log_probabilities(job.model, job.merge.trained, job.samples)
 
     def far(weights: Callable[[str], Any]) -> Distance:
@@ -142,9 +142,9 @@ def _export_merged(job: Job, partial: Path, target: Path) -> int:
     if not written.mean_kl <= job.kl_limit:
         warn(
             f"the export is {written.mean_kl:.2g} nats a token from what was trained, over "
-            f"--kl_limit {job.kl_limit:g}: it is not kept\n  export without "
-            "--export_quantization_bit, or deploy the adapter beside its base"
+            f"--kl_limit {job.kl_limit:g}: it is not kept"
         )
+        warn("  export without --export_quantization_bit, or deploy the adapter beside its base")
         return SAVE_FAILED
     facts = {
         "kind": "export",
@@ -156,7 +156,7 @@ def _export_merged(job: Job, partial: Path, target: Path) -> int:
         "kl": {"written": vars(written), **{name: vars(d) for name, d in compared.items()}},
         "semantics": job.adapter.semantics,
     }
-    say(f"loads with {_loads_with(job)}")
+    tell(f"loads with {_loads_with(job)}")
     return _publish(partial, target, facts)
 
 
@@ -231,7 +231,7 @@ def is_plain(system: str) -> bool:
 def _copy_adapter(adapter: Adapter, partial: Path) -> dict[str, Any]:
     for name in ADAPTER_FILES:
         shutil.copyfile(adapter.path / name, partial / name)
-    say("loads with peft's PeftModel.from_pretrained, beside its base")
+    tell("loads with peft's PeftModel.from_pretrained, beside its base")
     return {"kind": "adapter", "semantics": adapter.semantics}
 
 
@@ -253,7 +253,7 @@ def _publish(partial: Path, target: Path, facts: dict[str, Any]) -> int:
     disk.sync_directory(partial)
     disk.rename(partial, target)
     disk.sync_directory(target.parent)
-    say(f"done: {target}, {sum(e['size'] for e in entries) / 1e9:.2f} GB")
+    tell(f"done: {target}, {sum(e['size'] for e in entries) / 1e9:.2f} GB")
     return FINISHED
 
 
@@ -295,7 +295,7 @@ def _loads_with(job: Job) -> str:
 
 
 def _tell(what: str, found: Distance) -> None:
-    say(
+    tell(
         f"  {what}: {found.mean_kl:.2g} nats a token from what was trained (worst "
         f"{found.max_kl:.2g}), the same first choice at {found.same_first_percent:.1f} % of "
         f"{found.positions} tokens"

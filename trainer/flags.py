@@ -29,6 +29,7 @@ from trainer.flag_table import (
     REFUSED,
     TEMPLATES,
 )
+from trainer.parsers import ToldParser
 from trainer.recipe import expand
 from trainer.schedule import SCHEDULERS
 from trainer.template import QWEN_DEFAULT_SYSTEM
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 SOURCES = ("path", "modelscope", "huggingface")
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(ToldParser):
     """An argument parser whose errors are Refusals."""
 
     def error(self, message: str) -> NoReturn:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainer.exits import DATA, Refusal
 from trainer.formats.rows import read_rows
+from trainer.lang import told
 from trainer.sample import RowError, kind_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def read_questions(path: Path) -> list[Question]:
         else:
             questions.append(found)
     if errors or not questions:
-        shown = [f"line {e.line}: {e.what}: {e.hint}" for e in errors[:SHOWN_ERRORS]]
+        shown = [f"line {e.line}: {told(e.what)}: {told(e.hint)}" for e in errors[:SHOWN_ERRORS]]
         what = f"{len(errors)} bad question(s)" if errors else "there is no question in it"
         hint = "\n  ".join(shown) or 'write {"question": "…", "must": ["…"]}, one a line'
         raise Refusal(DATA, what, where=str(path), hint=hint)
@@ -143,23 +144,28 @@ def as_table(
     tuned: list[tuple[Question, Verdict]], base: list[tuple[Question, Verdict]] | None
 ) -> list[str]:
     """A line for each question, then the sum; columns stand under one another, Chinese or not."""
-    head = ["", pad("question", QUESTION_WIDTH), *(["base "] if base else []), "tuned", "answer"]
-    lines = ["  ".join(head)]
+    heads = [told("question"), *([told("base")] if base else []), told("tuned"), told("answer")]
+    marks = max(columns(text) for text in (*heads[1:-1], told("right"), told("wrong")))
+    lines = [_row("   ", heads[0], heads[1:-1], heads[-1], marks)]
     for index, (question, verdict) in enumerate(tuned):
-        cells = [
-            f"{index + 1:>3}",
-            pad(question.question, QUESTION_WIDTH),
-            *([_mark(base[index][1])] if base else []),
-            _mark(verdict),
-            pad(verdict.answer, ANSWER_WIDTH).rstrip(),
-        ]
-        lines.append("  ".join(cells))
-        lines += [f"       lacks: {text}" for text in verdict.missing]
-        lines += [f"       must not say: {text}" for text in verdict.forbidden]
-    told = f"{count_right(tuned)} of {len(tuned)} right"
+        verdicts = [*([_mark(base[index][1])] if base else []), _mark(verdict)]
+        lines.append(_row(f"{index + 1:>3}", question.question, verdicts, verdict.answer, marks))
+        lines += ["       " + told("lacks: {}").format(text) for text in verdict.missing]
+        lines += ["       " + told("must not say: {}").format(text) for text in verdict.forbidden]
+    total = told(f"{count_right(tuned)} of {len(tuned)} right")
     if base:
-        told += f"; the base alone: {count_right(base)}"
-    return [*lines, told]
+        total += told(f"; the base alone: {count_right(base)}")
+    return [*lines, total]
+
+
+def _row(number: str, question: str, verdicts: Sequence[str], answer: str, marks: int) -> str:
+    cells = [number, pad(question, QUESTION_WIDTH), *(pad(text, marks) for text in verdicts)]
+    return "  ".join([*cells, pad(answer, ANSWER_WIDTH).rstrip()])
+
+
+def columns(text: str) -> int:
+    """Columns of a terminal that `text` takes."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def pad(text: str, width: int) -> str:
@@ -167,16 +173,16 @@ def pad(text: str, width: int) -> str:
     flat = " ".join(text.split())
     shown, used = "", 0
     for character in flat:
-        columns = 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if used + columns > width - (1 if len(flat) > len(shown) + 1 else 0):
+        wide = columns(character)
+        if used + wide > width - (1 if len(flat) > len(shown) + 1 else 0):
             return shown + "…" + " " * (width - used - 1)
         shown += character
-        used += columns
+        used += wide
     return shown + " " * (width - used)
 
 
 def _mark(verdict: Verdict) -> str:
-    return "right" if verdict.right else "wrong"
+    return told("right") if verdict.right else told("wrong")
 
 
 def _question(line: int, row: Any) -> Question | RowError:

@@ -7,7 +7,6 @@ only numpy and tokenizers, and writes the same bytes each time for the same argu
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import math
@@ -18,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 from trainer.data import CONTROL_TOKENS, Sample, read_dataset, require_good
 from trainer.disk import Disk
 from trainer.exits import FINISHED, USAGE, Refusal
-from trainer.progress import say
+from trainer.parsers import ToldParser
+from trainer.progress import tell
 from trainer.publish import DamagedError, publish_directory, read_directory
 from trainer.template import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 HEAD_SIZE = 64
@@ -51,7 +52,7 @@ def run_make_model(argv: list[str]) -> int:
         if _recipe_of(out) != recipe:
             hint = "give another --out, or remove that directory yourself"
             raise Refusal(USAGE, "something else is there already", where=str(out), hint=hint)
-        say(f"{out}: made already, sha256 {digest(out)}")
+        tell(f"{out}: made already, sha256 {digest(out)}")
         return FINISHED
     files = build(recipe, dataset.samples)
     try:
@@ -61,7 +62,7 @@ def run_make_model(argv: list[str]) -> int:
         hint = "give an --out that can be written"
         raise Refusal(USAGE, f"{error.strerror}", where=str(out), hint=hint) from error
     size_mb = sum(map(len, files.values())) / 1e6
-    say(f"{out}: {size_mb:.1f} MB, sha256 {digest(out)}")
+    tell(f"{out}: {size_mb:.1f} MB, sha256 {digest(out)}")
     return FINISHED
 
 
@@ -219,7 +220,7 @@ def _safetensors(tensors: dict[str, tuple[tuple[int, ...], bytes]]) -> bytes:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainer make-model", allow_abbrev=False)
+    parser = ToldParser(prog="python -m trainer make-model", allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, help="the directory to make")
     parser.add_argument("--data", type=Path, required=True, help="trains the tokenizer")
     parser.add_argument("--hidden", type=int, default=256, help="a multiple of 64")

@@ -9,7 +9,6 @@ for byte, and what is masked is found by `check` no more. Standard library.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -22,8 +21,10 @@ from typing import Any
 from trainer.check import refusal_json
 from trainer.exits import DATA, FINISHED, USAGE, Refusal
 from trainer.formats.rows import CONVERT_HINT, SUFFIXES
+from trainer.lang import told
+from trainer.parsers import ToldParser
 from trainer.personal import digits_of, find_personal, hidden, passes_luhn
-from trainer.progress import say
+from trainer.progress import say, tell
 
 SCHEMA = "costguard.datamask/1"
 SHOWN_REPLACEMENTS = 20
@@ -116,7 +117,7 @@ def mask_content(content: str, suffix: str, masker: Masker) -> str:
 
 def run_mask(argv: list[str]) -> int:
     """FINISHED once `--out` holds the masked file. Raises Refusal."""
-    parser = argparse.ArgumentParser(prog="python -m trainer mask", allow_abbrev=False)
+    parser = ToldParser(prog="python -m trainer mask", allow_abbrev=False)
     parser.add_argument("file", type=Path, help="a .jsonl, .json or .csv file in UTF-8")
     parser.add_argument("--out", type=Path, required=True, help="the new file; the old one stays")
     parser.add_argument("--json", action="store_true", help="one JSON document, nothing else")
@@ -131,14 +132,14 @@ def run_mask(argv: list[str]) -> int:
     if options.json:
         say(json.dumps(_as_json(options.file, options.out, masker), ensure_ascii=False))
     else:
-        say("\n".join(_as_text(options.file, options.out, masker)))
+        tell("\n".join(_as_text(options.file, options.out, masker)))
     return FINISHED
 
 
 def mask_file(path: Path, out: Path) -> Masker:
     """What was replaced, once `out` holds `path` masked. Raises Refusal; never overwrites."""
     if path.suffix not in SUFFIXES or out.suffix != path.suffix:
-        hint = "give two files of the same suffix: " + ", ".join(SUFFIXES)
+        hint = f"give two files of the same suffix: {', '.join(SUFFIXES)}"
         raise Refusal(USAGE, f"{path.name} is not to become {out.name}", where="--out", hint=hint)
     if out.exists():
         hint = "give another --out, or remove that file yourself"
@@ -234,9 +235,9 @@ def _as_text(path: Path, out: Path, masker: Masker) -> list[str]:
     counts = Counter(item.kind for item in masker.replaced)
     distinct = masker.distinct()
     lines = [f"{path} -> {out}: {counts.total()} pieces replaced"]
-    lines += [f"  {n} {kind} ({distinct[kind]} different)" for kind, n in counts.items()]
+    lines += [f"  {n} {told(kind)} ({distinct[kind]} different)" for kind, n in counts.items()]
     lines += [
-        f"  line {item.line}: {item.kind}: {item.shown} -> {item.by}"
+        f"  line {item.line}: {told(item.kind)}: {item.shown} -> {item.by}"
         for item in masker.replaced[:SHOWN_REPLACEMENTS]
     ]
     if len(masker.replaced) > SHOWN_REPLACEMENTS:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainer.download import is_whole, read_marker, write_marker
-from trainer.progress import say, warn
+from trainer.progress import tell, warn
 from trainer.publish import PARTIAL_PREFIX
 from trainer.tensorfile import ShardWriter
 
@@ -66,7 +66,7 @@ def keep(
         warn(f"no copy in NF4 is kept: {error.strerror or error}")
         shutil.rmtree(partial, ignore_errors=True)
         return None
-    say(f"the base in NF4 is kept for the next start: {place}, {size / 1e9:.1f} GB")
+    tell(f"the base in NF4 is kept for the next start: {place}, {size / 1e9:.1f} GB")
     return place
 
 

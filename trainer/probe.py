@@ -21,9 +21,11 @@ from trainer import model as models, plan as plans
 from trainer.bits import needed_text
 from trainer.exits import FINISHED, SAVED_ON_REQUEST, USAGE, Refusal
 from trainer.flags import parse_train
+from trainer.interview import columns
+from trainer.lang import told
 from trainer.packing import tokens_in
 from trainer.planning import FLAGS, estimated_plans, plan_key, sources
-from trainer.progress import Status, say, warn
+from trainer.progress import Status, say, tell, warn
 from trainer.session import prepare
 from trainer.stop import StopRequests
 
@@ -75,7 +77,7 @@ def run_plan(argv: Sequence[str]) -> int:
     if "--json" in argv:
         say(json.dumps(document, ensure_ascii=False))
     else:
-        say("\n".join(_as_text(document)))
+        tell("\n".join(_as_text(document)))
     return FINISHED
 
 
@@ -140,7 +142,7 @@ def _sources(best: dict[str, Any], usable: list[dict[str, Any]], *, auto: bool) 
 
 
 def _as_text(document: dict[str, Any]) -> list[str]:
-    best, told = document["chosen"], document["sources"]
+    best, sources = document["chosen"], document["sources"]
     lines = [f"{best['device']}: tried, for {best['steps']} steps of {best['samples_per_step']}:"]
     for facts in document["tried"]:
         text = f"{_weights(facts)}, {plans.from_json(facts['plan']).text()}"
@@ -154,18 +156,26 @@ def _as_text(document: dict[str, Any]) -> list[str]:
         )
     values = {True: "yes", False: "no", "none": "all", "full": "inputs"}
     plan = {part: str(values.get(value, value)) for part, value in best["plan"].items()}
-    rows = [(text, plan[part], told[part]) for part, text in SHOWN.items()]
-    rows.append(("weights", _weights(best), told["bits"]))
+    rows = [(text, plan[part], sources[part]) for part, text in SHOWN.items()]
+    rows.append(("weights", _weights(best), sources["bits"]))
     step = "--per_device_train_batch_size x --gradient_accumulation_steps, never changed"
     rows.append(("samples of a step", str(best["samples_per_step"]), step))
     lines.append("chosen, since it takes least in all:")
-    lines += [f"  {text:<28}{value:<10}{source}" for text, value, source in rows]
+    lines += [
+        f"  {_filled(text, 28)}{_filled(value, 10)}{told(source)}" for text, value, source in rows
+    ]
     lines += [
         f"by the memory model, {best['needed']}",
         f"kept in {plans.cache_path()} for this card, driver and model; `train` uses it",
         f"the probe took {document['probe_s']:.0f} s",
     ]
     return lines
+
+
+def _filled(text: str, width: int) -> str:
+    """`text` in the person's language, filled up to so many columns."""
+    shown = told(text)
+    return shown + " " * (width - columns(shown))
 
 
 def _weights(facts: dict[str, Any]) -> str:

@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from trainer.lang import told
+
 LOG_NAME = "trainer_log.jsonl"
 STATUS_NAME = "status.json"
 STATUS_SCHEMA = "costguard.trainer_status/1"
@@ -23,7 +25,7 @@ RECENT_STEPS = 20
 
 
 def say(text: str) -> None:
-    """Print `text` for a person; a closed or full terminal does not matter."""
+    """Print `text` as it stands; a closed or full terminal does not matter."""
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -31,10 +33,15 @@ def say(text: str) -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
 
 
+def tell(text: str) -> None:
+    """As `say`, in the person's language: for what no program reads."""
+    say(told(text))
+
+
 def warn(text: str) -> None:
-    """Print `text` on stderr; a closed or full terminal does not matter."""
+    """Print `text` on stderr in the person's language; a closed or full terminal is no matter."""
     try:
-        sys.stderr.write(text + "\n")
+        sys.stderr.write(told(text) + "\n")
         sys.stderr.flush()
     except (OSError, ValueError):
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good

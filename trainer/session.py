@@ -25,7 +25,7 @@ from trainer.exits import DATA, USAGE, Refusal
 from trainer.packing import GRAIN_TOKENS, plan_packing
 from trainer.passes import Passes
 from trainer.planning import choose_plan
-from trainer.progress import Pace, Status, TrainerLog, say, warn
+from trainer.progress import Pace, Status, TrainerLog, tell, warn
 from trainer.publish import DamagedError, read_directory
 from trainer.sampler import choose, step_samples, steps_per_epoch
 from trainer.template import Encoded, encode, require_chatml
@@ -99,7 +99,7 @@ class Session:
         state.set_random_state(before)
         self.execution["plan"] = plan.as_json()
         lengths = ", ".join(str(shape.tokens) for shape in self.passes.packing.shapes)
-        say(f"plan ({source}): {plan.text()}; packs of {lengths} tokens")
+        tell(f"plan ({source}): {plan.text()}; packs of {lengths} tokens")
 
     def retreat(self) -> None:
         """Run with less memory than until now; as `arrange`."""
@@ -273,7 +273,7 @@ def assemble(
     if checkpoint and goes_on:
         changes = state.execution_changes(checkpoint.files, session.execution)
         if changes:
-            warn("not bit for bit as without the break: " + "; ".join(changes))
+            warn(f"not bit for bit as without the break: {'; '.join(changes)}")
     return session
 
 
@@ -299,11 +299,11 @@ def _progress(
 ) -> state.Progress:
     """Where the run stands: model and optimizer are put there."""
     if checkpoint:
-        say(f"going on from {checkpoint.path.name}")
+        tell(f"going on from {checkpoint.path.name}")
         return state.unpack(checkpoint.files, model, optimizer)
     if config.run.init_adapter:
         state.load_adapter(_read_adapter(config.run.init_adapter), model)
-        say(f"beginning with the adapter {config.run.init_adapter}")
+        tell(f"beginning with the adapter {config.run.init_adapter}")
     return state.Progress()
 
 
@@ -311,15 +311,14 @@ def _say_what(session: Session, dtype: Any) -> None:
     device, config = session.device, session.config
     nf4_layers = models.assert_no_repacking(session.model) if device.type == "cpu" else None
     weights = sum(parameter.numel() for parameter in models.trainable(session.model))
-    say(
+    on_layers = f" on {nf4_layers} NF4 layers" if nf4_layers else ""
+    tell(
         f"{len(session.samples)} samples, {config.samples_per_step} a step, "
-        f"{session.total_steps} steps; {weights} LoRA weights"
-        + (f" on {nf4_layers} NF4 layers" if nf4_layers else "")
-        + f"; {device.type}, {str(dtype).removeprefix('torch.')}, "
-        f"{session.execution['threads']} threads"
+        f"{session.total_steps} steps; {weights} LoRA weights{on_layers}; {device.type}, "
+        f"{str(dtype).removeprefix('torch.')}, {session.execution['threads']} threads"
     )
     kind = str(dtype).removeprefix("torch.") if config.quantization_bit is None else "NF4"
-    say(f"weights in {kind}: {session.bits_from}")
+    tell(f"weights in {kind}: {session.bits_from}")
 
 
 def _refuse_several_processes() -> None:

@@ -100,7 +100,7 @@ def require_same_semantics(files: Mapping[str, bytes], semantics: Mapping[str, A
     if changed:
         raise Refusal(
             USAGE,
-            "the checkpoints there belong to another run: " + "; ".join(changed),
+            f"the checkpoints there belong to another run: {'; '.join(changed)}",
             where="--output_dir",
             hint="put that back to go on; give another --output_dir or --from base to begin anew",
         )

@@ -23,7 +23,7 @@ from trainer.exits import (
 )
 from trainer.packing import supervised_in, tokens_in
 from trainer.picture import draw
-from trainer.progress import Pace, Status, clock_text, say, warn
+from trainer.progress import Pace, Status, clock_text, tell, warn
 from trainer.sampler import steps_per_epoch
 from trainer.schedule import learning_rate
 from trainer.session import OUT_OF_MEMORY_ADVICE, Session, claim, prepare
@@ -123,7 +123,7 @@ def _train(session: Session, after_step: AfterStep | None) -> int:
                     return SAVED_ON_REQUEST
             if early:
                 session.status.update(stopped_early=early, detail=f"ended early: {early}")
-                say(f"ended early at step {progress.step}: {early}")
+                tell(f"ended early at step {progress.step}: {early}")
                 break
     return FINISHED
 
@@ -239,7 +239,7 @@ def _judge(session: Session) -> bool:
         session.status.update(best_checkpoint=best)
     session.log.append({"current_steps": progress.step, "total_steps": session.total_steps,
                         "eval_loss": loss, "phase": "evaluate"})  # fmt: skip
-    say(f"step {progress.step}/{session.total_steps}  held-out loss {loss:.4f}")
+    tell(f"step {progress.step}/{session.total_steps}  held-out loss {loss:.4f}")
     session.boards.add(progress.step, eval_loss=loss)
     _tell(session, phase="train", eval_loss=loss)
     return better
@@ -300,7 +300,7 @@ def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
         }
     )
     session.boards.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
-    say(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
+    tell(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
 
 
 def _tell(session: Session, **fields: Any) -> None:
@@ -338,7 +338,7 @@ def _finish(session: Session) -> int:
             return SAVE_FAILED
     if session.config.run.plot:
         draw(session.config.output_dir)
-    say(f"done: {path}")
+    tell(f"done: {path}")
     return FINISHED
 
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from costguard import paths
 from costguard.cli.reading import print_json
 from costguard.cli.text import Column, indented, labelled, print_lines, screen_of, table, wrap
-from costguard.cli.words import duration, led_by, money, phase_word, with_aside
+from costguard.cli.words import (
+    duration,
+    led_by,
+    money,
+    phase_word,
+    stage_number,
+    with_aside,
+)
 from costguard.core.estimate import (
     BITS_4_MIB_PER_BILLION,
     LOAD_MIB_PER_S,
@@ -158,7 +165,7 @@ def _work_lines(document: Document, screen: Screen) -> list[str]:
             size=each["samples_per_step"],
             tokens=f"{each['tokens']:,}",
         )
-        lines += labelled(f"{_('stage')} {each['stage']}", [told], screen)
+        lines += labelled(f"{_('stage')} {stage_number(each['stage'])}", [told], screen)
     return lines
 
 
@@ -197,7 +204,8 @@ def _plans_table(plans: list[Document], screen: Screen) -> list[str]:
 
 def _step_text(plan: Document) -> str:
     mark = "*" if plan["speed_kind"] == "calculated" else ""
-    return f"{Decimal(max(plan['step_ms'], default=0)) / 1000:.2f}s{mark}"
+    seconds = f"{Decimal(max(plan['step_ms'], default=0)) / 1000:.2f}"
+    return _("{seconds} s").format(seconds=seconds) + mark
 
 
 def _chosen_lines(document: Document, screen: Screen) -> list[str]:
@@ -224,7 +232,7 @@ def _chosen_lines(document: Document, screen: Screen) -> list[str]:
     rows = [
         [
             _part_word(part["what"]) + ("" if part["what"] in _known(plan) else " +"),
-            "-" if part["stage"] is None else str(part["stage"]),
+            stage_number(part["stage"]),
             "-" if part["steps"] is None else f"{part['steps']:,}",
             duration(part["time_s"]),
             duration(part["time_low_s"]),
@@ -277,7 +285,7 @@ def _cap_parts(plan: Document, screen: Screen) -> list[str]:
         text = _("WILL NOT FIT: the budget ends while it is at: {part}")
         return [*parts, text.format(part=_part_word(bite["what"]))]
     text = _("WILL NOT FIT: the budget ends near step {step} of stage {stage}")
-    return [*parts, text.format(step=bite["step"], stage=bite["stage"])]
+    return [*parts, text.format(step=bite["step"], stage=stage_number(bite["stage"]))]
 
 
 def _saving_text(each: Document, screen: Screen) -> str:
@@ -295,4 +303,4 @@ def _saving_text(each: Document, screen: Screen) -> str:
         ),
     }[each["what"]]
     text = text.format(time=duration(each["saves_s"]), yuan=money(each["saves_yuan"], screen))
-    return f"{text} {_('(in the figures already)')}" if each["is_in_figures"] else text
+    return with_aside(text, _("in the figures already")) if each["is_in_figures"] else text

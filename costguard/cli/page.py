@@ -17,16 +17,17 @@ from costguard import __version__
 from costguard.cli.advice import advice_text, cost_parts, saved_text
 from costguard.cli.plots import Axis, Line, Tick, axis, bar, plot
 from costguard.cli.render import state_text
-from costguard.cli.spend import HOURS_DIGITS, month_words, report_cell, report_columns
+from costguard.cli.spend import month_words, report_cell, report_columns
 from costguard.cli.text import Screen
 from costguard.cli.words import (
-    decimal,
+    duration_of_hours,
     led_by,
     money,
     one_after_other,
     percent,
     phase_word,
     reason_word,
+    stage_number,
     with_aside,
 )
 from costguard.errors import EXIT_USAGE, UserError
@@ -87,9 +88,9 @@ def page_html(document: Document) -> str:
 
 
 def _totals(totals: Document) -> str:
-    hours = decimal(totals["billed_hours"], HOURS_DIGITS)
+    billed = duration_of_hours(totals["billed_hours"])
     tiles = [
-        (_("spent"), totals["spent_yuan"], _("{hours} billed hours").format(hours=hours)),
+        (_("spent"), totals["spent_yuan"], _("{time} billed").format(time=billed)),
         (_("cap"), totals["cap_yuan"], ""),
         (_("left"), totals["left_yuan"], ""),
         (_("reserved"), totals["reserved_yuan"], ""),
@@ -172,14 +173,14 @@ def _job(item: Document) -> str:
 def _verdicts(explain: Document) -> str:
     found = [
         f"<p><b>{escape(reason_word(each['guard']))}</b> "
-        f"{escape(led_by(_full_time(each['at']), retell(each['text'] or '')))}</p>"
+        f"{_coded(led_by(_full_time(each['at']), retell(each['text'] or '')))}</p>"
         for each in explain["verdicts"]
     ]
     if explain["stop"]["confirmed_at"]:
         proof = _("the meter has stopped: confirmed at {time}").format(
             time=_full_time(explain["stop"]["confirmed_at"])
         )
-        found.append(f"<p>{escape(proof)}</p>")
+        found.append(f"<p>{_coded(proof)}</p>")
     return "".join(found)
 
 
@@ -191,8 +192,9 @@ def _list(title: str, texts: list[str]) -> str:
 
 
 def _coded(text: str) -> str:
-    """`text` escaped, with what stands between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    """`text` escaped, what stands between backticks as code, and no line broken inside a time."""
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+    return re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b", r"<time>\g<0></time>", marked)
 
 
 def _charts(drawn: Document) -> str:
@@ -252,7 +254,9 @@ def _loss_chart(drawn: Document, ticks: list[Tick]) -> str:
     stages = sorted({each["stage"] for each in points})
     lines = [
         Line(
-            _("loss of stage {stage}").format(stage=stage) if len(stages) > 1 else _("loss"),
+            _("loss of stage {stage}").format(stage=stage_number(stage))
+            if len(stages) > 1
+            else _("loss"),
             colours[n % len(colours)],
             [(each["at_s"], each["loss"]) for each in points if each["stage"] == stage],
         )
@@ -272,12 +276,11 @@ def _phase_bars(phases: Iterable[Document]) -> str:
     rows = list(phases)
     most = max((Decimal(each["subtotal_yuan"]) for each in rows), default=Decimal(0)) or Decimal(1)
     several = len({each["stage"] for each in rows if each["phase"] != "disk"}) > 1
-    hours = escape(_("h"))
     cells = "".join(
         f"<span>{escape(_phase_name(each, several=several))}</span>"
         f"{bar(float(Decimal(each['subtotal_yuan']) / most), _phase_colour(each))}"
         f'<span class="n">{escape(money(each["subtotal_yuan"], SCREEN))}</span>'
-        f'<span class="n soft opt">{decimal(each["hours"], HOURS_DIGITS)} {hours}</span>'
+        f'<span class="n soft opt">{escape(duration_of_hours(each["hours"]))}</span>'
         for each in rows
     )
     title = escape(_("Yuan by phase"))
@@ -287,7 +290,7 @@ def _phase_bars(phases: Iterable[Document]) -> str:
 def _phase_name(each: Document, *, several: bool) -> str:
     name = phase_word(str(each["phase"] or "-"))
     if several and each["phase"] != "disk" and each["stage"] is not None:
-        return f"{_('stage')} {each['stage']}  {name}"
+        return f"{_('stage')} {stage_number(each['stage'])}  {name}"
     return name
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from costguard.cli.client import ask
 from costguard.cli.text import Screen, print_lines, screen_of
 from costguard.errors import EXIT_USAGE, UserError
-from costguard.lang import _, selected
-from costguard.retell import retell
+from costguard.lang import _, environment
+from costguard.retell import retell_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,20 +152,8 @@ def _trainer(file: Path, do: str, *words: str, as_json: bool) -> int:
     more = [*words, "--json"] if as_json else words
     command, folder = trainer_command(do, str(file.absolute()), *more)
     sys.stdout.flush()
-    if as_json or selected() == "en":
-        return subprocess.run(command, cwd=folder, check=False).returncode
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    for text, stream in ((done.stdout, sys.stdout), (done.stderr, sys.stderr)):
-        print_lines([retell(line) for line in text.splitlines()], stream)
-    return done.returncode
+    speaking = {**os.environ, **environment()}
+    return subprocess.run(command, cwd=folder, env=speaking, check=False).returncode
 
 
 def _watch_live(args: dict[str, Any], screen: Screen, rounds: int | None) -> int:
@@ -220,4 +208,4 @@ def _print_log(job: str, lines: list[str], *, as_json: bool) -> None:
         if as_json:
             print_json_line({"job": job, "line": line})
         else:
-            print(line, flush=True)
+            print(retell_line(line), flush=True)

@@ -22,6 +22,7 @@ from costguard.cli.words import (
     percent,
     phase_word,
     reason_word,
+    stage_number,
     state_word,
     step_parts,
     steps,
@@ -162,7 +163,8 @@ def budget_lines(document: Document, screen: Screen) -> list[str]:
 
 def _place_parts(row: Document) -> list[str]:
     phase = phase_word(str(row["phase"])) if row.get("phase") else None
-    pairs = ((_("stage"), row.get("stage")), (_("phase"), phase))
+    stage = None if row.get("stage") is None else stage_number(row["stage"])
+    pairs = ((_("stage"), stage), (_("phase"), phase))
     return [f"{label} {value}" for label, value in pairs if value is not None]
 
 
@@ -194,7 +196,7 @@ def _jobs_table(rows: Iterable[Document], screen: Screen) -> list[str]:
         Column(_("JOB"), elastic=True),
         Column(_("STATE"), elastic=True),
         Column(_("STEP"), right=True),
-        Column(_("LOSS"), right=True),
+        Column(_("LOSS"), right=True, optional=True),
         Column(_("ETA"), right=True),
         Column(_("SPENT"), right=True),
         Column(_("CAP"), right=True),
@@ -276,7 +278,7 @@ def _stop_lines(stop: Document, screen: Screen) -> list[str]:
 def _evidence_lines(key: str, value: object, screen: Screen) -> list[str]:
     """One piece of evidence; a list of texts, such as the end of a log, with a line for each."""
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
-        return [led_by(retell(key), "").rstrip(), *[INDENT + item for item in value]]
+        return [led_by(retell(key), "").rstrip(), *[INDENT + retell(item) for item in value]]
     return [_evidence(key, value, screen)]
 
 

@@ -19,7 +19,7 @@ from costguard.cli.visiting import POLL_S, Stay
 from costguard.cli.words import duration
 from costguard.core.money import ceil_div
 from costguard.errors import EXIT_REFUSED, EXIT_USAGE, UserError
-from costguard.lang import _
+from costguard.lang import _, environment
 from costguard.retell import retell
 
 if TYPE_CHECKING:
@@ -123,7 +123,8 @@ def _trainer(
 ) -> str:
     """The trainer's command on the instance, in the folder of the job's last stage."""
     python = result["python"] or "python3"
-    argv = [python, "-m", "trainer", command, *flags]
+    speaking = [f"{name}={value}" for name, value in environment().items()]
+    argv = ["env", *speaking, python, "-m", "trainer", command, *flags]
     return f"cd {shlex.quote(door['job_dir'])} && exec {shlex.join(argv)}"
 
 
@@ -232,5 +233,6 @@ def _at_home(command: str, flags: Sequence[str]) -> int:
     note(_("on this machine: nothing is switched on, and nothing is charged"))
     argv, root = trainer_command(command, *flags)
     search = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(argv, env={**os.environ, "PYTHONPATH": search}, check=False)
+    speaking = {**os.environ, **environment(), "PYTHONPATH": search}
+    done = subprocess.run(argv, env=speaking, check=False)
     return done.returncode

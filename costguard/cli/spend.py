@@ -6,14 +6,21 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from costguard.cli.text import Column, Screen, table, width, wrap
-from costguard.cli.words import Document, decimal, money, percent, phase_word, with_aside
+from costguard.cli.words import (
+    Document,
+    duration_of_hours,
+    money,
+    percent,
+    phase_word,
+    stage_number,
+    with_aside,
+)
 from costguard.lang import _
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 WORDS = ("job", "phase", "provider", "instance", "gpu")  # told by others; the rest are figures
-HOURS_DIGITS = 4  # a third of a second, so that a short run does not look as if it took no time
 
 
 def report_lines(document: Document, screen: Screen, *, totals: bool = True) -> list[str]:
@@ -40,7 +47,7 @@ def report_columns(rows: Sequence[Document]) -> list[tuple[str, Column]]:
         ("provider", Column(_("PROVIDER"), elastic=True)),
         ("instance", Column(_("INSTANCE"), optional=True)),
         ("gpu", Column("GPU", elastic=True)),
-        ("hours", Column(_("HOURS"), right=True)),
+        ("hours", Column(_("TIME"), right=True)),
         ("price_yuan_per_hour", Column(_("PRICE/H"), right=True)),
         ("subtotal_yuan", Column(_("SUBTOTAL"), right=True)),
     ]
@@ -81,22 +88,37 @@ def report_cell(key: str, value: object, screen: Screen) -> str:
         return money(value, screen)
     if key == "phase":
         return phase_word(str(value))
-    return decimal(value, HOURS_DIGITS) if key == "hours" else str(value)
+    if key == "stage":
+        return stage_number(value)
+    return duration_of_hours(value) if key == "hours" else str(value)
 
 
 def month_words(lease: Document | None, screen: Screen) -> str:
-    """What a monthly lease would have cost instead, as a sentence; empty where nothing ran."""
+    """What a monthly lease would have cost instead, as a sentence; empty where nothing ran.
+
+    Where so little was spent that a factor says nothing, it is told how long that would last here.
+    """
     if not lease:
         return ""
-    return _(
-        "An {gpu} by the month ({month}) would have cost {cost} for {weeks} week(s):"
-        " {times} times as much."
-    ).format(
+    weeks = int(lease["weeks"])
+    if lease["times"] is not None:
+        text = _(
+            "An {gpu} by the month ({month}) would have cost {cost} for {weeks}: {times} times as"
+            " much."
+        )
+    else:
+        text = _(
+            "An {gpu} by the month ({month}) would have cost {cost} for {weeks}: that pays for"
+            " {lasts} hours here, and {ran} ran."
+        )
+    return text.format(
         gpu=lease["gpu"],
         month=money(lease["month_yuan"], screen),
         cost=money(lease["would_cost_yuan"], screen),
-        weeks=lease["weeks"],
+        weeks=_("a week") if weeks == 1 else _("{weeks} weeks").format(weeks=weeks),
         times=lease["times"],
+        lasts=f"{Decimal(lease['would_last_hours']):,.0f}",
+        ran=duration_of_hours(lease["ran_hours"]),
     )
 
 
@@ -104,7 +126,7 @@ def _totals_lines(document: Document, screen: Screen) -> list[str]:
     """Label and amount, one a line; a sum that the document does not have is left out."""
     totals = document["totals"]
     rows = [
-        (_("billed hours"), decimal(totals.get("billed_hours"), HOURS_DIGITS)),
+        (_("billed time"), duration_of_hours(totals.get("billed_hours"))),
         *[
             (label, money(totals[key], screen))
             for label, key in (
@@ -141,4 +163,4 @@ def _totals_lines(document: Document, screen: Screen) -> list[str]:
 def _share(of_all: object) -> str:
     if of_all is None or not Decimal(str(of_all)):
         return ""
-    return " " + with_aside("", percent(str(of_all)))
+    return with_aside("", percent(str(of_all)))

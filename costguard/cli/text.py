@@ -201,15 +201,16 @@ def _head(word: str, columns: int) -> str:
 
 
 def _breakable(text: str) -> list[str]:
-    """The pieces between which a line may end."""
+    """The pieces between which a line may end; a figure and its unit stay together."""
     pieces, piece = [], ""
     for char in text:
         wide = _char_width(char) == 2
-        if piece and wide and unicodedata.category(char)[0] != "P":
+        figure = piece.rstrip(" ")[-1:].isdigit()
+        if piece and wide and unicodedata.category(char)[0] != "P" and not figure:
             pieces.append(piece)
             piece = ""
         piece += char
-        if char == " ":
+        if char == " " and not figure:
             pieces.append(piece)
             piece = ""
     return [*pieces, piece] if piece else pieces

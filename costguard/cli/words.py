@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Document = Mapping[str, Any]
 
+S_PER_MIN, S_PER_HOUR, S_PER_DAY = 60, 3_600, 86_400
 SMALLEST_SHOWN_MICROS = 50  # less would come out as 0.0000, and a minus before it as a riddle
 
 
@@ -160,14 +161,28 @@ def clock(utc: object) -> str:
 
 
 def duration(seconds: object) -> str:
-    """Seconds as `45s`, `3m20s`, `2h05m` or `3d04h`."""
+    """Seconds as `45 s`, `3 min 20 s`, `2 h 05 min` or `3 d 04 h`: the two largest units."""
     if seconds is None:
         return "-"
     whole = max(int(Decimal(str(seconds))), 0)
-    for size, below, units in ((86_400, 3_600, "dh"), (3_600, 60, "hm"), (60, 1, "ms")):
+    for size, below, text in (
+        (S_PER_DAY, S_PER_HOUR, _("{large} d {small} h")),
+        (S_PER_HOUR, S_PER_MIN, _("{large} h {small} min")),
+        (S_PER_MIN, 1, _("{large} min {small} s")),
+    ):
         if whole >= size:
-            return f"{whole // size}{units[0]}{whole % size // below:02d}{units[1]}"
-    return f"{whole}s"
+            return text.format(large=whole // size, small=f"{whole % size // below:02d}")
+    return _("{seconds} s").format(seconds=whole)
+
+
+def duration_of_hours(hours: object) -> str:
+    """A document's decimal hours as a duration; six decimals name a second, rounded back to it."""
+    return "-" if hours is None else duration(round(Decimal(str(hours)) * S_PER_HOUR))
+
+
+def stage_number(stage: object) -> str:
+    """A document's stage, which counts from 0, as a person counts: from 1."""
+    return "-" if stage is None else str(int(str(stage)) + 1)
 
 
 def decimal(value: object, digits: int) -> str:

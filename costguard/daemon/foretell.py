@@ -142,7 +142,7 @@ def warnings(found: Foretold | None) -> list[str]:
     assert bite is not None, "what is too short ends somewhere"
     if bite.step is None:
         return [f"WILL NOT FIT: {said}; the budget ends in the {bite.what} part"]
-    where = f"step {bite.step} of stage {bite.stage}"
+    where = f"step {bite.step} of stage {(bite.stage or 0) + 1}"
     return [f"WILL NOT FIT: {said}; the budget ends near {where}"]
 
 

@@ -41,6 +41,7 @@ SETUP_PHASES = frozenset({"setup", "start", "install", "download", "load", "toke
 # The article's other way (4.2): an A100 by the month, a week of which costs a quarter of it.
 MONTHLY_GPU, MONTH_MICROS, WEEK_MICROS = "A100", 12_000_000_000, 3_000_000_000
 WEEK_MS = 7 * 86_400_000
+TIMES_MAX = 100  # a lease of so many times what was spent: a factor says nothing, hours do
 SLOT_MS = 900_000  # of the ledger's sums; every time zone's midnight is at the edge of one
 
 
@@ -114,7 +115,7 @@ def report_document(
         "as_of": time_text(now_ms),
         "currency": "CNY",
         "totals": totals,
-        "by_the_month": _by_the_month(session, spent),
+        "by_the_month": _by_the_month(session, spent, posted - sums.disk, sums.running_s),
         "rows": [_row_json(row, by) for row in sums.rows.values()],
     }
 
@@ -263,12 +264,18 @@ def _share_text(part: int, whole: int) -> str:
     return f"{Decimal(100 * part) / whole:.1f}" if whole else "0.0"
 
 
-def _by_the_month(session: Session, spent: int) -> dict[str, Any] | None:
-    """What the same weeks of a monthly lease would have cost; None before anything ran."""
+def _by_the_month(
+    session: Session, spent: int, running: int, running_s: int
+) -> dict[str, Any] | None:
+    """What the same weeks of a monthly lease would have cost; None before anything ran.
+
+    `times` is None beyond `TIMES_MAX`; how long that money would last at the price paid here says
+    more of a short run.
+    """
     query = select(func.min(PowerInterval.started_ms), func.max(PowerInterval.metered_to_ms))
     ran = session.execute(query.where(PowerInterval.kind == "running")).one()
     began_ms, to_ms = cast("tuple[int | None, int]", tuple(ran))  # of no rows both are NULL
-    if began_ms is None or spent <= 0:
+    if began_ms is None or min(spent, running, running_s) <= 0:
         return None
     weeks = max(-(-(to_ms - began_ms) // WEEK_MS), 1)
     cost = weeks * WEEK_MICROS
@@ -278,7 +285,9 @@ def _by_the_month(session: Session, spent: int) -> dict[str, Any] | None:
         "week_yuan": yuan_text(WEEK_MICROS),
         "weeks": weeks,
         "would_cost_yuan": yuan_text(cost),
-        "times": f"{Decimal(cost) / spent:.1f}",
+        "times": f"{Decimal(cost) / spent:.1f}" if cost <= TIMES_MAX * spent else None,
+        "ran_hours": hours_text(running_s),
+        "would_last_hours": hours_text(cost * running_s // running),
     }
 
 

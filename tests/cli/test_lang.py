@@ -74,6 +74,24 @@ def test_the_config_goes_before_the_locale_and_the_option_before_both(
     assert lang._("paused") == "paused"
 
 
+def test_the_trainers_catalogue_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever needs the trainer says so; the words of others are there."""
+    monkeypatch.setattr(lang, "LOCALES", {"trainer": tmp_path})
+    lang.translations.cache_clear()
+    assert lang.catalogue("zh", "trainer") == {}
+    lang.translations.cache_clear()
+
+
+def test_a_program_of_ours_is_told_the_language() -> None:
+    """By the variable that gettext reads first."""
+    assert lang.environment() == {"LANGUAGE": "en"}
+    lang.select("zh")
+    assert lang.environment() == {"LANGUAGE": "zh_CN"}
+    lang.select("en")
+
+
 def test_a_broken_config_does_not_hide_the_message_about_it(home: Path) -> None:
     """The language falls back; what is wrong is said by whoever needs the config."""
     (home / "config.toml").write_text("lang = ")

@@ -16,6 +16,7 @@ from costguard import lang, paths
 from costguard.cli.main import main
 from costguard.cli.page import page_html, write_page
 from costguard.cli.plots import Line, Tick, axis, bar, plot
+from costguard.cli.words import duration_of_hours
 from costguard.errors import UserError
 from costguard.report.page import page_document
 from costguard.store.database import Store
@@ -126,6 +127,16 @@ def test_every_word_is_large_and_stands_out(night: Path, browser: Browser, dark:
     assert min(contrast for _size, contrast in found) >= 4.5
 
 
+def test_no_time_is_broken_in_two(night: Path, browser: Browser) -> None:
+    """A line that ends within a date is read twice."""
+    browser.open(written(night), 390)
+    lines = browser.value(
+        "[...document.querySelectorAll('time')].map(e => e.getClientRects().length)"
+    )
+    assert len(lines) >= 4
+    assert set(lines) == {1}
+
+
 def test_no_label_of_a_chart_lies_on_another(night: Path, browser: Browser) -> None:
     """The times below a chart have room even on a phone."""
     browser.open(written(night, "zh"), 390)
@@ -183,6 +194,9 @@ def test_the_same_figure_is_the_same_in_table_json_csv_page_and_status(
         shown = f"{sign}¥{abs(totals[key]):,.2f}"
         assert re.search(rf"^ *{label} +{re.escape(shown)}( .*)?$", table, re.MULTILINE), label
         assert f"<span>{label}</span><b>{shown}</b>" in page
+    billed = duration_of_hours(report["totals"]["billed_hours"])
+    assert re.search(rf"^billed time +{billed}$", table, re.MULTILINE)
+    assert f"<small>{billed} billed</small>" in page
     for key in ("spent_yuan", "reserved_yuan", "cap_yuan", "left_yuan", "worst_case_yuan"):
         assert totals[key] == sum(Decimal(row["budget"][key]) for row in status["jobs"])
     rows = list(csv.DictReader(io.StringIO(said("report", "--csv"))))

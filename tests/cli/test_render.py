@@ -6,9 +6,10 @@ import pytest
 
 from costguard import lang
 from costguard.cli.render import budget_lines, explain_lines, status_lines
-from costguard.cli.spend import report_csv, report_lines
+from costguard.cli.spend import month_words, report_csv, report_lines
 from costguard.cli.text import Screen, width
-from costguard.cli.words import duration, money
+from costguard.cli.words import duration, duration_of_hours, money
+from costguard.report.figures import hours_text
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -19,15 +20,16 @@ ONE_JOB = """\
 daemon running (pid 4242)                                    2025-03-01 12:00:00
 
 kefu  training
-  progress      stage 0   phase train   step 120/375   loss 1.8321   ETA 20m34s
+  progress      stage 1   phase train   step 120/375   loss 1.8321
+                ETA 20 min 34 s
   money         spent ¥3.21 of ¥80.00   reserved ¥3.75   left ¥71.21
                 worst case ¥6.96   forecast ¥12.40
   instance      i-3f2a9b on local   RTX 3090   running   ¥15.00/h
                 paid until 2025-03-01 12:01:00
   lease         until 2025-03-01 12:15:00
   stopped by    daemon (armed, proven)   platform timer (NOT armed)
-  telemetry     3s ago   GPU 92 %   GPU memory 78 %
-  checkpoint    step 100   complete   42s ago"""
+  telemetry     3 s ago   GPU 92 %   GPU memory 78 %
+  checkpoint    step 100   complete   42 s ago"""
 
 
 def test_one_job_at_80_columns(docs: SimpleNamespace) -> None:
@@ -124,12 +126,12 @@ def test_the_report_at_80_columns(docs: SimpleNamespace) -> None:
     """Rows with right-hand sums; totals under them; the instance gives way to the sums."""
     lines = report_lines(docs.report(), SCREEN)
     assert lines[0].split() == [
-        "JOB", "STAGE", "PHASE", "PROVIDER", "GPU", "HOURS", "PRICE/H", "SUBTOTAL"
+        "JOB", "STAGE", "PHASE", "PROVIDER", "GPU", "TIME", "PRICE/H", "SUBTOTAL"
     ]  # fmt: skip
-    assert lines[1].endswith("RTX 3090  0.1631   ¥15.00      ¥2.45")
+    assert lines[1].endswith("RTX 3090  9 min 47 s   ¥15.00      ¥2.45")
     assert lines[2].endswith("¥1,152.45")
-    assert "spent                           ¥3.21" in lines
-    assert "  drift                      -¥0.0021" in lines
+    assert "spent                              ¥3.21" in lines
+    assert "  drift                         -¥0.0021" in lines
 
 
 def test_the_csv_has_the_documents_own_figures(docs: SimpleNamespace) -> None:
@@ -159,7 +161,7 @@ def test_explain_shows_evidence_in_units(docs: SimpleNamespace) -> None:
     """Micro-yuan become yuan, milliseconds time; the proof of the stop is there."""
     text = "\n".join(explain_lines(docs.explain(), SCREEN))
     assert "2025-03-01 11:58:00  idle\n  quiet for 300 s in the training phase" in text
-    assert "    cap ¥80.00\n    quiet 5m01s\n    tail:\n      step 1  a\n      b\n" in text
+    assert "    cap ¥80.00\n    quiet 5 min 01 s\n    tail:\n      step 1  a\n      b\n" in text
     assert "the meter has stopped: confirmed at 2025-03-01 11:58:22" in text
     assert "next          look at the log: `costguard logs kefu`" in text
 
@@ -192,8 +194,63 @@ def test_sums_as_a_person_reads_them(yuan: str | None, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(0, "0s"), (59.9, "59s"), (60, "1m00s"), (3_725, "1h02m"), (90_000, "1d01h"), (None, "-")],
+    [
+        *((0, "0 s"), (59.9, "59 s"), (60, "1 min 00 s"), (3_599, "59 min 59 s")),
+        *((3_600, "1 h 00 min"), (3_725, "1 h 02 min"), (90_000, "1 d 01 h"), (None, "-")),
+    ],
 )
 def test_durations_as_a_person_reads_them(seconds: float | None, shown: str) -> None:
     """Two units at most."""
     assert duration(seconds) == shown
+
+
+def test_durations_in_chinese() -> None:
+    """With the words of the language."""
+    lang.select("zh")
+    shown = [duration(seconds) for seconds in (42, 200, 3_900, 90_000)]
+    assert shown == ["42 秒", "3 分 20 秒", "1 小时 05 分", "1 天 01 小时"]
+
+
+def test_hours_of_a_document_are_the_seconds_that_they_were_made_of() -> None:
+    """0.083333 h is five minutes, not a second less."""
+    for seconds in (1, 299, 300, 3_599, 3_600, 86_399):
+        assert duration_of_hours(hours_text(seconds)) == duration(seconds)
+    assert duration_of_hours(None) == "-"
+
+
+def test_stages_are_counted_from_1_for_a_person_and_from_0_in_the_document(
+    docs: SimpleNamespace,
+) -> None:
+    """On screen; the CSV is the document's."""
+    document = docs.report()
+    row = document["rows"][0]
+    document["rows"] = [row, row | {"stage": 1}, row | {"stage": None}]
+    shown = [line.split()[1] for line in report_lines(document, SCREEN, totals=False)[1:]]
+    assert shown == ["1", "2", "-"]
+    kept = [line.split(",")[1] for line in report_csv(document).splitlines()[1:]]
+    assert kept == ["0", "1", ""]
+
+
+def test_a_monthly_lease_beside_a_short_run_is_told_in_hours(docs: SimpleNamespace) -> None:
+    """In both languages; a factor of thousands would say nothing."""
+    lease = {
+        "gpu": "A100",
+        "month_yuan": "12000.00",
+        "weeks": 1,
+        "would_cost_yuan": "3000.00",
+        "times": None,
+        "would_last_hours": "1578.947368",
+        "ran_hours": "0.166667",
+    }
+    assert month_words(lease, SCREEN) == (
+        "An A100 by the month (¥12,000.00) would have cost ¥3,000.00 for a week: that pays for"
+        " 1,579 hours here, and 10 min 00 s ran."
+    )
+    longer = lease | {"times": "40.0", "weeks": 2}
+    assert month_words(longer, SCREEN).endswith(" for 2 weeks: 40.0 times as much.")
+    lang.select("zh")
+    assert month_words(lease, SCREEN) == (
+        "若包月租 A100（每月 ¥12,000.00），一周要 ¥3,000.00，够在这里用 1,579 小时，"
+        "而实际只用了 10 分 00 秒。"
+    )
+    assert month_words(longer, SCREEN).endswith("，是这里的 40.0 倍。")

@@ -227,6 +227,17 @@ def test_chat_asks_the_trainer_there(
     assert "asked: 你好" in told
 
 
+@pytest.mark.parametrize(("language", "said"), [("zh", "zh_CN"), ("en", "en")])
+def test_the_trainer_there_speaks_the_persons_language(
+    language: str, said: str, instance: Instance, type_in: Any
+) -> None:
+    """Whatever the image's own locale is."""
+    type_in("x\n")
+    assert main(["--lang", language, "chat", "kefu", "--yes"]) == 3
+    (command,) = [line for line in instance.machine.commands if "-m trainer" in line]
+    assert f"exec env LANGUAGE={said} " in command
+
+
 def test_an_interview_travels_with_it(
     instance: Instance, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

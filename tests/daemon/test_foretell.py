@@ -39,7 +39,7 @@ def test_what_will_not_fit_is_said_before_anything_is_rented(world: World) -> No
     (line,) = lines(world, SMALL, LARGE)
     assert line.startswith("WILL NOT FIT: about ")
     assert "the budget ends near step " in line
-    assert line.endswith(" of stage 1")
+    assert line.endswith(" of stage 2")
     assert world.cloud.routes("create") == []
 
 

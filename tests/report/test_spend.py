@@ -119,6 +119,8 @@ def test_a_monthly_lease_would_have_cost_forty_times_as_much(store: Store) -> No
         "weeks": 1,
         "would_cost_yuan": "3000.00",
         "times": "40.0",
+        "ran_hours": "5.000000",
+        "would_last_hours": "200.000000",
     }
 
 
@@ -129,6 +131,18 @@ def test_two_weeks_and_a_second_are_three_weeks_of_a_lease(store: Store) -> None
         books.run_to(books.interval(), 3_600)
         books.run_to(books.interval(after_s=14 * 86_400), 14 * 86_400 + 1)
     assert ask(store, "report")["by_the_month"]["weeks"] == 3
+
+
+@pytest.mark.parametrize(("seconds", "times"), [(7_200, "100.0"), (7_199, None), (60, None)])
+def test_a_short_run_is_compared_with_a_lease_by_hours_and_not_by_a_factor(
+    store: Store, seconds: int, times: str | None
+) -> None:
+    """Up to a hundredfold a factor is said; what the money would last for is there always."""
+    with store.write() as session:
+        books = Books.open(session)
+        books.run_to(books.interval(), seconds)
+    found = ask(store, "report")["by_the_month"]
+    assert (found["times"], round(float(found["would_last_hours"]))) == (times, 200)
 
 
 def test_nothing_is_compared_before_anything_ran(store: Store) -> None:
