@@ -92,6 +92,7 @@ class LeanHost:
         self.jobs: dict[int, LeanJob] = {}
         self.is_broken = False
         self._woken: set[int] = set()
+        self._due: tuple[int, int] | None = None  # the nearest pass (true ms), as clocks were set
         self._view: tuple[JobBooks, ...] | None = None
 
     # ------------------------------------------------------------------ a daemon's life
@@ -107,6 +108,7 @@ class LeanHost:
             if old.training.is_alive:
                 job.memory.link_facts = LinkFacts(heard=now)
             job.due = now
+        self._due = None
 
     def kill(self) -> None:
         """The process is gone."""
@@ -142,15 +144,20 @@ class LeanHost:
                 wait_ms = self._safe_pass(number, self.jobs[number])
                 now = self.world.clock.now()
                 self.jobs[number].due = None if wait_ms is None else now.plus_ms(wait_ms)
+                self._due = None
         self.world.judge.violate("rest", "daemon", "it does not come to rest")
 
     def quiet_ms(self) -> int:
         """How long nothing is due."""
         if self._woken:
             return 0
-        now = self.world.clock.now()
-        dues = [job.due for job in self.jobs.values() if job.due is not None]
-        return min((ms_until(due, now) for due in dues), default=NEVER_MS)
+        clock = self.world.clock
+        if self._due is None or self._due[1] != clock.settings:
+            now = clock.now()
+            dues = [job.due for job in self.jobs.values() if job.due is not None]
+            wait_ms = min((ms_until(due, now) for due in dues), default=NEVER_MS)
+            self._due = clock.true_ms + wait_ms, clock.settings
+        return max(self._due[0] - clock.true_ms, 0)
 
     def chores(self) -> None:
         """Look for instances of ours that no job drives."""
@@ -368,7 +375,6 @@ class LeanHost:
             run_meter(self, job, now)
             memory.unmetered = memory.shown_on = False
             memory.off_before = None
-        self.changed()
         self.world.point("after a commit")
 
 
