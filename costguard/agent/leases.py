@@ -89,7 +89,7 @@ class Leases:
             return _refused(f"valid_ms is {valid_ms!r}, not a whole number")
         if not 0 < valid_ms <= LONGEST_MS:
             return _refused(f"valid_ms is {valid_ms}, out of bounds")
-        sent_ms = next((at for sent, at in self._sent if sent == number), None)
+        sent_ms = next((at for sent, at in reversed(self._sent) if sent == number), None)
         if sent_ms is None:
             return _refused(f"heartbeat {number!r} was not sent to this reader, or long ago")
         ends_at_ms = sent_ms + valid_ms

@@ -33,6 +33,9 @@ def _stalled_steps(
     facts: TrainingFacts, limits: GuardLimits, now_ms: int, since_ms: int
 ) -> Verdict | None:
     """No progress for max(floor, factor x median step, three intervals between log lines)."""
+    waited_ms = now_ms - max(since_ms, _last_line_ms(facts) or 0)
+    if waited_ms < limits.stall_floor_ms:
+        return None  # no allowance is shorter
     # Where no phase is told, `train` is entered by its first line: what came before is the only
     # measure, until a second line, of how often one is logged (`logging_steps` may be hundreds).
     began_ms = facts.launched_at_ms if facts.phase_inferred else None
@@ -46,7 +49,6 @@ def _stalled_steps(
     if facts.phase_inferred and log_ms is not None and now_ms - log_ms < limits.stall_floor_ms:
         # It tells no phases, and it writes: most likely it evaluates. Not for ever.
         allowance_ms = max(allowance_ms, UNSEEN_EVALUATION_MS)
-    waited_ms = now_ms - max(since_ms, _last_line_ms(facts) or 0)
     if waited_ms < allowance_ms:
         return None
     evidence = {

@@ -136,14 +136,16 @@ def _note_link(memory: JobMemory, message: Mapping[str, Any], now: Moment) -> No
 
 
 def _note_heard(memory: JobMemory, message: Mapping[str, Any], now: Moment) -> None:
-    facts = replace(memory.link_facts, heard=now)
-    if message.get("t") == "heartbeat":
-        received = message.get("received_boot_ms")
-        at = now if not isinstance(received, int) else now.plus_ms(received - now.boot_ms)
-        facts = replace(facts, heartbeat=message.get("n"), heartbeat_at=at)
-        if not memory.holds:  # a visit's agent was started long after the training had ended
-            memory.training = fold(memory.training, message)
-    memory.link_facts = facts
+    if message.get("t") != "heartbeat":
+        if memory.link_facts.heard != now:
+            memory.link_facts = replace(memory.link_facts, heard=now)
+        return
+    received = message.get("received_boot_ms")
+    at = now if not isinstance(received, int) else now.plus_ms(received - now.boot_ms)
+    beat = message.get("n")
+    memory.link_facts = replace(memory.link_facts, heard=now, heartbeat=beat, heartbeat_at=at)
+    if not memory.holds:  # a visit's agent was started long after the training had ended
+        memory.training = fold(memory.training, message)
 
 
 def artifact_files(row: Artifact) -> list[dict[str, Any]]:

@@ -26,8 +26,8 @@ from costguard.core.spec import JobSpec, spec_from_json
 from costguard.core.training import fold
 from costguard.daemon.memory import READS_KEPT, Calls, JobMemory
 from costguard.store.attest import is_attested
-from costguard.store.budgets import shares_caps
-from costguard.store.ledger import Caps, accounts, lease_remaining_micros
+from costguard.store.budgets import in_force, shares_caps
+from costguard.store.ledger import Caps, accounts_under, lease_remaining_micros
 from costguard.store.models import (
     Artifact,
     Instance,
@@ -37,9 +37,10 @@ from costguard.store.models import (
     PowerInterval,
     PowerReadRow,
     Telemetry,
+    VisitRow,
 )
 from costguard.store.tariffs import tariff_of
-from costguard.store.visits import open_visit, visit_facts
+from costguard.store.visits import visit_facts
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -76,8 +77,28 @@ _OPEN_INTERVAL = select(PowerInterval).where(
 _OPEN_INTENTS = select(Intent.kind).where(
     Intent.job_id == bindparam("job_id"), Intent.state.in_(("open", "unclear"))
 )
-_COMPLETE_ARTIFACTS = select(Artifact).where(
+_COMPLETE_ARTIFACTS = select(
+    Artifact.id, Artifact.name, Artifact.kind, Artifact.step, Artifact.pulled_ms
+).where(
     Artifact.job_id == bindparam("job_id"), Artifact.stage == bindparam("stage"), Artifact.complete
+)
+# Four rows by one statement: what a pass of a quiet job costs is the number of its statements.
+_STANDING = (
+    select(Instance, PowerInterval, LeaseRow, VisitRow)
+    .select_from(Job)
+    .outerjoin(Instance, and_(Instance.job_id == Job.id, Instance.replaced_ms.is_(None)))
+    .outerjoin(
+        PowerInterval,
+        and_(
+            PowerInterval.instance_id == Instance.id,
+            PowerInterval.kind == "running",
+            PowerInterval.ended_ms.is_(None),
+        ),
+    )
+    .outerjoin(LeaseRow, and_(LeaseRow.job_id == Job.id, LeaseRow.state == "open"))
+    .outerjoin(VisitRow, and_(VisitRow.job_id == Job.id, VisitRow.closed_ms.is_(None)))
+    .where(Job.id == bindparam("job_id"))
+    .order_by(Instance.id.desc(), VisitRow.id.desc())
 )
 
 
@@ -123,6 +144,18 @@ def open_interval(session: Session, instance_id: int, kind: str) -> PowerInterva
     """The instance's open power interval of that kind."""
     keys = {"instance_id": instance_id, "kind": kind}
     return session.scalars(_OPEN_INTERVAL, keys).one_or_none()
+
+
+def _standing(
+    session: Session, job_id: int
+) -> tuple[Instance | None, PowerInterval | None, LeaseRow | None, VisitRow | None]:
+    """The job's instance, its open power interval, and the job's open lease and visit."""
+    rows = session.execute(_STANDING, {"job_id": job_id}).all()
+    instance, running, lease, visit = rows[0]
+    now = [row for row in rows if row[0] is instance]
+    assert all(row[1] is running for row in now), "an instance has one open power interval"
+    assert all(row[2] is lease for row in now), "a job has one open lease"
+    return instance, running, lease, visit
 
 
 def metered(row: PowerInterval) -> meter.Metered:
@@ -194,13 +227,12 @@ def load_snapshot(
 ) -> Snapshot:
     """The job as the database and this pass's memory have it."""
     spec = job_spec(job)
-    instance = newest_instance(session, job.id)
-    running = None if instance is None else open_interval(session, instance.id, "running")
-    lease_row = open_lease(session, job.id)
+    instance, running, lease_row, visit = _standing(session, job.id)
     lease = None if lease_row is None else _lease(session, lease_row)
     months = {month_of(now.utc_ms, zone), month_of(now.utc_ms + spec.lease_ms, zone)}
     if lease_row is not None:
         months.update(lease_row.months.split(","))
+    caps = in_force(session, caps)
     reason, verdict_at = (
         job.pause_reason,
         _moment(job.verdict_utc_ms, job.verdict_boot_ms, job.verdict_boot_id),
@@ -224,15 +256,15 @@ def load_snapshot(
         else _instance(session, spec, instance, running, memory, now),
         lease=lease,
         armed_end=_armed_end(lease_row),
-        accounts=accounts(session, job, caps, tuple(sorted(months))),
+        accounts=accounts_under(session, job, caps, tuple(sorted(months))),
         collected=job.collected,
         shares_caps=shares_caps(session, job, caps, tuple(months)),
         link=memory.link_facts,
         training=memory.training,
         artifacts=_artifacts(session, job, memory),
-        visit=visit_facts(open_visit(session, job.id)),
+        visit=visit_facts(visit),
         retry_at_ms=job.retry_at_ms,
-        open_intents=frozenset(session.scalars(_OPEN_INTENTS, {"job_id": job.id})),
+        open_intents=_open_intents(session, job.id),
         has_ssh=memory.ssh is not None,
         fresh_read=memory.fresh is not None,
     )
@@ -349,6 +381,11 @@ def is_lent(session: Session, spec: JobSpec, instance: Instance) -> bool:
     return session.scalars(ran.limit(1)).first() is None
 
 
+def _open_intents(session: Session, job_id: int) -> frozenset[str]:
+    rows = session.connection().execute(_OPEN_INTENTS, {"job_id": job_id})
+    return frozenset(kind for (kind,) in rows)
+
+
 def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactFacts, ...]:
     keys = {"job_id": job.id, "stage": job.stage}
     return tuple(
@@ -361,5 +398,5 @@ def _artifacts(session: Session, job: Job, memory: JobMemory) -> tuple[ArtifactF
             pulling=row.id in memory.pulling,
             failed=row.id in memory.pull_failed,
         )
-        for row in session.scalars(_COMPLETE_ARTIFACTS, keys)
+        for row in session.connection().execute(_COMPLETE_ARTIFACTS, keys)
     )

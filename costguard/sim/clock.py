@@ -15,6 +15,7 @@ class SimClock:
     def __init__(self, true_ms: int = NOVEMBER_MS) -> None:
         self.true_ms = true_ms
         self.wall_error_ms = 0
+        self.settings = 0  # how often either clock did anything but run on
         self._boots = 1
         self._booted_ms = true_ms - UPTIME_MS
         self._now: Moment | None = None
@@ -35,10 +36,12 @@ class SimClock:
     def set_wall(self, by_ms: int) -> None:
         """Somebody, or NTP, sets the wall clock by so much; the boot clock does not notice."""
         self.wall_error_ms += by_ms
+        self.settings += 1
         self._now = None
 
     def boot_anew(self) -> None:
         """The daemon's machine has just booted anew."""
         self._booted_ms = self.true_ms
         self._boots += 1
+        self.settings += 1
         self._now = None

@@ -61,6 +61,8 @@ def knowable(run: Run, looks: list[tuple[int, int]]) -> Run:
 
     What a price was between two looks nobody says: none is dearer than what either look was told.
     """
+    if len(run.prices) == 1:
+        return run
     prices, known, last = run.prices[:1], run.prices[0][1], 0
     for since_ms, price in run.prices[1:]:
         look = bisect_left(looks, (since_ms, 0))
@@ -158,7 +160,7 @@ class Cloud:
         """Bring every machine up to the present: each thing at its time."""
         now_ms = self.clock.true_ms
         for machine in self.machines:
-            if machine.released_ms is not None or machine.power in OFF:
+            if machine.power in OFF:
                 continue
             while (at_ms := self.next_ms(machine)) <= now_ms:
                 self._happen(machine, at_ms)
@@ -167,19 +169,15 @@ class Cloud:
 
     def next_ms(self, machine: Machine) -> int:
         """When something happens with it by itself."""
-        at_ms = min(machine.due_ms, self._timer_fires_ms(machine))
+        at_ms = machine.due_ms
+        if machine.timer_ms is not None:
+            at_ms = min(at_ms, self._timer_fires_ms(machine))
         return at_ms if machine.guest is None else min(at_ms, machine.guest.next_ms())
 
     def next_event_ms(self) -> int:
         """When something happens with any machine."""
-        return min(
-            (
-                self.next_ms(m)
-                for m in self.machines
-                if m.released_ms is None and m.power not in OFF
-            ),
-            default=NEVER_MS,
-        )
+        times = [self.next_ms(m) for m in self.machines if m.power not in OFF]
+        return min(times, default=NEVER_MS)
 
     def _timer_fires_ms(self, machine: Machine) -> int:
         if machine.timer_ms is None or machine.power not in ("starting", "running"):

@@ -89,6 +89,7 @@ class Judge:
         self._known_ms: dict[str, int] = {}  # since when a machine is in the books
         self._asked_ms: dict[tuple[str, str], int] = {}  # (read or stop, machine): the last call
         self._quiet: set[int] = set()  # jobs with which nothing costs anything for now
+        self._owned: tuple[Sequence[JobBooks], dict[str, JobBooks], set[str]] = ((), {}, set())
 
     # ------------------------------------------------------------------ telling
 
@@ -223,7 +224,7 @@ class Judge:
 
     def own_machines(self, job: JobBooks) -> list[Machine]:
         """The machines whose cost is the job's: what it adopted, or may still adopt."""
-        known = self.world.owners()
+        known = self.owners(self.world.books())
         mine = [self.world.cloud.by_id[name] for name in job.machines]
         adopted_calls = {machine.call for machine in mine}
         for machine in self._made_for.get(job.id, []):
@@ -231,6 +232,14 @@ class Judge:
             if is_open and not machine.is_twin:
                 mine.append(machine)
         return mine
+
+    def owners(self, jobs: Sequence[JobBooks]) -> dict[str, JobBooks]:
+        """By machine, the job in whose books it is."""
+        if self._owned[0] is not jobs:  # the same books are looked at tick after tick
+            owners = {name: job for job in jobs for name in job.machines}
+            adopted = {self._tag(name) for name, job in owners.items() if STRAY not in job.name}
+            self._owned = jobs, owners, adopted
+        return self._owned[1]
 
     # ------------------------------------------------------------------ at each tick
 
@@ -260,8 +269,8 @@ class Judge:
         poll_ms = self.world.poll_ms
         if now_ms - well_ms <= 2 * poll_ms:
             return
-        owners = {name: job for job in jobs for name in job.machines}
-        adopted = {self._tag(name) for name, job in owners.items() if STRAY not in job.name}
+        owners = self.owners(jobs)
+        adopted = self._owned[2]
         for machine in self.world.cloud.machines:
             if not machine.is_charged:
                 continue
@@ -340,7 +349,7 @@ class Judge:
 
     def _check_books(self, jobs: Sequence[JobBooks]) -> None:
         """I3: after a true answer the books are never below the platform's meter."""
-        owners = {name: job for job in jobs for name in job.machines}
+        owners = self.owners(jobs)
         for name, asked_ms in self._reads.items():
             job = owners.get(name)
             if job is None:
@@ -354,7 +363,7 @@ class Judge:
             true = sum(run.micros(asked_ms, quantum_s) for run in runs)
             true += machine.disk_micros(asked_ms)
             booked = self.world.posted_of(name)
-            if booked < true - self.tolerance_micros(machine):
+            if booked < true and booked < true - self.tolerance_micros(machine):
                 self.violate("I3", name, f"booked {booked}, metered {true} micro-yuan")
 
     def _as_told(self, machine: Machine, number: int, looks: list[tuple[int, int]]) -> Run | None:

@@ -96,6 +96,7 @@ class LeanHost:
         self.owed_looks = 0  # so many times strays are to be looked for again soon
         self._again: Moment | None = None
         self._woken: set[int] = set()
+        self._due: tuple[int, int] | None = None  # the nearest pass (true ms), as clocks were set
         self._view: tuple[JobBooks, ...] | None = None
 
     # ------------------------------------------------------------------ a daemon's life
@@ -112,6 +113,7 @@ class LeanHost:
             if old.training.is_alive:
                 job.memory.link_facts = LinkFacts(heard=now)
             job.due = now
+        self._due = None
 
     def kill(self) -> None:
         """The process is gone."""
@@ -133,6 +135,7 @@ class LeanHost:
         """Run every pass that is due, however often they wake each other."""
         if self.owed_looks and self._again is None:
             self._again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
+            self._due = None
         if self._again is not None and ms_until(self._again, self.world.clock.now()) == 0:
             self.chores()
         for _ in range(MOST_ROUNDS):
@@ -151,16 +154,21 @@ class LeanHost:
                 wait_ms = self._safe_pass(number, self.jobs[number])
                 now = self.world.clock.now()
                 self.jobs[number].due = None if wait_ms is None else now.plus_ms(wait_ms)
+                self._due = None
         self.world.judge.violate("rest", "daemon", "it does not come to rest")
 
     def quiet_ms(self) -> int:
         """How long nothing is due."""
         if self._woken:
             return 0
-        now = self.world.clock.now()
-        dues = [job.due for job in self.jobs.values() if job.due is not None]
-        dues += [] if self._again is None else [self._again]
-        return min((ms_until(due, now) for due in dues), default=NEVER_MS)
+        clock = self.world.clock
+        if self._due is None or self._due[1] != clock.settings:
+            now = clock.now()
+            dues = [job.due for job in self.jobs.values() if job.due is not None]
+            dues += [] if self._again is None else [self._again]
+            wait_ms = min((ms_until(due, now) for due in dues), default=NEVER_MS)
+            self._due = clock.true_ms + wait_ms, clock.settings
+        return max(self._due[0] - clock.true_ms, 0)
 
     def chores(self) -> None:
         """Look for instances of ours that no job drives."""
@@ -168,6 +176,7 @@ class LeanHost:
         take_strays(self)
         again = self.world.clock.now().plus_ms(WATCH_AGAIN_S * 1_000)
         self._again = again if self.owed_looks else None
+        self._due = None
 
     def submit(self, order: Order) -> bool:
         """Take a job."""
@@ -381,7 +390,6 @@ class LeanHost:
             run_meter(self, job, now)
             memory.unmetered = memory.shown_on = False
             memory.off_before = None
-        self.changed()
         self.world.point("after a commit")
 
 

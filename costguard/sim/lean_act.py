@@ -193,6 +193,7 @@ def _give_up(host: LeanHost, job: LeanJob, again_ms: int | None) -> None:
     job.retry_at_ms = None if again_ms is None else now.utc_ms + again_ms
     if again_ms is None:
         job.reason, job.verdict_at = "platform", now
+    host.changed()
 
 
 def take_strays(host: LeanHost) -> None:

@@ -169,6 +169,8 @@ class Line:
 
     def tick(self, passed_ms: int) -> None:
         """What happened to the wires in the last `passed_ms`; then the links carry."""
+        if not self.links:
+            return
         self.links = [link for link in self.links if not link.closed]
         for link in self.links:
             machine = link.machine

@@ -80,6 +80,8 @@ class InlineExecutor(Executor):
 class SimStore(Store):
     """The real store, quick, that can fail and be killed, with an ear at each commit."""
 
+    _is_forced = False  # no power cut comes to a simulation
+
     def __init__(
         self, path: Path, point: Callable[[str], None], on_commit: Callable[[], None]
     ) -> None:
@@ -89,7 +91,7 @@ class SimStore(Store):
 
         @event.listens_for(self._writer, "connect")
         def _quick(connection: Any, _record: Any) -> None:
-            connection.execute("PRAGMA synchronous=OFF")  # no power cut comes to a simulation
+            connection.execute("PRAGMA synchronous=OFF")
 
     @contextmanager
     def write(self) -> Iterator[Session]:

@@ -35,6 +35,11 @@ CHORES_MS = 600_000
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 STOP_BACKOFF_MS = 60_000
+# What befalls the daemon's machine and the platform's prices, as it is drawn in each tick.
+BEFALLS = (
+    *("price_change", "suspend", "clock_jump"),
+    *("disk_full", "database_locked", "new_boot"),
+)
 
 
 class Killed(BaseException):
@@ -345,28 +350,33 @@ class World:
             self._boot()
         if faults.healed or not faults.rates:
             return
-        if faults.comes("price_change", passed_ms):
+        if self._broken_until_ms and now_ms >= self._broken_until_ms:
+            self._broken_until_ms = 0
+            self.host.break_store(None)
+        for kind in BEFALLS:
+            if kind in faults.rates and faults.comes(kind, passed_ms):
+                self._befall(kind)
+
+    def _befall(self, kind: str) -> None:
+        now_ms, faults = self.clock.true_ms, self.faults
+        if kind == "price_change":
             self._change_price()
-        if faults.comes("suspend", passed_ms):
+        elif kind == "suspend":
             self._asleep_until_ms = now_ms + 8 * HOUR_MS
             self._well_since_ms = max(self._well_since_ms, self._asleep_until_ms)
             self.trace("suspended")
-        if faults.comes("clock_jump", passed_ms):
+        elif kind == "clock_jump":
             back = self.clock.wall_error_ms
             jump_ms = -back if back else faults.between(-60, 60) * MINUTE_MS
             self.clock.set_wall(jump_ms)
             self.trace(f"wall clock {jump_ms}")
-        for kind in ("disk_full", "database_locked"):
-            if faults.comes(kind, passed_ms):
-                minutes = 120 if kind == "disk_full" else 3
-                self._broken_until_ms = now_ms + faults.between(1, minutes) * MINUTE_MS
-                self._well_since_ms = max(self._well_since_ms, self._broken_until_ms)
-                self.host.break_store(kind)
-                self.trace(kind)
-        if self._broken_until_ms and now_ms >= self._broken_until_ms:
-            self._broken_until_ms = 0
-            self.host.break_store(None)
-        if faults.comes("new_boot", passed_ms) and self._down_until_ms is None:
+        elif kind in ("disk_full", "database_locked"):
+            minutes = 120 if kind == "disk_full" else 3
+            self._broken_until_ms = now_ms + faults.between(1, minutes) * MINUTE_MS
+            self._well_since_ms = max(self._well_since_ms, self._broken_until_ms)
+            self.host.break_store(kind)
+            self.trace(kind)
+        elif self._down_until_ms is None:
             self._kill(faults.between(20, 600) * 1_000)
             self.clock.boot_anew()
             self.clock.set_wall(-self.clock.wall_error_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from costguard.core.decide import FINAL_STATES
 from costguard.store.models import BudgetRow, Job
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from costguard.store.ledger import Caps
 
+# Built once: to put a statement together takes longer than to carry it out.
 _SET_CAPS = select(BudgetRow.scope, BudgetRow.name, BudgetRow.cap_micros)
+_ANOTHER = (
+    select(Job.id)
+    .where(Job.id != bindparam("job_id"), Job.state.not_in(sorted(FINAL_STATES)))
+    .limit(1)
+)
+_ANOTHER_OF_PROJECT = _ANOTHER.where(Job.project == bindparam("project"))
 
 
 def set_cap(session: Session, scope: str, name: str, cap_micros: int, at_ms: int) -> int | None:
@@ -28,17 +35,16 @@ def set_cap(session: Session, scope: str, name: str, cap_micros: int, at_ms: int
     return old
 
 
-def shares_caps(session: Session, job: Job, configured: Caps, months: tuple[str, ...]) -> bool:
-    """Whether another job that is not over lives under a cap that this one lives under too."""
-    caps = in_force(session, configured)
-    others = select(Job.id).where(Job.id != job.id, Job.state.not_in(FINAL_STATES)).limit(1)
+def shares_caps(session: Session, job: Job, caps: Caps, months: tuple[str, ...]) -> bool:
+    """Whether another job that is not over lives under one of these caps in force, as this one."""
     own = caps.months or {}
-    has_month = any(own.get(month, caps.month_micros) is not None for month in months)
-    if not has_month:
-        if (caps.project_micros or {}).get(job.project) is None:
-            return False
-        others = others.where(Job.project == job.project)
-    return session.scalars(others).first() is not None
+    connection = session.connection()
+    if any(own.get(month, caps.month_micros) is not None for month in months):
+        return connection.scalar(_ANOTHER, {"job_id": job.id}) is not None
+    if (caps.project_micros or {}).get(job.project) is None:
+        return False
+    keys = {"job_id": job.id, "project": job.project}
+    return connection.scalar(_ANOTHER_OF_PROJECT, keys) is not None
 
 
 def in_force(session: Session, configured: Caps) -> Caps:

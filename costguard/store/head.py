@@ -65,17 +65,19 @@ def head_of(session: Session) -> Head:
     return Head(0, GENESIS) if row is None else Head(row.id, row.hash)
 
 
-def write_head(path: Path, head: Head) -> None:
-    """Have `path` name `head`, on the disk when this returns: all of the new file or the old."""
+def write_head(path: Path, head: Head, *, forced: bool = True) -> None:
+    """Have `path` name `head`, all of the new file or the old; on the disk, if `forced`."""
     document = {"schema": SCHEMA, "entry": head.entry_id, "hash": head.hash}
     partial = path.with_name(f"{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         stream.write(json.dumps(document) + "\n")
         stream.flush()
-        os.fsync(stream.fileno())
+        if forced:
+            os.fsync(stream.fileno())
     partial.replace(path)
-    sync_folder(path.parent)
+    if forced:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

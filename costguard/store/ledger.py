@@ -80,11 +80,22 @@ class Place:
     phase: str | None
 
 
+# Built once: to put a statement together takes longer than to carry it out.
+_HOLD = select(func.coalesce(func.sum(Job.hold_micros), 0))
+_PROJECT_HOLD = _HOLD.where(Job.project == bindparam("project"))
+
+
 def accounts(
     session: Session, job: Job, caps: Caps, months: tuple[str, ...]
 ) -> tuple[Account, ...]:
     """The job's, the project's and each touched month's account, as of this transaction."""
-    caps = in_force(session, caps)
+    return accounts_under(session, job, in_force(session, caps), months)
+
+
+def accounts_under(
+    session: Session, job: Job, caps: Caps, months: tuple[str, ...]
+) -> tuple[Account, ...]:
+    """The same, where the caps are those in force already."""
     booked = sums.by_kind(session, job_id=job.id)
     found = [
         Account(
@@ -97,7 +108,6 @@ def accounts(
     ]
     project_cap = (caps.project_micros or {}).get(job.project)
     if project_cap is not None:
-        hold = select(func.coalesce(func.sum(Job.hold_micros), 0)).where(Job.project == job.project)
         booked = sums.by_kind(session, project=job.project)
         found.append(
             Account(
@@ -105,21 +115,21 @@ def accounts(
                 cap_micros=project_cap,
                 posted_micros=sums.posted(booked) + unbooked_micros(session, project=job.project),
                 pending_micros=sums.pending(booked),
-                hold_micros=session.scalar(hold) or 0,
+                hold_micros=session.scalar(_PROJECT_HOLD, {"project": job.project}) or 0,
             )
         )
     for month in months:
         month_cap = (caps.months or {}).get(month, caps.month_micros)
         if month_cap is None:
             continue
-        hold = select(func.coalesce(func.sum(Job.hold_micros), 0))
         found.append(
             Account(
                 scope=f"month {month}",
                 cap_micros=month_cap,
-                posted_micros=posted_micros(session, month=month) + unbooked_micros(session),
+                posted_micros=sums.posted(sums.by_kind(session, month=month))
+                + unbooked_micros(session),
                 pending_micros=sums.pending(sums.by_kind_of_month(session, month)),
-                hold_micros=session.scalar(hold) or 0,
+                hold_micros=session.scalar(_HOLD) or 0,
             )
         )
     return tuple(found)
@@ -399,7 +409,8 @@ def _append(
     stage: int | None = None,
     phase: str | None = None,
 ) -> None:
-    session.flush()  # what the entry names has to be there
+    if session.new:
+        session.flush()  # what the entry names has to be there
     connection = session.connection()
     fields = {
         "at_ms": at_ms,

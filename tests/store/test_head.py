@@ -162,7 +162,7 @@ def test_a_head_that_cannot_be_written_fails_no_commit(
     """The transaction is committed by then; the file lags, which is in order."""
     append(store)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
