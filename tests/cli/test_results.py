@@ -284,7 +284,7 @@ def test_an_export_is_held_to_the_jobs_pace(
     monkeypatch.setattr(download, "Pace", Noted)
     assert main(["export", "kefu", "--yes", "--to", str(tmp_path / "out")]) == 0
     assert paces == [limit]
-    said = "held to 20 Mbit/s ([artifacts] max_mbit_per_s): 1s at least"
+    said = "held to 20 Mbit/s ([artifacts] max_mbit_per_s): 1 s at least"
     assert (said in capfd.readouterr().err) is (limit is not None)
 
 
