@@ -37,22 +37,26 @@ class Captured:
     def capture(self, examples: Iterable[tuple[Shape, Any]]) -> None:
         """Make a program for the shape of each (shape, pack's numbers on the device).
 
-        The largest first, so that the others fit into its memory. Gradients are zero afterwards
-        and stay where they are: the programs write there.
+        All are warmed up before the first is captured: a program keeps what its pass needed, and
+        a warm-up beside one would need as much again. The largest first, so that the others fit
+        into its memory. Gradients are zero afterwards and stay where they are: the programs write
+        there.
         """
         import torch
 
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
-        for shape, flat in sorted(examples, key=lambda e: (-e[0].tokens, -e[0].rows)):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+        ordered = sorted(examples, key=lambda e: (-e[0].tokens, -e[0].rows))
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for shape, flat in ordered:
                 for _ in range(WARM_UPS):
                     self._pass(flat, shape)
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        for shape, flat in ordered:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool):
                 self._pass(flat, shape)

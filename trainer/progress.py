@@ -65,13 +65,20 @@ class TrainerLog:
     A resumed run goes on in the same file; its first step may be lower than the last one logged.
     """
 
-    def __init__(self, output_dir: Path) -> None:
+    def __init__(self, output_dir: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = output_dir / LOG_NAME
+        self._clock = clock
+        self._last_s = clock()
         self._failed = False
         self._cut_torn_line()
 
+    def silent_s(self) -> float:
+        """Seconds since the last line of this process, or since it began."""
+        return self._clock() - self._last_s
+
     def append(self, line: Mapping[str, Any]) -> None:
         """Add one line, whole or not at all, in a single write."""
+        self._last_s = self._clock()
         data = (strict_json(line) + "\n").encode()
         try:
             descriptor = os.open(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 AfterStep = Callable[[int], None]
 Result = TypeVar("Result")
 BOARDS_GRACE_S = 3.0
+SILENT_AT_MOST_S = 1.0
 """How long an end on request waits for boards: whoever asked waits too."""
 
 
@@ -267,7 +268,11 @@ def _diverged(session: Session, loss: float, rate: float, why: str) -> int:
 
 
 def _account(session: Session, loss: float, rate: float) -> None:
-    """Add the step's loss to the interval's mean; log that when the interval ends."""
+    """Add the step's loss to the interval's mean; log that when the interval ends.
+
+    Between, a step that comes a second or more after the last line has one with its own loss: who
+    watches a run whose steps take long should not wait ten of them for a sign of life.
+    """
     progress, every = session.progress, session.config.logging_steps
     progress.loss_sum += loss
     progress.loss_steps += 1
@@ -276,9 +281,12 @@ def _account(session: Session, loss: float, rate: float) -> None:
     if progress.step % every == 0 or progress.step == session.total_steps:
         _log_line(session, progress.loss_sum / progress.loss_steps, rate, progress.step)
         progress.loss_sum, progress.loss_steps = 0.0, 0
+    elif session.log.silent_s() >= SILENT_AT_MOST_S:
+        _log_line(session, loss, rate, progress.step, aloud=False)
 
 
-def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
+def _log_line(session: Session, loss: float, rate: float, step: int, *, aloud: bool = True) -> None:
+    """A line in the log; `aloud` on the terminal and the boards too."""
     total, pace = session.total_steps, session.pace
     eta_s, tokens_per_s = pace.eta_s(total - step), pace.tokens_per_s()
     epoch = step / steps_per_epoch(len(session.samples), session.config.samples_per_step)
@@ -299,8 +307,9 @@ def _log_line(session: Session, loss: float, rate: float, step: int) -> None:
             "peak_memory_gib": round(models.peak_memory_gib(session.device), 3),
         }
     )
-    session.boards.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
-    tell(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
+    if aloud:
+        session.boards.add(step, loss=loss, lr=rate, tokens_per_s=tokens_per_s)
+        tell(f"step {step}/{total}  loss {loss:.4f}  lr {rate:.2e}  left {remaining or '?'}")
 
 
 def _tell(session: Session, **fields: Any) -> None:

@@ -133,7 +133,7 @@ class Machine:
         assert process.stdout is not None
         assert process.stderr is not None
         stdin = process.stdin
-        _in_thread(lambda: _copy_in(channel, stdin.fileno(), stdin.close))
+        typed = _in_thread(lambda: _copy_in(channel, stdin))
         errors = _in_thread(lambda: _copy_out(process.stderr, channel.sendall_stderr))
         _copy_out(process.stdout, channel.sendall)
         errors.join()
@@ -141,6 +141,7 @@ class Machine:
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             channel.send_exit_status(status if status >= 0 else 255)
             channel.close()
+        typed.join()  # closed, its channel says no more: the pipe is not left to be collected open
 
 
 def _in_thread(call: Callable[[], None]) -> threading.Thread:
@@ -149,12 +150,10 @@ def _in_thread(call: Callable[[], None]) -> threading.Thread:
     return thread
 
 
-def _copy_in(channel: paramiko.Channel, descriptor: int, close: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError, EOFError):
+def _copy_in(channel: paramiko.Channel, pipe: Any) -> None:
+    with contextlib.suppress(OSError, EOFError), pipe:
         while data := channel.recv(COPY_BYTES):
-            os.write(descriptor, data)
-    with contextlib.suppress(OSError):
-        close()
+            os.write(pipe.fileno(), data)
 
 
 def _copy_out(pipe: Any, send: Callable[[bytes], None]) -> None:

@@ -14,6 +14,7 @@ from trainer.exits import DIVERGED, FINISHED, SAVED_ON_REQUEST, USAGE
 from trainer.loss import supervised_loss_sum
 from trainer.options import RunOptions
 from trainer.plan import Wishes
+from trainer.session import SLACK_NUMBERS
 from trainer.state import random_state
 from trainer.train import run
 
@@ -432,3 +433,27 @@ def uninterrupted(
 
     assert run(twenty_steps(make, output_dir)) == FINISHED
     return [adapter_of(output_dir)]
+
+
+def test_a_plan_is_tried_beside_the_room_for_the_optimizers_states(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that fits exactly would end the run at its first step. A resumed run holds them."""
+    import gc
+
+    import torch
+
+    largest: list[int] = []
+    arrange = passes.Passes.arrange
+
+    def noted(self: passes.Passes, *arguments: Any) -> None:
+        tensors = [t for t in gc.get_objects() if type(t) is torch.Tensor]
+        largest.append(max(t.numel() for t in tensors))
+        arrange(self, *arguments)
+
+    monkeypatch.setattr(passes.Passes, "arrange", noted)
+    config = make_config()
+    assert run(config, stop_after(3)) == SAVED_ON_REQUEST
+    assert run(config) == FINISHED
+    first, resumed = largest
+    assert first > SLACK_NUMBERS > resumed

@@ -41,6 +41,17 @@ def test_times_are_written_as_llamafactory_does(seconds: float, text: str) -> No
     assert clock_text(seconds) == text
 
 
+def test_a_log_knows_how_long_it_has_been_silent(tmp_path: Path) -> None:
+    """Since its last line, or since it was opened."""
+    now_s = [10.0]
+    log = TrainerLog(tmp_path, lambda: now_s[0])
+    now_s[0] = 13.0
+    assert log.silent_s() == 3.0
+    log.append({"current_steps": 1})
+    now_s[0] = 13.5
+    assert log.silent_s() == 0.5
+
+
 def test_a_line_torn_by_a_power_cut_is_cut_off(tmp_path: Path) -> None:
     """A log that goes on after a cut holds whole lines only."""
     (tmp_path / "trainer_log.jsonl").write_bytes(b'{"current_steps": 1}\n{"current_st')

@@ -115,6 +115,22 @@ def test_the_log_has_llamafactorys_fields_and_ours(make_config: MakeConfig, tmp_
     assert all(0.1 < line["peak_memory_gib"] < 64 for line in lines)
 
 
+def test_a_step_long_after_the_last_line_has_a_line_of_its_own(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With its own loss, and in the log alone; the intervals' means stay what they are."""
+    run(make_config(output_dir=tmp_path / "each"))
+    run(make_config(output_dir=tmp_path / "fours", logging_steps=4))
+    monkeypatch.setattr("trainer.train.SILENT_AT_MOST_S", 0.0)
+    capsys.readouterr()
+    run(make_config(output_dir=tmp_path / "slow", logging_steps=4))
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()
+            if line.startswith("step ")] == ["4/8", "8/8"]  # fmt: skip
+    each, fours = losses(tmp_path / "each"), losses(tmp_path / "fours")
+    assert losses(tmp_path / "slow") == {**each, **fours}
+
+
 def test_a_logged_loss_is_the_mean_since_the_last(make_config: MakeConfig, tmp_path: Path) -> None:
     """Logging every 4 steps tells the mean of the 4 step losses."""
     run(make_config(output_dir=tmp_path / "each"))
