@@ -34,8 +34,11 @@ class Captured:
         self.loss = torch.zeros((), device=device)
         """The mean loss of the packs run since it was last set to 0."""
 
-    def capture(self, examples: Iterable[tuple[Shape, Any]]) -> None:
+    def capture(self, examples: Iterable[tuple[Shape, Any]], states: int = 0) -> None:
         """Make a program for the shape of each (shape, pack's numbers on the device).
+
+        Raises torch's OutOfMemoryError where that leaves no memory for `states` more numbers for
+        each parameter, as the optimizer will ask for them.
 
         All are warmed up before the first is captured: a program keeps what its pass needed, and
         a warm-up beside one would need as much again. The largest first, so that the others fit
@@ -61,6 +64,8 @@ class Captured:
             with torch.cuda.graph(graph, pool=self._pool):
                 self._pass(flat, shape)
             self._programs[shape] = (graph, flat)
+        room = [torch.empty_like(p) for p in self._parameters for _ in range(states)]
+        del room
         for parameter in self._parameters:
             parameter.grad.zero_()
         self.loss.zero_()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 from trainer import attention, layers, model as models
@@ -29,10 +30,12 @@ class Passes:
         self._captured: Captured | None = None
         self._ready: tuple[Sequence[Encoded], list[tuple[Any, Shape]]] | None = None
 
-    def arrange(self, plan: Plan, packing: Packing) -> None:
+    def arrange(self, plan: Plan, packing: Packing, *, states: int = 0) -> None:
         """Run as `plan` says from now on. Meets every shape once if it compiles or captures.
 
-        Gradients are zero or gone afterwards; weights and random numbers are as before.
+        Gradients are zero or gone afterwards; weights and random numbers are as before. Captured
+        programs keep what their passes need: they leave the card room for `states` more numbers
+        for each weight that is trained.
         """
         self.forget()
         self.plan, self.packing = plan, packing
@@ -48,7 +51,7 @@ class Passes:
             from trainer.capture import Captured
 
             captured = Captured(models.trainable(self.model), self._loss_sum, self.device)
-            captured.capture(examples)
+            captured.capture(examples, states)
             self._captured = captured
         elif plan.compiled:
             for shape, flat in reversed(examples):
@@ -63,6 +66,7 @@ class Passes:
         if self.device.type == "cuda":
             import torch
 
+            gc.collect()  # what ran out of memory may hang in a ring of its error's frames
             torch.cuda.empty_cache()
 
     def zero_gradients(self) -> None:

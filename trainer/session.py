@@ -44,10 +44,8 @@ OUT_OF_MEMORY_ADVICE = (
 )
 SHOWN_LINES = 20
 ADAMW = "adamw_torch"
-STATES_PER_WEIGHT = 2
-"""AdamW's: a mean and a mean square for each weight that is trained, in its own fp32."""
-SLACK_NUMBERS = 8 * 2**20
-"""32 MiB beside them: they are many small pieces, and the norm of the gradients wants some too."""
+ADAMW_STATES = 2
+"""A mean and a mean square for each weight that is trained, kept as the weight is."""
 
 
 @dataclass
@@ -120,30 +118,23 @@ class Session:
             self.pad_id,
             shapes_at_most=plans.SHAPES_AT_MOST,
         )
-        states = None
         try:
-            states = self._room_for_states()
-            self.passes.arrange(plan, packing)
+            self.passes.arrange(plan, packing, states=self._states_to_come())
         except Exception as error:
             if not models.is_out_of_memory(error):
                 raise
             return False
-        finally:
-            del states
         return True
 
-    def _room_for_states(self) -> Any:
-        """What the optimizer will ask for at its first step, or None if it holds that already.
+    def _states_to_come(self) -> int:
+        """How many numbers for each weight the optimizer will ask for at its first step.
 
-        Held while a plan is tried, so that none fits which leaves no memory for the states: out of
-        memory in the optimizer's own step ends a run, out of memory here only makes passes smaller.
+        Out of memory in the optimizer's own step ends a run, out of memory while a plan is tried
+        only makes passes smaller.
         """
         if self.optimizer.state or self.config.optim != ADAMW:  # paged states make room themselves
-            return None
-        import torch
-
-        numbers = sum(parameter.numel() for parameter in models.trainable(self.model))
-        return torch.empty(STATES_PER_WEIGHT * numbers + SLACK_NUMBERS, device=self.device)
+            return 0
+        return ADAMW_STATES
 
     def _more_frugal(self, plan: plans.Plan) -> plans.Plan:
         self.passes.forget()
