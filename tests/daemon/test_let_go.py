@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.core.tariff import hold_micros
-from costguard.daemon import reuse
+from costguard.daemon import let_go, reuse
 from costguard.providers.base import Busy, NoCapacity, Refused, Unclear
 from costguard.store.ledger import Caps
 from costguard.store.models import PowerInterval
@@ -19,6 +19,7 @@ from tests.daemon.world import YUAN, World, spec_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from costguard.daemon.act import Actor
     from costguard.providers.base import Quote
 
 NO_CARD = NoCapacity("no card free on its host")
@@ -91,6 +92,44 @@ def test_the_disk_is_charged_to_whom_it_was_all_along(dear: World) -> None:
     ]
     assert [row.ended_ms for row in of_first] == [None]
     dear.assert_books()
+
+
+def test_nothing_stays_reserved_between_letting_go_and_the_next_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was set aside for the paused one is settled with it: no other job waits for it."""
+    rent_instead = let_go.rent_instead
+    kept: list[int] = []
+
+    def noted(actor: Actor, why: str) -> str | None:
+        before = world.pending("second")
+        answer = rent_instead(actor, why)
+        kept.extend([before, world.pending("second")])
+        return answer
+
+    monkeypatch.setattr(let_go, "rent_instead", noted)
+    finish_one(world)
+    world.cloud.fail("start", NO_CARD)
+    world.submit(spec_of("second"))
+    world.until(lambda: world.events("reuse_ended"))
+    before, after = kept
+    assert before > after == 0
+
+
+def test_it_is_not_let_go_before_what_was_seen_of_it_is_written(world: World) -> None:
+    """The pass that would do it cannot write its look; the next one can."""
+    finish_one(world)
+    world.cloud.fail("start", NO_CARD)
+    world.submit(spec_of("second"))
+    world.until(lambda: world.cloud.routes("start"))
+    world.tick()
+    reads = len(world.cloud.routes("read"))
+    world.store.fails_writes = 1
+    world.tick()
+    assert (len(world.cloud.routes("read")), world.store.fails_writes) == (reads + 1, 0)
+    assert not world.events("reuse_ended")
+    world.tick()
+    assert world.events("reuse_ended")
 
 
 def test_asked_for_it_waits_for_a_card(world: World) -> None:

@@ -340,6 +340,18 @@ def test_without_a_timer_a_night_that_nobody_saw_is_charged_whole(
     assert world.events("assumed_run")
 
 
+def test_a_timer_that_was_never_read_back_ends_no_night_in_the_books(world: World) -> None:
+    """It was asked for with each lease and not kept: nothing says when the rent ended."""
+    world.cloud.habits.timer_lost = world.cloud.habits.timer_lost_at_create = True
+    world.submit(spec_of(yuan=600))
+    world.until(lambda: world.rows(PowerInterval) != [])
+    world.kill()
+    world.cloud.switch_off(world.cloud.machines[0])
+    world.restart(after_ms=8 * HOUR_S * 1_000)
+    world.run(5)
+    assert world.posted() >= 8 * HOUR_MICROS
+
+
 def test_a_machine_that_was_switched_on_anew_was_off_in_between(
     make_world: Callable[..., World],
 ) -> None:

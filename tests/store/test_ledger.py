@@ -88,6 +88,16 @@ def test_a_charge_uses_up_its_reservation(store: Store) -> None:
         assert (pending(session), ledger.posted_micros(session) // YUAN) == (30, 20)
 
 
+def test_what_a_duplicate_uses_of_a_lease_is_told_of_the_leases_job(store: Store) -> None:
+    """Its charge is in a job of its own; what is left of the reservation is the first one's."""
+    with store.write() as session:
+        job, duplicate = add_job(session, "one"), add_job(session, "two")
+        lease, interval = add_lease(session, job), add_interval(session, duplicate)
+        reserve(session, job, lease, 50)
+        assert charge(session, duplicate, interval, lease, 20) == 0
+        assert ledger.pending_by_job(session) == {job.id: 30 * YUAN}
+
+
 def test_the_same_charge_twice_is_one_charge(store: Store) -> None:
     """What is owed is cumulative: saying it again adds nothing."""
     with store.write() as session:
