@@ -36,6 +36,8 @@ class Metered:
     tariff: Tariff
     origin_ms: int | None = None  # when rent began, where that was before `started_ms`
     earliest_ms: int | None = None  # before when rent surely had not begun; None: it is `rent_ms`
+    seen_told_ms: int | None = None  # the platform's clock when it told what `seen_to_ms` says
+    seen_boot_id: str = ""  # and our boot then
 
     @property
     def rent_ms(self) -> int:
@@ -322,6 +324,25 @@ def _unseen(
 def reach_ms(interval: Metered, at: Moment) -> int:
     """UTC ms that the interval reaches at `at`, by the clock that says more time has passed."""
     return interval.anchor.utc_ms + elapsed_ms(interval.anchor, at)
+
+
+def anchored(interval: Metered, read: PowerRead | None, now: Moment) -> Moment:
+    """From where its time is counted, in this boot: no one can set this boot's clock back.
+
+    Across a boot anew we have the wall clock alone, and it may have been set meanwhile. Where the
+    platform told its time before and after, what went by on its clock counts if it is more.
+    """
+    reached_ms = reach_ms(interval, now)
+    told_ms = None if read is None else read.told_at_ms
+    if interval.seen_boot_id not in ("", now.boot_id) and told_ms is not None:
+        assert interval.seen_told_ms is not None, "the two are noted together"
+        assert read is not None, "it told the time"
+        away_ms = told_ms - interval.seen_told_ms + elapsed_ms(read.begun, now)
+        if interval.seen_to_ms + away_ms - reached_ms > CLOCKS_AGREE_MS:
+            return Moment(interval.seen_to_ms + away_ms, now.boot_ms, now.boot_id)
+    if interval.anchor.boot_id != now.boot_id:
+        return Moment(reached_ms, now.boot_ms, now.boot_id)
+    return interval.anchor
 
 
 def owed_micros(interval: Metered, to_ms: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costguard.providers.base import CreateRequest, Quote
@@ -11,7 +12,18 @@ if TYPE_CHECKING:
 
     from costguard.core.moment import Moment
     from costguard.core.spec import JobSpec
-    from costguard.providers.base import Provider
+    from costguard.providers.base import InstanceView, Provider
+
+
+def read_instance(provider: Provider, instance_id: str, now: Moment) -> InstanceView:
+    """The instance as the platform tells of it now; raises ProviderError.
+
+    Where it tells no time with that, its answer's own date is it, in whole seconds.
+    """
+    view = provider.read(instance_id, now)
+    if view.read.told_at_ms is not None:
+        return view
+    return replace(view, read=replace(view.read, told_at_ms=provider.platform_ms()))
 
 
 def request_for(

@@ -170,6 +170,8 @@ def metered(row: PowerInterval) -> meter.Metered:
         tariff=tariff_of(row),
         origin_ms=row.origin_ms,
         earliest_ms=row.earliest_ms,
+        seen_told_ms=row.seen_told_ms,
+        seen_boot_id=row.seen_boot_id or "",
     )
 
 

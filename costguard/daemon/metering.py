@@ -63,7 +63,7 @@ def meter_running(
     row = open_interval(session, instance.id, "running")
     earliest_ms, ends_by_ms = before.earliest_ms, before.ends_by_ms
     if row is not None:
-        _anchor_in_this_boot(row, now)
+        _anchor_in_this_boot(row, read, now)
         row = _reprice(session, job, row, tariff_of(instance), now, zone)
         ends_by_ms = before.enforced_by_ms
         ended_ms = _ended_before_ms(row, read, now, ends_by_ms)
@@ -91,7 +91,7 @@ def meter_running(
     if row is None:
         return
     if step.seen_to_ms is not None:
-        row.seen_to_ms = max(row.seen_to_ms, step.seen_to_ms)
+        _see(row, step.seen_to_ms, read)
     if step.meter_to_ms is not None:
         row = _turn(session, job, row, step.meter_to_ms, now, zone)
         _charge_to(session, job, row, step.meter_to_ms, now, zone)
@@ -139,11 +139,18 @@ def _says_nothing_new(session: Session, instance: Instance, read: PowerRead | No
     return ended_ms is not None and ended_ms >= (instance.started_call_ms or 0)
 
 
-def _anchor_in_this_boot(row: PowerInterval, now: Moment) -> None:
+def _anchor_in_this_boot(row: PowerInterval, read: PowerRead | None, now: Moment) -> None:
     """Count on from here by the clock of this boot, which no one can set back."""
-    if row.anchor_boot_id != now.boot_id:
-        row.anchor_utc_ms = meter.reach_ms(metered(row), now)
-        row.anchor_boot_ms, row.anchor_boot_id = now.boot_ms, now.boot_id
+    anchor = meter.anchored(metered(row), read, now)
+    row.anchor_utc_ms = anchor.utc_ms
+    row.anchor_boot_ms, row.anchor_boot_id = anchor.boot_ms, anchor.boot_id
+
+
+def _see(row: PowerInterval, seen_to_ms: int, read: PowerRead | None) -> None:
+    """Note how far it was seen, and what the platform's clock said to that."""
+    row.seen_to_ms = max(row.seen_to_ms, seen_to_ms)
+    if read is not None and read.told_at_ms is not None:
+        row.seen_told_ms, row.seen_boot_id = read.told_at_ms, read.begun.boot_id
 
 
 def _open_as(
@@ -263,6 +270,7 @@ def _cut(
     seen_to_ms = max(row.seen_to_ms, at_ms)
     part = _add_interval(session, part, at_ms, anchor)
     part.seen_to_ms = seen_to_ms
+    part.seen_told_ms, part.seen_boot_id = row.seen_told_ms, row.seen_boot_id
     return part
 
 
@@ -292,10 +300,10 @@ def meter_disk(
         if since > view.read.begun.utc_ms:  # its clock and ours disagree: the longer counts
             since = instance.started_call_ms or view.read.begun.utc_ms
         row = _open_disk(session, instance, since, view.read.begun)
-    _anchor_in_this_boot(row, now)
+    _anchor_in_this_boot(row, view.read, now)
     to_ms = max(meter.reach_ms(metered(row), view.read.begun), row.metered_to_ms)
     owed = paused_micros(disk_tariff_of(row), to_ms - row.started_ms)
-    row.seen_to_ms = to_ms
+    _see(row, to_ms, view.read)
     place = Place(job.stage, "disk")
     charge(session, job, row, None, owed, to_ms, place, now.utc_ms, month_of(to_ms, zone))
 
@@ -330,7 +338,7 @@ def close_running(
     row = open_interval(session, instance.id, "running")
     if row is None:
         return
-    _anchor_in_this_boot(row, now)
+    _anchor_in_this_boot(row, None, now)
     ended_ms = max(meter.reach_ms(metered(row), now), row.seen_to_ms)
     row = _turn(session, job, row, ended_ms, now, zone)
     close_interval(session, job, row, ended_ms, now, zone)

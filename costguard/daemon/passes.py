@@ -13,6 +13,7 @@ from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import LinkFacts
 from costguard.daemon.act import Actor, Halt
+from costguard.daemon.asking import read_instance
 from costguard.daemon.foresee import note_forecast
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
@@ -173,7 +174,7 @@ class JobPasses:
                 return
         memory.read_at, memory.asked = now, True
         try:
-            memory.take_read(provider.read(seen.provider_id, now))
+            memory.take_read(read_instance(provider, seen.provider_id, now))
         except Absent:
             self._note_absent(memory, now)
         except ProviderError as error:

@@ -279,6 +279,14 @@ class Provider(Protocol):
         """What is left in the wallet; None where the platform does not tell."""
         ...
 
+    def platform_ms(self) -> int | None:
+        """The platform's own clock (UTC ms) as its last answer had it; None where none was told.
+
+        Stop timers are set by our clock and fire by theirs; and after a boot of ours anew, with a
+        wall clock that was wrong before or is now, theirs knows how long we were away.
+        """
+        ...
+
 
 class Account(Provider, Protocol):
     """What a person asks of a rental account before renting and after paying."""
@@ -297,11 +305,4 @@ class Account(Provider, Protocol):
 
     def bill_lines(self, instance_id: str, since_ms: int, until_ms: int) -> Sequence[BillLine]:
         """The lines of the bill for one instance; none where the platform gives none."""
-        ...
-
-    def platform_ms(self) -> int | None:
-        """The platform's own clock (UTC ms) as its last answer had it; None where none was told.
-
-        Stop timers are set by our clock and fire by theirs.
-        """
         ...

@@ -204,6 +204,10 @@ class SimProvider:
             self._elapse(TIMEOUT_MS)
         raise Unclear(f"{route}: {kind}")
 
+    def platform_ms(self) -> int:
+        """Its clock, which is right."""
+        return self.cloud.clock.true_ms
+
     def _machine(self, instance_id: str) -> Machine:
         machine = self.cloud.by_id.get(instance_id)
         if machine is None or machine.released_ms is not None:

@@ -76,7 +76,7 @@ class LeanJob:
     interval: Metered | None = None
     ended_ms: int | None = None  # of the last interval
     seen_off: Moment | None = None
-    disk: tuple[int, Moment, int] | None = None  # since, anchor, posted
+    disk: Metered | None = None  # what keeping its disk costs, from creation to release
     posted_by_machine: int = 0
     last_seq: int = 0
     artifacts: dict[str, ArtifactFacts] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from costguard.core import meter
-from costguard.core.moment import elapsed_ms, has_passed
+from costguard.core.moment import has_passed
 from costguard.core.tariff import paused_micros, repriced, same_terms
 from costguard.daemon.metering import ASSUME_AFTER_POLLS
 
@@ -78,8 +78,10 @@ def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
     if view is not None:
         read, job.power, job.tariff = view.read, view.read.power, view.tariff
         job.seen_off = None if read.power.may_charge else read.begun
-    if job.interval is not None and job.interval.anchor.boot_id != now.boot_id:
-        job.interval = replace(job.interval, anchor=_anchor(job.interval.anchor, now))
+    if job.interval is not None:
+        anchor = meter.anchored(job.interval, read, now)
+        if anchor is not job.interval.anchor:
+            job.interval = replace(job.interval, anchor=anchor)
     if job.interval is not None and job.tariff is not None:
         job.interval = _repriced(host, job, job.interval, job.tariff, now)
     if job.interval is None and read is not None and meter.shows_nothing(read):
@@ -121,15 +123,14 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
         )
     if job.interval is not None:
         if step.seen_to_ms is not None:
-            seen_ms = max(job.interval.seen_to_ms, step.seen_to_ms)
-            job.interval = replace(job.interval, seen_to_ms=seen_ms)
+            job.interval = _seen(job.interval, step.seen_to_ms, read)
         if step.meter_to_ms is not None:
             _charge_to(host, job, job.interval, step.meter_to_ms)
         if step.close_at_ms is not None:
             _close(host, job, job.interval, step.close_at_ms)
     if view is not None:
         created_ms = (view.created_ms or 0) - meter.clock_ahead_ms(view.read)
-        _meter_disk(host, job, view.read.begun, created_ms)
+        _meter_disk(host, job, view.read, created_ms)
 
 
 def end_interval(host: LeanHost, job: LeanJob) -> None:
@@ -180,23 +181,28 @@ def _charge_to(
     job.interval = replace(interval, metered_to_ms=reached_ms, posted_micros=posted)
 
 
-def _meter_disk(host: LeanHost, job: LeanJob, begun: Moment, created_ms: int) -> None:
+def _meter_disk(host: LeanHost, job: LeanJob, read: PowerRead, created_ms: int) -> None:
     """The disk from creation to release, against the part of the cap held for it."""
     if job.tariff is None or job.tariff.paused_micros_per_hour == 0:
         return
+    begun = read.begun
     if created_ms > begun.utc_ms and job.started_call is not None:
         created_ms = job.started_call.utc_ms  # its clock and ours disagree
-    since_ms, anchor, posted = job.disk or (created_ms, begun, 0)
-    if anchor.boot_id != begun.boot_id:
-        anchor = _anchor(anchor, begun)
-    to_ms = anchor.utc_ms + elapsed_ms(anchor, begun)
-    owed = paused_micros(job.tariff, to_ms - since_ms)
-    if owed > posted:
-        host.books_kept.charge(job.purse, owed - posted, 0, disk=True)
-        job.posted_by_machine += owed - posted
-    job.disk = (since_ms, anchor, max(owed, posted))
+    disk = job.disk or meter.Metered(0, created_ms, begun, begun.utc_ms, created_ms, 0, job.tariff)
+    disk = replace(disk, anchor=meter.anchored(disk, read, begun))
+    to_ms = meter.reach_ms(disk, begun)
+    owed = paused_micros(job.tariff, to_ms - disk.started_ms)
+    if owed > disk.posted_micros:
+        host.books_kept.charge(job.purse, owed - disk.posted_micros, 0, disk=True)
+        job.posted_by_machine += owed - disk.posted_micros
+    disk = _seen(disk, to_ms, read)
+    job.disk = replace(disk, posted_micros=max(owed, disk.posted_micros))
 
 
-def _anchor(old: Moment, now: Moment) -> Moment:
-    """Count on by the clock of this boot, which no one can set back."""
-    return replace(now, utc_ms=old.utc_ms + elapsed_ms(old, now))
+def _seen(interval: Metered, seen_to_ms: int, read: PowerRead | None) -> Metered:
+    """The interval with how far it was seen, and what the platform's clock said to that."""
+    told_ms, boot_id = interval.seen_told_ms, interval.seen_boot_id
+    if read is not None and read.told_at_ms is not None:
+        told_ms, boot_id = read.told_at_ms, read.begun.boot_id
+    seen_ms = max(interval.seen_to_ms, seen_to_ms)
+    return replace(interval, seen_to_ms=seen_ms, seen_told_ms=told_ms, seen_boot_id=boot_id)

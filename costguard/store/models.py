@@ -154,6 +154,8 @@ class PowerInterval(Base):
     anchor_boot_ms: Mapped[int]
     anchor_boot_id: Mapped[str]
     seen_to_ms: Mapped[int]  # the last read that showed it on
+    seen_told_ms: Mapped[int | None]  # what the platform's clock said then, where that was told
+    seen_boot_id: Mapped[str | None]  # and our boot
     metered_to_ms: Mapped[int]
     ended_ms: Mapped[int | None]
     posted_micros: Mapped[int] = mapped_column(default=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from costguard.core.meter import MeterStep, ended_before_ms, step
+from costguard.core.meter import CLOCKS_AGREE_MS, MeterStep, anchored, ended_before_ms, step
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from tests.core.meters import OPEN, at, off, on
@@ -90,3 +90,43 @@ def test_how_long_rent_has_run_is_the_platforms_word_where_no_clock_of_ours_know
     assert step(before, ended, now, None, 1).close_at_ms == 4_001_000
     close = PowerRead(Power.RUNNING, now, charged_since_ms=598_000, told_at_ms=605_000)
     assert step(before, close, now, None, 1).meter_to_ms == 3_605_000
+
+
+# Seen on 605 s after its start, by a wall clock an hour ahead, which the new boot has mended.
+SEEN = replace(OPEN, started_ms=3_600_000, anchor=Moment(3_600_000, 9_000, "old"))
+SEEN = replace(SEEN, seen_to_ms=4_205_000, seen_told_ms=605_000, seen_boot_id="old")
+
+
+def test_what_went_by_across_a_boot_is_the_platforms_word_where_that_is_more() -> None:
+    """Ten minutes on its clock; and what the answer took since, on ours."""
+    now = Moment(1_205_700, 1_000, "new")
+    told = PowerRead(Power.RUNNING, Moment(1_205_000, 300, "new"), told_at_ms=1_205_000)
+    assert anchored(SEEN, told, now) == Moment(4_805_700, 1_000, "new")
+
+
+def test_else_the_wall_clocks_is() -> None:
+    """Where it knows of more, within what clocks that agree may differ; or nothing was told."""
+    now = Moment(9_000_000, 1_000, "new")
+    ours = Moment(9_000_000, 1_000, "new")
+    less = PowerRead(Power.RUNNING, now, told_at_ms=605_000 + 4_795_000 + CLOCKS_AGREE_MS)
+    assert anchored(SEEN, less, now) == ours
+    assert anchored(SEEN, PowerRead(Power.RUNNING, now), now) == ours
+    assert anchored(SEEN, None, now) == ours
+    assert anchored(replace(SEEN, seen_told_ms=None, seen_boot_id=""), less, now) == ours
+
+
+def test_within_a_boot_the_platforms_clock_says_nothing_of_what_went_by() -> None:
+    """Ours cannot be set back: a platform's that jumps a year ahead costs nothing."""
+    told = on(10_000, told_at_ms=31_536_000_000)
+    seen = replace(OPEN, seen_told_ms=5_000, seen_boot_id="boot")
+    assert anchored(seen, told, at(10_000)) is OPEN.anchor
+
+
+def test_an_answer_that_comes_some_looks_after_the_boot_still_tells_it() -> None:
+    """The first got none: counted on by the wall clock, until the platform's is told."""
+    first = anchored(SEEN, None, Moment(1_205_000, 1_000, "new"))
+    assert first == Moment(3_600_000, 1_000, "new")
+    waiting = replace(SEEN, anchor=first)
+    now = Moment(1_265_000, 61_000, "new")
+    told = PowerRead(Power.RUNNING, now, told_at_ms=1_265_000)
+    assert anchored(waiting, told, now).utc_ms == 4_865_000

@@ -110,6 +110,7 @@ class Habits:
     stop_ignored: int = 0  # so many stop calls are accepted and do nothing
     guest_stop_ignored: bool = False
     off_but_billing: bool = False
+    dates_answers: bool = False
     timer_ignored: bool = False
     timer_late_ms: int = 0
     timer_lost: bool = False  # answered, not kept
@@ -390,6 +391,10 @@ class FakeCloud:
     def balance_micros(self) -> int | None:
         """What the wallet holds, where it is told."""
         return self.habits.balance
+
+    def platform_ms(self) -> int | None:
+        """Its clock in whole seconds, as the date of an answer has it."""
+        return self.clock.true_ms // 1_000 * 1_000 if self.habits.dates_answers else None
 
     def _enter(self, route: str, target: str, timer_ms: int | None = None) -> Trouble | None:
         """Begin a call; raises where it fails before it takes effect."""

@@ -192,6 +192,30 @@ def test_a_boot_anew_with_a_clock_that_had_been_set_loses_nothing(
     assert booked >= billed - 20_000 > 3 * YUAN
 
 
+@pytest.mark.parametrize("reads_lost", [0, 3])
+def test_the_date_of_an_answer_tells_how_long_a_boot_anew_has_taken(
+    make_world: Callable[..., World], reads_lost: int
+) -> None:
+    """A platform that tells no times: rent and disk, also where the first looks get no answer."""
+    world = make_world(facts=SILENT, disk_price=36 * YUAN)
+    habits = world.cloud.habits
+    habits.tells_charges, habits.dates_answers = False, True
+    habits.timer_ignored = habits.guest_stop_ignored = True
+    world.clock.set_wall(3_600_000)
+    world.start_training(spec_of(yuan=900))
+    world.kill()
+    world.pass_time(300_000)
+    world.clock.set_wall(-3_600_000)
+    world.clock.reboot()
+    world.cloud.fail("read", times=reads_lost)
+    world.boot()
+    world.run(3 + reads_lost)
+    booked, billed = booked_and_billed(world)
+    assert billed <= booked < billed + 50_000
+    kinds = {row.kind: row.posted_micros for row in world.rows(PowerInterval)}
+    assert min(kinds["running"], kinds["disk"]) > 3 * YUAN
+
+
 def test_a_wall_clock_set_back_before_the_first_look_loses_nothing(world: World) -> None:
     """Ten minutes back while no read gets through: the boot clock knows when it was called."""
     world.cloud.fail("read")
