@@ -62,3 +62,9 @@ def test_what_hangs_on_samples_that_were_not_counted_is_not_planned() -> None:
     report = DataReport(100, 1_000, 20, "characters", ())
     few = replace(flags, max_steps=9, max_samples=20)
     assert trainer_schedule(few, report) == Schedule(3, None, 1, 500, 10, 8)
+
+
+def test_a_training_writes_its_log_in_one_language(tmp_path: Path) -> None:
+    """What the rented image's own settings are does not matter: `logs` tells it in the reader's."""
+    judging(tmp_path, "")
+    assert load_job(tmp_path / "job.toml").runs[0].env == {"LANGUAGE": "en"}

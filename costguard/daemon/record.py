@@ -14,9 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from costguard.core import meter
 from costguard.core.money import yuan_text
-from costguard.core.tariff import (
-    list_price_micros,
-)
+from costguard.core.tariff import list_price_micros
 from costguard.daemon import steps_lost
 from costguard.daemon.metering import ASSUME_AFTER_POLLS, meter_disk, meter_running
 from costguard.daemon.preparing import record_preparing

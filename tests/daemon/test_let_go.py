@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costguard.core.tariff import hold_micros
-from costguard.daemon import reuse
+from costguard.daemon import passes, reuse
 from costguard.providers.base import Busy, NoCapacity, Refused, Unclear
+from costguard.store.database import StoreUnavailable
 from costguard.store.ledger import Caps
 from costguard.store.models import PowerInterval
 from costguard.store.tariffs import tariff_of
@@ -163,6 +164,39 @@ def test_a_restart_while_it_waits_learns_it_anew(world: World) -> None:
     assert len(world.cloud.routes("start")) == 2
     assert len(world.cloud.machines) == 2
     assert world.job("first").state == world.job("second").state == "finished"
+
+
+def test_what_the_start_had_reserved_is_given_back_before_the_new_grant(world: World) -> None:
+    """The new instance has a lease of its own; none stands open from the one that was let go."""
+    finish_one(world)
+    world.cloud.fail("start", NO_CARD)
+    world.submit(spec_of("second"))
+    world.until_state("training", name="second")
+    job_id = world.job("second").id
+    entries = [each for each in world.ledger() if each.job_id == job_id and each.lease_id]
+    let_go_of, new = sorted({entry.lease_id for entry in entries if entry.lease_id})
+    settled = next(each.id for each in entries if each.kind == "settle")
+    assert all(each.id <= settled for each in entries if each.lease_id == let_go_of)
+    assert all(each.id > settled for each in entries if each.lease_id == new)
+
+
+def test_nothing_is_let_go_before_what_was_seen_is_charged(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The books could not take this pass's look: the instance stays until they could."""
+    finish_one(world)
+    world.cloud.fail("start", NO_CARD)
+    world.submit(spec_of("second"))
+    world.until(lambda: world.cloud.routes("start"))
+
+    def full(*_: Any) -> None:
+        raise StoreUnavailable("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "record_pass", full)
+        world.run(10)
+        assert not world.events("reuse_ended")
+    world.until(lambda: world.events("reuse_ended"))
 
 
 def test_of_two_new_jobs_the_second_rents_at_once(world: World) -> None:

@@ -206,6 +206,19 @@ def test_a_wall_clock_set_back_before_the_first_look_loses_nothing(world: World)
     assert booked >= billed - 20_000 > 0
 
 
+def test_what_no_timer_was_read_back_for_is_charged_for_all_the_silence(world: World) -> None:
+    """The platform answers that it is armed and keeps nothing: seen on, it is on still."""
+    habits = world.cloud.habits
+    habits.timer_lost = habits.timer_lost_at_create = habits.guest_stop_ignored = True
+    world.submit(spec_of(yuan=600))
+    world.until(lambda: world.rows(PowerInterval))
+    world.cloud.fail("read")
+    world.cloud.fail("stop")
+    world.run(300)
+    booked, billed = booked_and_billed(world)
+    assert booked >= billed - 100_000 > 2 * YUAN
+
+
 def test_an_end_that_a_fast_clock_told_hides_no_later_run(world: World) -> None:
     """The wall was an hour ahead in the first run, and was mended while it was paused."""
     world.clock.set_wall(3_600_000)

@@ -292,6 +292,23 @@ def test_a_backup_of_an_older_version_is_upgraded(database: Path, tmp_path: Path
         assert session.query(LedgerEntry).count() == 0
 
 
+def test_a_restore_forces_the_new_heads_name(
+    backed_up: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it undone by a power cut, the old head would be ahead: as if entries had been lost."""
+    done: list[str] = []
+    write = backup.write_head
+
+    def write_head(path: Path, head: Head) -> None:
+        done.append("head")
+        write(path, head)
+
+    monkeypatch.setattr(backup, "write_head", write_head)
+    monkeypatch.setattr(backup, "sync_folder", lambda _: done.append("folder"))
+    restore(database, backed_up, NOW_MS)
+    assert done == ["folder", "head", "folder"]
+
+
 @pytest.mark.parametrize("step", ["_prepare", "_sync", "_set_aside"])
 def test_a_restore_that_is_cut_short_leaves_the_old_books(
     backed_up: Path, database: Path, step: str, monkeypatch: pytest.MonkeyPatch
