@@ -16,7 +16,7 @@ from costguard.errors import EXIT_USAGE, UserError
 from costguard.store import backup, ledger
 from costguard.store.backup import back_up, restore
 from costguard.store.database import Store, read_only_session
-from costguard.store.head import HeadState, head_of, head_path, read_head
+from costguard.store.head import HeadState, head_of, head_path, read_head, write_head
 from costguard.store.migrate import upgrade
 from costguard.store.models import Job, LedgerEntry, Meta
 from costguard.store.restored import is_restored, restored_at_ms
@@ -26,6 +26,8 @@ from tests.store.test_upgrades import upgrade_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from costguard.store.head import Head
 
 NOW_MS = 1_795_536_000_000
 
@@ -297,13 +299,12 @@ def test_a_restore_forces_the_new_heads_name(
 ) -> None:
     """Were it undone by a power cut, the old head would be ahead: as if entries had been lost."""
     done: list[str] = []
-    write = backup.write_head
 
-    def write_head(path: Path, head: Head) -> None:
+    def written(path: Path, head: Head) -> None:
         done.append("head")
-        write(path, head)
+        write_head(path, head)
 
-    monkeypatch.setattr(backup, "write_head", write_head)
+    monkeypatch.setattr(backup, "write_head", written)
     monkeypatch.setattr(backup, "sync_folder", lambda _: done.append("folder"))
     restore(database, backed_up, NOW_MS)
     assert done == ["folder", "head", "folder"]
