@@ -96,6 +96,7 @@ def restore(database: Path, source: Path, now_ms: int) -> Restored:
             name.unlink(missing_ok=True)
     with read_only_session(database) as session:
         write_head(head_path(database), head_of(session))
+    sync_folder(database.parent)  # the old head would be ahead, as if entries were lost
     return Restored(entries, taken_ms, aside)
 
 

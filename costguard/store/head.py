@@ -2,9 +2,9 @@
 
 The chain alone finds every entry that was changed or taken from its midst, but a ledger whose
 newest entries are gone is a shorter chain without a fault. So the newest entry's number and hash
-stand in a small file beside the database, written and forced to the disk after each commit that
-appends. The order matters: after a crash the file may lag behind the database, which is in order
-and put right; it can never be ahead of it, unless entries were lost.
+stand in a small file beside the database, written after each commit that appends. The order
+matters: after a crash the file may lag behind the database, which is in order and put right; it
+can never be ahead of it, unless entries were lost.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def head_of(session: Session) -> Head:
 
 
 def write_head(path: Path, head: Head, *, forced: bool = True) -> None:
-    """Have `path` name `head`, all of the new file or the old; on the disk, if `forced`."""
+    """Have `path` name `head`, all of the new file or the old, also after a power cut if `forced`.
+
+    The content is forced, or the name could come to stand for an empty file. The name is not: a
+    power cut that undoes it leaves the old head, which lags behind and is put right.
+    """
     document = {"schema": SCHEMA, "entry": head.entry_id, "hash": head.hash}
     partial = path.with_name(f"{path.name}.partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -76,8 +80,6 @@ def write_head(path: Path, head: Head, *, forced: bool = True) -> None:
         if forced:
             os.fsync(stream.fileno())
     partial.replace(path)
-    if forced:
-        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

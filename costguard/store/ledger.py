@@ -409,6 +409,8 @@ def _append(
     stage: int | None = None,
     phase: str | None = None,
 ) -> None:
+    if session.new:
+        session.flush()  # what the entry names has to be there
     connection = session.connection()
     fields = {
         "at_ms": at_ms,

@@ -16,7 +16,7 @@ from costguard.errors import EXIT_USAGE, UserError
 from costguard.store import backup, ledger
 from costguard.store.backup import back_up, restore
 from costguard.store.database import Store, read_only_session
-from costguard.store.head import HeadState, head_of, head_path, read_head
+from costguard.store.head import HeadState, head_of, head_path, read_head, write_head
 from costguard.store.migrate import upgrade
 from costguard.store.models import Job, LedgerEntry, Meta
 from costguard.store.restored import is_restored, restored_at_ms
@@ -26,6 +26,8 @@ from tests.store.test_upgrades import upgrade_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from costguard.store.head import Head
 
 NOW_MS = 1_795_536_000_000
 
@@ -290,6 +292,22 @@ def test_a_backup_of_an_older_version_is_upgraded(database: Path, tmp_path: Path
     with read_only_session(database) as session:
         assert ledger.posted_micros(session) == 0
         assert session.query(LedgerEntry).count() == 0
+
+
+def test_a_restore_forces_the_new_heads_name(
+    backed_up: Path, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it undone by a power cut, the old head would be ahead: as if entries had been lost."""
+    done: list[str] = []
+
+    def written(path: Path, head: Head) -> None:
+        done.append("head")
+        write_head(path, head)
+
+    monkeypatch.setattr(backup, "write_head", written)
+    monkeypatch.setattr(backup, "sync_folder", lambda _: done.append("folder"))
+    restore(database, backed_up, NOW_MS)
+    assert done == ["folder", "head", "folder"]
 
 
 @pytest.mark.parametrize("step", ["_prepare", "_sync", "_set_aside"])

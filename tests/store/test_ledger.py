@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from costguard.store import ledger
 from costguard.store.ledger import Caps, DoesNotFit, Place
-from costguard.store.models import LedgerEntry
+from costguard.store.models import Job, LedgerEntry
 from tests.store.rows import YUAN, add_interval, add_job, add_lease, charge, pending, reserve
 
 if TYPE_CHECKING:
@@ -86,16 +86,6 @@ def test_a_charge_uses_up_its_reservation(store: Store) -> None:
         reserve(session, job, lease, 50)
         assert charge(session, job, interval, lease, 20) == 0
         assert (pending(session), ledger.posted_micros(session) // YUAN) == (30, 20)
-
-
-def test_what_a_duplicate_uses_of_a_lease_is_told_of_the_leases_job(store: Store) -> None:
-    """Its charge is in a job of its own; what is left of the reservation is the first one's."""
-    with store.write() as session:
-        job, duplicate = add_job(session, "one"), add_job(session, "two")
-        lease, interval = add_lease(session, job), add_interval(session, duplicate)
-        reserve(session, job, lease, 50)
-        assert charge(session, duplicate, interval, lease, 20) == 0
-        assert ledger.pending_by_job(session) == {job.id: 30 * YUAN}
 
 
 def test_the_same_charge_twice_is_one_charge(store: Store) -> None:
@@ -444,3 +434,37 @@ def test_the_hash_covers_every_column_but_its_own() -> None:
     """A column added later has to join, or be left out on purpose."""
     columns = set(LedgerEntry.__table__.columns.keys())
     assert columns - set(ledger.HASHED_FIELDS) == {"id", "hash"}
+
+
+def test_what_another_job_used_up_of_a_lease_is_taken_from_its_own_job(store: Store) -> None:
+    """A duplicate's charge is a job's of its own, what covers it that of the job which called."""
+    with store.write() as session:
+        double = add_job(session, "double")
+        interval = add_interval(session, double)
+        one, two = add_job(session, "one"), add_job(session, "two")
+        for called, reserved, owed in ((one, 10, 4), (two, 20, 9)):
+            lease = add_lease(session, called)
+            reserve(session, called, lease, reserved)
+            assert charge(session, double, interval, lease, owed) == 0
+        assert ledger.pending_by_job(session) == {one.id: 6 * YUAN, two.id: 15 * YUAN}
+
+
+def test_a_job_may_be_charged_in_the_breath_that_adds_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stray is entered and charged in one transaction: its entry names a row that is there."""
+    monkeypatch.undo()  # the checks around each call would write the row themselves
+    with store.write() as session:
+        interval = add_interval(session, add_job(session, "called"))
+        stray = Job(
+            name="stray",
+            project="p",
+            spec_json="{}",
+            submit_key="stray",
+            created_ms=0,
+            cap_micros=0,
+        )
+        with session.no_autoflush:  # as a pass records what it saw
+            session.add(stray)
+            assert charge(session, stray, interval, None, 4) == 4 * YUAN
+        assert ledger.posted_micros(session, job_id=stray.id) == 4 * YUAN
