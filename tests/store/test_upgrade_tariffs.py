@@ -11,6 +11,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import select
 
+from costguard.core.meter import anchored
+from costguard.core.moment import Moment
+from costguard.core.power import Power, PowerRead
 from costguard.core.tariff import Tariff
 from costguard.daemon.load import metered
 from costguard.store.database import Store
@@ -84,4 +87,18 @@ def test_an_upgraded_database_takes_whole_rules(old_database: Path) -> None:
         instance = session.scalars(select(Instance)).one()
         assert tariff_of(instance) == rule
         assert (instance.price_micros_per_hour, instance.quantum_s) == (20_000_000, 3_600)
+    store.close()
+
+
+def test_an_interval_from_before_the_platforms_clock_was_kept_goes_by_ours(
+    old_database: Path,
+) -> None:
+    """Nothing was told then: across a boot anew it counts on by the wall clock, as it did."""
+    upgrade(old_database)
+    store = Store(old_database)
+    now = Moment(65_000, 100, "b2")
+    told = PowerRead(Power.RUNNING, now, told_at_ms=9_000_000)
+    with store.read() as session:
+        for row in session.scalars(select(PowerInterval)):
+            assert anchored(metered(row), told, now) == now
     store.close()
