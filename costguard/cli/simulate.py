@@ -52,6 +52,14 @@ def _show(document: Mapping[str, Any]) -> None:
     )
     for key, text in (
         ("overspend_yuan_max", _("worst overspend that an enforcer should have prevented, yuan")),
+        (
+            "overrun_unenforceable_yuan_max",
+            _("worst overspend that nobody could prevent, as printed before, yuan"),
+        ),
+        (
+            "overcharged_yuan_max",
+            _("worst charge beyond what ran or had to be assumed, yuan"),
+        ),
         ("orphans", _("instances left running")),
         ("false_stops", _("stops shown that were none")),
         ("wrong_pauses", _("healthy runs paused by mistake")),

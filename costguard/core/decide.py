@@ -190,9 +190,11 @@ def _resuming(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if offer is None:
         evidence = {"accounts": account_lines(snap), "latency_s": snap.latency_ms // 1000}
         refusal = Verdict("budget", "not even one more lease fits the budget", evidence)
-        if snap.pause_reason is not None:
-            return (act.Fetched(refusal.text), act.Finish(final_state(snap)))
-        return (act.Conclude(refusal), act.Finish("paused"))
+        fetches = snap.pause_reason is not None
+        said = act.Fetched(refusal.text) if fetches else act.Conclude(refusal)
+        if not proven_stopped(snap):  # the last answer was of unknown: the next passes prove it
+            return (said,)
+        return (said, act.Finish(final_state(snap) if fetches else "paused"))
     grant = act.Grant(offer.length_ms, offer.increment_micros, offer.final, snap.latency_ms)
     end_ms = now.utc_ms + offer.length_ms
     grace_ms = snap.spec.runs[snap.stage].save_grace_ms

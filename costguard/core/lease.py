@@ -232,7 +232,8 @@ def _starts_ms(
 
     The earliest begins the most quanta. A later one can cost more only where it has a quantum begin
     right at a change of price, so one for each change is enough: the first that does so, as those
-    after it begin fewer. On the clock only the first quantum moves with the start.
+    after it begin fewer. On the clock only the first quantum moves with the start. What a start
+    costs at least has the price of its first instant, so there each change counts as it is, too.
     """
     if interval is None:
         earliest_ms, latest_ms = now.utc_ms, now.utc_ms + tariff.quantum_ms
@@ -240,10 +241,13 @@ def _starts_ms(
         latest_ms = interval.started_ms
         told_ms = interval.earliest_ms
         earliest_ms = latest_ms if told_ms is None else min(told_ms, latest_ms)
-    shifted = (
+    points_ms = tuple(price_points_ms(tariff, earliest_ms, end_ms))
+    shifted = [
         point_ms if tariff.by_clock else earliest_ms + (point_ms - earliest_ms) % tariff.quantum_ms
-        for point_ms in price_points_ms(tariff, earliest_ms, end_ms)
-    )
+        for point_ms in points_ms
+    ]
+    if tariff.minimum_s:
+        shifted += points_ms
     return (earliest_ms, *(start_ms for start_ms in shifted if start_ms <= latest_ms))
 
 

@@ -101,6 +101,8 @@ def step(
     if read.is_charging:
         seen_ms = max(interval.seen_to_ms, _read_ms(interval, read))
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
+    if _never_was(interval, read):
+        return MeterStep(close_at_ms=interval.started_ms)
     told_ms = _told_end_ms(interval, read)
     if told_ms is not None and told_ms >= interval.seen_to_ms:
         first_off_ms = max(_read_ms(interval, read), interval.seen_to_ms)
@@ -155,9 +157,14 @@ def ended_before_ms(
     since_ms = read.charged_since_ms
     if since_ms is None or read.told_at_ms is None or since_ms > _answered_ms(read):
         return None
+    told_ms = interval.seen_told_ms
+    if told_ms is not None and since_ms + clock_ahead_ms(read) <= told_ms:
+        return None  # by the platform's one clock it had begun when it was last seen on
     since_ms += reach_ms(interval, read.begun) - read.begun.utc_ms
     if since_ms - interval.seen_to_ms <= CLOCKS_AGREE_MS:
         return None
+    if interval.seen_told_ms is None:  # an answer of unknown alone had it run before
+        return interval.started_ms
     return min(since_ms, _assumed_ms(interval, read.begun, now, ends_by_ms))
 
 
@@ -201,6 +208,21 @@ def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
     if since_ms is None or until_ms is None:
         return until_ms
     return max(until_ms, interval.rent_ms + until_ms - since_ms)
+
+
+def _never_was(interval: Metered, read: PowerRead) -> bool:
+    """Whether an answer of unknown alone had it run, and it is still starting, free of charge.
+
+    Or the rent that is told ended before. An answer that shows it on, by a clock that was told with
+    it, is not undone by any other.
+    """
+    if interval.seen_told_ms is not None or read.told_at_ms is None:
+        return False
+    until_ms = read.charged_until_ms
+    if until_ms is None:
+        return read.power is Power.STARTING
+    until_ms += reach_ms(interval, read.begun) - read.begun.utc_ms
+    return until_ms + CLOCKS_AGREE_MS < interval.rent_ms
 
 
 def as_of_ms(earlier: Moment, now: Moment) -> int:
@@ -359,15 +381,17 @@ def turns_ms(interval: Metered, to_ms: int) -> tuple[int, ...]:
     return tuple(price_points_ms(interval.tariff, interval.started_ms, to_ms))
 
 
-def change_at_ms(interval: Metered, new: Tariff, now: Moment) -> int:
+def change_at_ms(interval: Metered, new: Tariff, read: PowerRead | None, now: Moment) -> int | None:
     """From when on to charge by `new` terms, which the platform did not have when last looked at.
 
     They changed at some time between two reads: a rise is taken to have come right after the
-    earlier one, a fall only now, so that the books are never the lower ones for long.
+    earlier one, a fall only now, so that the books are never the lower ones for long. None: not at
+    all, since the read that tells of a fall shows that it was over by then.
     """
     now_ms = max(reach_ms(interval, now), interval.seen_to_ms)
-    rises = price_micros(new, now_ms) > price_micros(interval.tariff, now_ms)
-    return interval.seen_to_ms if rises else now_ms
+    if price_micros(new, now_ms) > price_micros(interval.tariff, now_ms):
+        return interval.seen_to_ms
+    return now_ms if read is None or read.is_charging else None
 
 
 def opening_tariff(known: Tariff, told: Tariff, at_ms: int) -> Tariff:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from costguard.core.meter import shows_nothing
 from costguard.core.power import Power
 from costguard.core.snapshot import LinkFacts, Snapshot, TrainingFacts, Verdict
 
@@ -67,7 +68,10 @@ class JobMemory:
     cardless: int = 0  # so many reads in a row that showed it on without a card
     pulled: list[dict[str, Any]] = field(default_factory=list)  # downloads not yet recorded
     store_alarmed: bool = False
-    off_before: Moment | None = None  # seen off, after what is in the books and before it was on
+    off_before: Moment | None = (
+        None  # seen off before this look, or before the first that showed it on
+    )
+    off_after: Moment | None = None  # seen off again, after it was on: that is not in them either
     waited: Moment | None = None  # seen waiting for a card, so not charged
     shown_on: bool = False  # the platform showed it on, and that is not in the books yet
     unmetered: bool = False  # the platform was asked since the books were last brought up to it
@@ -97,8 +101,13 @@ class JobMemory:
         self.cardless = self.cardless + 1 if is_bare else 0
         self.fresh = view
         is_on = view.read.is_charging and view.read.power.may_charge
-        if is_on and not self.shown_on:
+        is_on = is_on and not shows_nothing(view.read)
+        if not self.shown_on:
             self.off_before = self.last_off
+        if is_on:
+            self.off_after = None
+        elif self.shown_on and self.off_after is None:
+            self.off_after = view.read.begun
         self.shown_on = self.shown_on or is_on
         self.waited = view.read.begun if self.waits else self.waited
         self.reads = [*self.reads, view.read][-READS_KEPT:]

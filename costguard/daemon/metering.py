@@ -61,10 +61,12 @@ def meter_running(
     if rests:
         return
     row = open_interval(session, instance.id, "running")
-    earliest_ms, ends_by_ms = before.earliest_ms, before.ends_by_ms
+    is_told = read is not None and read.charged_since_ms is not None
+    earliest_ms = before.booked_ms if is_told else before.earliest_ms
+    ends_by_ms = before.ends_by_ms
     if row is not None:
         _anchor_in_this_boot(row, read, now)
-        row = _reprice(session, job, row, tariff_of(instance), now, zone)
+        row = _reprice(session, job, row, tariff_of(instance), read, now, zone)
         ends_by_ms = before.enforced_by_ms
         ended_ms = _ended_before_ms(row, read, now, ends_by_ms)
         if ended_ms is not None:  # what the read tells of is another rent, which began since
@@ -149,7 +151,7 @@ def _anchor_in_this_boot(row: PowerInterval, read: PowerRead | None, now: Moment
 def _see(row: PowerInterval, seen_to_ms: int, read: PowerRead | None) -> None:
     """Note how far it was seen, and what the platform's clock said to that."""
     row.seen_to_ms = max(row.seen_to_ms, seen_to_ms)
-    if read is not None and read.told_at_ms is not None:
+    if read is not None and read.told_at_ms is not None and not meter.shows_nothing(read):
         row.seen_told_ms, row.seen_boot_id = read.told_at_ms, read.begun.boot_id
 
 
@@ -223,13 +225,21 @@ def close_interval(
 
 
 def _reprice(
-    session: Session, job: Job, row: PowerInterval, new: Tariff, now: Moment, zone: ZoneInfo
+    session: Session,
+    job: Job,
+    row: PowerInterval,
+    new: Tariff,
+    read: PowerRead | None,
+    now: Moment,
+    zone: ZoneInfo,
 ) -> PowerInterval:
     """Go on under the terms, where they are new, from when they are taken to have come."""
     open_now = metered(row)
     if same_terms(open_now.tariff, new, row.metered_to_ms):
         return row
-    at_ms = meter.change_at_ms(open_now, new, now)
+    at_ms = meter.change_at_ms(open_now, new, read, now)
+    if at_ms is None:
+        return row
     row = _turn(session, job, row, at_ms, now, zone)
     tariff = repriced(open_now.tariff, new, at_ms)
     return _cut(session, job, row, at_ms, tariff, now, zone)

@@ -223,7 +223,7 @@ class JobPasses:
         memory.store_alarmed = False
         memory.unmetered = memory.unmetered and not memory.asked
         if memory.asked:
-            memory.shown_on, memory.off_before = False, None
+            memory.shown_on, memory.off_before, memory.off_after = False, None, None
         if memory.unsaved and memory.link is not None:
             memory.link.send({"t": "ack", "seq": last_seq})
         memory.unsaved.clear()

@@ -17,7 +17,7 @@ from costguard.daemon.load import open_lease
 from costguard.store.attest import is_attested
 from costguard.store.events import add_event
 from costguard.store.models import Instance, Intent, LeaseRow, PowerInterval
-from costguard.store.reads import last_read
+from costguard.store.reads import last_known
 from costguard.store.tariffs import tariff_of
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Before:
     called_ms: int | None  # our start call
     ended_ms: int | None  # the end of its latest power interval
     earliest_ms: int | None  # before when rent cannot have begun; None: not known
+    booked_ms: int | None  # the same by the books alone: what is told of rent may lie before a look
     ends_by_ms: int | None  # by when what nobody saw had surely ended; None: not known
     enforced_by_ms: int | None  # the same of what was seen on: what ends that was read back
     lease_is_over: bool
@@ -61,15 +62,19 @@ def before_look(
     called_ms, ended_ms = _called_ms(instance, memory.calls, now), last_end_ms(session, instance)
     if ended_ms is not None and ended_ms > now.utc_ms:
         ended_ms = None  # told by a wall clock that was set back since
-    seen_off_ms = _seen_off_ms(session, instance, memory, now)
+    booked_off_ms = _booked_off_ms(session, instance, now)
+    looked_off_ms = _looked_off_ms(memory, now)
+    off_seen_ms = max((at for at in (booked_off_ms, looked_off_ms) if at is not None), default=None)
     lease = open_lease(session, instance.job_id)
+    off_ms = None if memory.off_after is None else meter.as_of_ms(memory.off_after, now)
     return Before(
         tariff=tariff_of(instance),
         called_ms=called_ms,
         ended_ms=ended_ms,
-        earliest_ms=meter.earliest_start_ms(called_ms, ended_ms, seen_off_ms, facts.cache_age_ms),
-        ends_by_ms=_ends_by_ms(instance, lease, facts, now, was_seen=False),
-        enforced_by_ms=_ends_by_ms(instance, lease, facts, now, was_seen=True),
+        earliest_ms=meter.earliest_start_ms(called_ms, ended_ms, off_seen_ms, facts.cache_age_ms),
+        booked_ms=meter.earliest_start_ms(called_ms, ended_ms, booked_off_ms, facts.cache_age_ms),
+        ends_by_ms=_sooner(_ends_by_ms(instance, lease, facts, now, was_seen=False), off_ms),
+        enforced_by_ms=_sooner(_ends_by_ms(instance, lease, facts, now, was_seen=True), off_ms),
         lease_is_over=lease is not None and has_passed(_end_of(lease), now),
         looks_apart_ms=meter.looks_apart_ms(facts.poll_interval_ms, facts.cache_age_ms),
         is_told=facts.tells_meter_end,
@@ -116,6 +121,11 @@ def _was_started(session: Session, instance: Instance, before: Before) -> bool:
     return not states or any(state != "failed" for state in states)
 
 
+def _sooner(ends_by_ms: int | None, off_ms: int | None) -> int | None:
+    """What was seen off again in looks that could not be written ended by then at the latest."""
+    return min((at for at in (ends_by_ms, off_ms) if at is not None), default=None)
+
+
 def _ends_by_ms(
     instance: Instance,
     lease: LeaseRow | None,
@@ -160,11 +170,15 @@ def last_end_ms(session: Session, instance: Instance) -> int | None:
     return session.scalars(_LAST_END, {"instance_id": instance.id}).first()
 
 
-def _seen_off_ms(
-    session: Session, instance: Instance, memory: JobMemory, now: Moment
-) -> int | None:
-    """When it was last seen off, or waiting for a card, if it was not seen on since."""
-    latest = last_read(session, instance.id)
-    seen = [] if latest is None or latest.power.may_charge else [latest.begun]
-    seen += [at for at in (memory.off_before, memory.waited) if at is not None]
+def _booked_off_ms(session: Session, instance: Instance, now: Moment) -> int | None:
+    """When it was last seen off, or waiting for a card, by a look that is in the books."""
+    latest = last_known(session, instance.id)
+    if latest is None or latest.power.may_charge:
+        return None
+    return meter.as_of_ms(latest.begun, now)
+
+
+def _looked_off_ms(memory: JobMemory, now: Moment) -> int | None:
+    """The same by looks that could not be written yet."""
+    seen = [at for at in (memory.off_before, memory.waited) if at is not None]
     return max((meter.as_of_ms(at, now) for at in seen), default=None)

@@ -9,8 +9,9 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from costguard.core.calendar import Window
 from costguard.core.power import Power, PowerRead
-from costguard.core.tariff import Tariff
+from costguard.core.tariff import Discount, Tariff
 from costguard.providers.base import (
     Absent,
     CreateRequest,
@@ -22,6 +23,7 @@ from costguard.providers.base import (
     SshDetails,
     Unclear,
 )
+from costguard.sim.cloud import MS_PER_S, NIGHT_FROM_MS, NIGHT_UNTIL_MS
 from costguard.sim.line import port_of
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class SimProvider:
         self.on_done: Callable[[str], None] = lambda route: None
         self.on_made: Callable[[list[Machine]], None] = lambda machines: None
         self.on_read: Callable[[Machine, int], None] = lambda machine, at_ms: None
+        self.on_vague: Callable[[Machine, bool | None], None] = lambda machine, told_on: None
+        self.wrong_bills: set[str] = set()  # machines of which one was told
         self.on_listed: Callable[[Sequence[Machine]], None] = lambda machines: None
 
     # ------------------------------------------------------------------ reading
@@ -105,6 +109,8 @@ class SimProvider:
         answer = self._leave("read", late, view)
         if age_ms == 0 and told:
             self.on_read(machine, asked_ms)
+        else:
+            self.on_vague(machine, answer.read.is_charging if told else None)
         return answer
 
     def bill_micros(self, instance_id: str) -> int | None:
@@ -116,6 +122,7 @@ class SimProvider:
             bill = None
         elif bill is not None and self.faults.hits("wrong_bill"):
             bill = bill * self.faults.between(50, 200) // 100
+            self.wrong_bills.add(instance_id)
         return self._leave("bill", late, bill)
 
     def balance_micros(self) -> int | None:
@@ -153,11 +160,13 @@ class SimProvider:
         """Switch off, or refuse to, or say yes and do nothing."""
         machine = self._machine(instance_id)
         machine.failed_stops += 1  # taken back below, once it has taken effect
+        before_ms, machine.failed_stop_ms = machine.failed_stop_ms, self.cloud.clock.true_ms
         late = self._enter("stop", instance_id)
         if self.faults.hits("stop_refused"):
             raise Refused("the instance is busy")
         if not self.faults.hits("stop_ignored"):
             machine.failed_stops -= 1
+            machine.failed_stop_ms = before_ms
             self.cloud.begin_stop(machine)
         self._leave("stop", late, None)
 
@@ -249,4 +258,13 @@ def tariff_of(prices: Prices) -> Tariff:
         price_micros_per_hour=prices.running,
         quantum_s=prices.quantum_s,
         paused_micros_per_hour=prices.disk,
+        by_clock=prices.by_clock,
+        minimum_s=prices.minimum_s,
+        discounts=() if prices.night_per_mille == 1_000 else (_night(prices),),
+    )
+
+
+def _night(prices: Prices) -> Discount:
+    return Discount(
+        prices.night_per_mille, Window(NIGHT_FROM_MS // MS_PER_S, NIGHT_UNTIL_MS // MS_PER_S)
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from costguard.core.lease import Account, Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from costguard.core.moment import Moment
     from costguard.store.ledger import Caps
@@ -59,6 +59,7 @@ class Purse:
     hold_micros: int = 0
     posted_micros: int = 0
     overrun_micros: int = 0
+    project: str = ""
     lease: OpenLease | None = None
     doubles_micros: int = 0  # of its leases, what a second instance of its own call has used
 
@@ -92,7 +93,7 @@ class Books:
     parts: int = 0
 
     def accounts(self, purse: Purse) -> tuple[Account, ...]:
-        """The job's and the month's account, as of now."""
+        """The job's, its project's and the month's account, as of now."""
         own = Account(
             f"job {purse.name}",
             purse.cap_micros,
@@ -100,17 +101,14 @@ class Books:
             purse.pending_micros + purse.doubles_micros,
             purse.hold_micros,
         )
-        if self.caps.month_micros is None:
-            return (own,)
-        every = self.purses.values()
-        month = Account(
-            "month",
-            self.caps.month_micros,
-            sum(each.posted_micros for each in every),
-            sum(each.pending_micros for each in every),
-            sum(each.hold_micros for each in every),
-        )
-        return (own, month)
+        found = [own]
+        cap_micros = (self.caps.project_micros or {}).get(purse.project)
+        if cap_micros is not None:
+            mates = [each for each in self.purses.values() if each.project == purse.project]
+            found.append(_sum_of(f"project {purse.project}", cap_micros, mates))
+        if self.caps.month_micros is not None:
+            found.append(_sum_of("month", self.caps.month_micros, self.purses.values()))
+        return tuple(found)
 
     def reserve(self, purse: Purse, increment_micros: int) -> None:
         """Promise so much more to the open lease, or raise DoesNotFit (I1)."""
@@ -182,6 +180,16 @@ class Books:
     def _append(self, entry: Entry) -> None:
         self.entries.append(entry)
         self.on_entry(entry)
+
+
+def _sum_of(scope: str, cap_micros: int, purses: Collection[Purse]) -> Account:
+    return Account(
+        scope,
+        cap_micros,
+        sum(each.posted_micros for each in purses),
+        sum(each.pending_micros for each in purses),
+        sum(each.hold_micros for each in purses),
+    )
 
 
 def _held(entry: Entry) -> int:

@@ -27,6 +27,8 @@ def _contents(scenario: Scenario) -> Iterator[str]:
         yield "another_installation"
     if scenario.caps.month_micros is not None:
         yield "month_cap"
+    if scenario.caps.project_micros:
+        yield "project_cap"
     yield from _platform(scenario)
     for order in orders:
         yield from _training(order)
@@ -37,6 +39,12 @@ def _contents(scenario: Scenario) -> Iterator[str]:
 def _platform(scenario: Scenario) -> Iterator[str]:
     facts, prices = scenario.facts, scenario.prices
     yield {1: "per_second", 60: "per_minute"}.get(prices.quantum_s, "per_hour")
+    if prices.by_clock:
+        yield "quanta_on_the_clock"
+    if prices.night_per_mille < 1_000:
+        yield "cheaper_nights"
+    if prices.minimum_s:
+        yield "minimum_charge"
     if prices.disk:
         yield "paid_disk"
     if facts.timer_min_lead_ms is not None:

@@ -15,6 +15,8 @@ class SimClock:
     def __init__(self, true_ms: int = NOVEMBER_MS) -> None:
         self.true_ms = true_ms
         self.wall_error_ms = 0
+        self.forward_ms = 0  # how far the wall clock was set forward, in all
+        self._was_set = False
         self.settings = 0  # how often either clock did anything but run on
         self._boots = 1
         self._booted_ms = true_ms - UPTIME_MS
@@ -36,8 +38,15 @@ class SimClock:
     def set_wall(self, by_ms: int) -> None:
         """Somebody, or NTP, sets the wall clock by so much; the boot clock does not notice."""
         self.wall_error_ms += by_ms
+        self.forward_ms += max(by_ms, 0)
+        self._was_set = self._was_set or by_ms != 0
         self.settings += 1
         self._now = None
+
+    @property
+    def was_set(self) -> bool:
+        """Whether anybody ever set the wall clock."""
+        return self._was_set
 
     def boot_anew(self) -> None:
         """The daemon's machine has just booted anew."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from costguard.sim.clock import NEVER_MS
@@ -22,15 +23,44 @@ if TYPE_CHECKING:
 MS_PER_S = 1_000
 S_PER_HOUR = 3_600
 OFF = ("stopped", "released")
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+ZONE_MS = 8 * HOUR_MS  # Shanghai has no summer time
+NIGHT_FROM_MS, NIGHT_UNTIL_MS = 23 * HOUR_MS, 7 * HOUR_MS
 
 
 @dataclass(frozen=True)
 class Prices:
-    """What the platform charges, in micro-yuan an hour, by the begun quantum."""
+    """What the platform charges, in micro-yuan an hour, by the begun quantum.
+
+    With `by_clock` quanta are counted on the clock, not from the start. From 23:00 to 07:00 in
+    Shanghai running costs `night_per_mille` of the list price. A start costs `minimum_s` at least.
+    """
 
     running: int
     quantum_s: int
     disk: int
+    by_clock: bool = False
+    night_per_mille: int = 1_000
+    minimum_s: int = 0
+
+    def share_per_mille(self, at_ms: int) -> int:
+        """Of the list price, what running costs at this time."""
+        of_day_ms = (at_ms + ZONE_MS) % DAY_MS
+        is_night = of_day_ms >= NIGHT_FROM_MS or of_day_ms < NIGHT_UNTIL_MS
+        return self.night_per_mille if is_night else 1_000
+
+    def turns_ms(self, from_ms: int, until_ms: int) -> list[int]:
+        """When, between the two, night begins or ends; none where it costs as much as day."""
+        if self.night_per_mille == 1_000:
+            return []
+        midnight_ms = from_ms - (from_ms + ZONE_MS) % DAY_MS
+        days = range(midnight_ms, until_ms, DAY_MS)
+        found = (day + edge for day in days for edge in (NIGHT_UNTIL_MS, NIGHT_FROM_MS))
+        return [at_ms for at_ms in found if from_ms < at_ms < until_ms]
+
+
+PLAIN = Prices(0, 1, 0)
 
 
 @dataclass
@@ -42,11 +72,14 @@ class Run:
     by_console: bool = False  # a person switched it on in the platform's own console
     off_ms: int | None = None  # off since, and charged all the same
     ended_ms: int | None = None
+    rules: Prices = PLAIN  # all but the price itself
 
     def micros(self, until_ms: int, quantum_s: int) -> int:
         """What it costs up to `until_ms`: a quantum begun is paid, at the price when it began."""
         end_ms = until_ms if self.ended_ms is None else min(self.ended_ms, until_ms)
         quantum_ms = quantum_s * MS_PER_S
+        if self.rules is not PLAIN:
+            return self._by_rules(end_ms, quantum_ms)
         total, begun = 0, 0
         later = [since for since, _ in self.prices[1:]] + [end_ms]
         for (_, price), up_to_ms in zip(self.prices, later, strict=True):
@@ -54,6 +87,26 @@ class Run:
             total += (by_then - begun) * quantum_s * price
             begun = by_then
         return total // S_PER_HOUR
+
+    def _by_rules(self, end_ms: int, quantum_ms: int) -> int:
+        """The same under a whole tariff, of which each quantum is looked at by itself."""
+        if end_ms <= self.started_ms:
+            return 0
+        first_ms = quantum_ms
+        if self.rules.by_clock:
+            first_ms -= (self.started_ms + ZONE_MS) % quantum_ms
+        turns = self.rules.turns_ms(self.started_ms, end_ms)
+        changes = [since for since, _ in self.prices[1:] if self.started_ms < since < end_ms]
+        edges = sorted({self.started_ms, *turns, *changes, end_ms})
+        per_mille, begun = 0, 0
+        for from_ms, up_to_ms in pairwise(edges):
+            price = [micros for since, micros in self.prices if since <= from_ms][-1]
+            by_then = 1 + max(-(-(up_to_ms - self.started_ms - first_ms) // quantum_ms), 0)
+            per_mille += (by_then - begun) * price * self.rules.share_per_mille(from_ms)
+            begun = by_then
+        total = per_mille * quantum_ms // (MS_PER_S * S_PER_HOUR * 1_000)
+        first = self.prices[0][1] * self.rules.share_per_mille(self.started_ms)
+        return max(total, self.rules.minimum_s * first // (S_PER_HOUR * 1_000))
 
 
 def knowable(run: Run, looks: list[tuple[int, int]]) -> Run:
@@ -94,10 +147,12 @@ class Machine:
     runs: list[Run] = field(default_factory=list)
     guest: Guest | None = None
     had_guest: bool = False  # an agent has lived in it since it was switched on
+    journal_records: int = 0  # of the agents that have lived in it, on its disk
     had_timer: bool = False  # its timer was set at some time
     console_next: bool = False
     released_ms: int | None = None
     failed_stops: int = 0  # calls that were refused, ignored or got lost, in this run
+    failed_stop_ms: int | None = None  # the last of them
     history: list[tuple[int, str, bool, int | None, int | None, int | None, int]] = field(
         default_factory=list
     )
@@ -145,6 +200,9 @@ class Cloud:
     ) -> None:
         self.clock, self.faults, self.prices = clock, faults, prices
         self.start_ms, self.stop_ms = start_ms, stop_ms
+        self.price_log = [(clock.true_ms, prices.running)]  # since when, micro-yuan an hour
+        terms = (prices.by_clock, prices.night_per_mille, prices.minimum_s)
+        self.rules = PLAIN if terms == (False, 1_000, 0) else prices
         self.machines: list[Machine] = []
         self.by_id: dict[str, Machine] = {}
         self.calls = 0
@@ -202,7 +260,12 @@ class Cloud:
 
     def _is_on(self, machine: Machine, at_ms: int) -> None:
         machine.power, machine.boots = "running", machine.boots + 1
-        run = Run(at_ms, [(at_ms, self.prices.running)], by_console=machine.console_next)
+        run = Run(
+            at_ms,
+            [(at_ms, self.prices.running)],
+            by_console=machine.console_next,
+            rules=self.rules,
+        )
         machine.runs.append(run)
         machine.console_next, machine.failed_stops, machine.had_guest = False, 0, False
         machine.note(at_ms)
@@ -225,6 +288,7 @@ class Cloud:
         if machine.guest is not None:
             machine.guest.live(at_ms)
             machine.guest.alive = False
+            machine.journal_records += len(machine.guest.journal)
             machine.guest = None
 
     # ------------------------------------------------------------------ what is done to machines
@@ -286,7 +350,8 @@ class Cloud:
         """A new price, for what runs too."""
         self.settle()
         now_ms = self.clock.true_ms
-        self.prices = Prices(running, self.prices.quantum_s, self.prices.disk)
+        self.prices = replace(self.prices, running=running)
+        self.price_log.append((now_ms, running))
         for machine in self.machines:
             machine.prices = self.prices
             if machine.is_charged:

@@ -45,6 +45,7 @@ class Figures:
 
     overspend_micros_max: int = 0
     excused_micros_max: int = 0
+    overcharged_micros_max: int = 0  # above what the books had to assume
     orphans: int = 0
     false_stops: int = 0
     false_stops_beyond: int = 0
@@ -54,7 +55,7 @@ class Figures:
 
     def add(self, other: Figures) -> None:
         """Take another seed's figures in."""
-        for name in ("overspend_micros_max", "excused_micros_max"):
+        for name in ("overspend_micros_max", "excused_micros_max", "overcharged_micros_max"):
             setattr(self, name, max(getattr(self, name), getattr(other, name)))
         for name in ("orphans", "false_stops", "false_stops_beyond", "wrong_pauses"):
             setattr(self, name, getattr(self, name) + getattr(other, name))

@@ -26,10 +26,17 @@ class Guest:
     """One machine's agent since it was switched on."""
 
     def __init__(
-        self, script: Script, spec: Mapping[str, Any], faults: Faults, begun_ms: int
+        self,
+        script: Script,
+        spec: Mapping[str, Any],
+        faults: Faults,
+        begun_ms: int,
+        after_seq: int = 0,
     ) -> None:
+        """`after_seq`: how many records earlier boots have left in the journal on its disk."""
         self.script, self.faults, self.begun_ms = script, faults, begun_ms
         self.alive = True
+        self.after_seq = after_seq
         self.journal: list[dict[str, Any]] = []
         self.leases = Leases()
         self.launched_ms: int | None = None
@@ -185,5 +192,5 @@ class Guest:
         self._tell("gpu", {**state, **fields}, at_ms)
 
     def _tell(self, kind: str, fields: Mapping[str, Any], at_ms: int) -> None:
-        numbers = {"seq": len(self.journal) + 1, "boot_ms": at_ms - self.begun_ms}
+        numbers = {"seq": self.after_seq + len(self.journal) + 1, "boot_ms": at_ms - self.begun_ms}
         self.journal.append({"t": kind, **numbers, **fields})

@@ -6,16 +6,17 @@ excused, the second is a violation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from costguard.core.decide import FINAL_STATES
 from costguard.core.lease import needed_micros
 from costguard.core.tariff import hold_micros
 from costguard.sim.adapter import tariff_of
-from costguard.sim.clock import NEVER_MS
-from costguard.sim.cloud import knowable
+from costguard.sim.audit import Audit
 from costguard.sim.findings import Figures, Violation
+from costguard.sim.promise import Promises
+from costguard.store.ledger import Caps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,16 +50,6 @@ EXCUSES_BLIND = (
     "timer_never",
     "stop_ignored",
 )
-# Troubles after which the books may be a little above the meter: never below it.
-BLURS = (
-    "clock_jump",
-    "stale_read",
-    "stale_beyond",
-    "unknown_power",
-    "price_change",
-    "new_boot",
-    "wrong_bill",
-)
 
 
 @dataclass
@@ -79,15 +70,17 @@ class Judge:
         self.world, self.seed = world, seed
         self.violations: list[Violation] = []
         self.figures = Figures()
+        self.audit = Audit(world, self.figures, self.violate)
         self.tracks: dict[int, Track] = {}
+        self.promises = Promises(world)
         self._said: set[tuple[str, str]] = set()
         self._made_for: dict[int, list[Machine]] = {}
-        self._reads: dict[str, int] = {}
-        self._looks: dict[str, list[tuple[int, int]]] = {}  # of a machine: when, and the price told
         self._final: set[int] = set()
         self._listed_ms: dict[str, int] = {}
         self._known_ms: dict[str, int] = {}  # since when a machine is in the books
         self._asked_ms: dict[tuple[str, str], int] = {}  # (read or stop, machine): the last call
+        self._breach_ms: dict[int, int] = {}  # jobs past a cap: since when
+        self._breach_told: set[str] = set()  # of which it was said
         self._quiet: set[int] = set()  # jobs with which nothing costs anything for now
         self._owned: tuple[Sequence[JobBooks], dict[str, JobBooks], set[str]] = ((), {}, set())
 
@@ -131,6 +124,8 @@ class Judge:
             grace_ms = order.spec.runs[0].save_grace_ms if order is not None else 0
             if timer_ms > job.lease_end_ms + grace_ms:
                 self.violate("I2", target, "a timer beyond what is reserved")
+        if route == "start" and target in self.world.cloud.by_id:
+            self.audit.on_started(self.world.cloud.by_id[target], job)
 
     def on_lease(self, machine: Machine, valid_ms: int) -> None:
         """The agent is never granted more than is reserved and armed (I2)."""
@@ -158,10 +153,13 @@ class Judge:
             what = f"{machines[0].id} was made while {earlier[0].id} is there"
             self.violate("one_instance", f"job {number}", what)
         self._made_for.setdefault(number, []).extend(machines)
+        job = next((job for job in self.world.books() if job.id == number), None)
+        for machine in machines:
+            self.audit.on_started(machine, job)
 
     def on_read(self, machine: Machine, asked_ms: int) -> None:
         """The platform told the truth about a machine."""
-        self._reads[machine.id] = asked_ms
+        self.audit.on_read(machine, asked_ms)
 
     def on_listed(self, machines: Sequence[Machine]) -> None:
         """These machines were shown to the daemon."""
@@ -173,13 +171,19 @@ class Judge:
     def on_grant(self, job: JobBooks, everything: Sequence[JobBooks]) -> None:
         """I1: no grant leaves posted + pending + F above a cap."""
         self.figures.grants += 1
+        self._final.discard(job.id)  # a person has had it go on
         track = self.track(job)
         track.limit_micros = max(track.limit_micros, job.cap_micros)
         if job.committed_micros > job.cap_micros:
             self.violate("I1", job.name, f"{job.committed_micros} > {job.cap_micros}")
         if track.order is not None and "clock_jump" not in self.world.faults.counts:
             self._check_hold(job, track.order)
-        month = self.world.scenario.caps.month_micros
+        caps = self.world.scenario.caps
+        project = (caps.project_micros or {}).get(job.project)
+        mates = [each.committed_micros for each in everything if each.project == job.project]
+        if project is not None and sum(mates) > project:
+            self.violate("I1", f"project {job.project}", f"more than {project} is promised")
+        month = caps.month_micros
         if month is not None and sum(each.committed_micros for each in everything) > month:
             self.violate("I1", "month", f"more than {month} is promised")
 
@@ -253,16 +257,38 @@ class Judge:
                     what = f"{job.overrun_micros} micro-yuan that nothing had reserved"
                     self.violate("I2", job.name, what)
                 self._check_reason(job)
+            self._check_alarm(job)
         self._check_prompt(jobs)
-        if self._reads:
-            if recorded:
-                self._check_books(jobs)
-            self._reads.clear()
+        self.audit.tick(self.owners(jobs), recorded=recorded)
+
+    def on_notice(self, level: str, job: str, text: str) -> None:
+        """What a person was told, or would have been, had it not got lost."""
+        if text.startswith("past the cap") and level == "alarm":
+            self._breach_told.add(job)
+        elif text.startswith("within the caps"):
+            self._breach_told.discard(job)
+
+    def _check_alarm(self, job: JobBooks) -> None:
+        """Past a cap, a person is told within a poll; and what no lease covered is the overrun."""
+        track, now_ms = self.track(job), self.world.clock.true_ms
+        if job.posted_micros + job.hold_micros <= job.cap_micros or job.state == "released":
+            self._breach_ms.pop(job.id, None)
+            return
+        since_ms = max(self._breach_ms.setdefault(job.id, now_ms), self.world.well_since_ms)
+        late_ms = now_ms - since_ms - max(self.world.poll_ms, SLOWEST_POLL_MS) - CALLS_MS
+        if late_ms > 0 and job.name not in self._breach_told:
+            self.violate("alarm", job.name, f"past its cap and not a word, late by {late_ms} ms")
+        if track.order is None or not track.limit_micros or self.world.provider.wrong_bills:
+            return
+        over = job.posted_micros - track.limit_micros - job.overrun_micros
+        disk_ms = self.world.clock.forward_ms + MS_PER_S
+        if over > disk_ms * self.world.scenario.prices.disk // HOUR_MS + 2:
+            self.violate("overrun", job.name, f"{over} micro-yuan past the cap, not as overrun")
 
     def _check_prompt(self, jobs: Sequence[JobBooks]) -> None:
         """A daemon that is well asks after what is charged each poll, and soon stops a duplicate.
 
-        What a true answer shows is in the books by then (`_check_books`), and what of it no lease
+        What a true answer shows is in the books by then (`audit`), and what of it no lease
         covers is alarmed in the same commit (`on_overrun`): so within a poll of being there.
         """
         now_ms, well_ms = self.world.clock.true_ms, self.world.well_since_ms
@@ -316,8 +342,11 @@ class Judge:
         if any(self._could_be_stopped(machine) for machine in machines):
             self.figures.overspend_micros_max = max(self.figures.overspend_micros_max, over)
             self.violate("cap", job.name, f"{over} micro-yuan above the cap")
-        else:
-            self.figures.excused_micros_max = max(self.figures.excused_micros_max, over)
+            return
+        self.figures.excused_micros_max = max(self.figures.excused_micros_max, over)
+        why = self.promises.broken(track.order, machines, over)
+        if why is not None:
+            self.violate("bound", job.name, f"{over} micro-yuan above the cap: {why}")
 
     def _cost(self, machine: Machine, now_ms: int) -> int:
         """What a machine's runs under our leases have cost; what nobody could stop is left out."""
@@ -347,52 +376,6 @@ class Judge:
         daemon = machine.failed_stops == 0 and self.world.daemon_worked()
         return timer or agent or daemon
 
-    def _check_books(self, jobs: Sequence[JobBooks]) -> None:
-        """I3: after a true answer the books are never below the platform's meter."""
-        owners = self.owners(jobs)
-        for name, asked_ms in self._reads.items():
-            job = owners.get(name)
-            if job is None:
-                continue
-            machine = self.world.cloud.by_id[name]
-            quantum_s = machine.prices.quantum_s
-            looks = self._looks.setdefault(name, [])
-            looks.append((asked_ms, machine.prices.running))
-            told = (self._as_told(machine, number, looks) for number in range(len(machine.runs)))
-            runs = [knowable(run, looks) for run in told if run is not None]
-            true = sum(run.micros(asked_ms, quantum_s) for run in runs)
-            true += machine.disk_micros(asked_ms)
-            booked = self.world.posted_of(name)
-            if booked < true and booked < true - self.tolerance_micros(machine):
-                self.violate("I3", name, f"booked {booked}, metered {true} micro-yuan")
-
-    def _as_told(self, machine: Machine, number: int, looks: list[tuple[int, int]]) -> Run | None:
-        """The run as far as anybody could know it, who looked then; None: not at all.
-
-        Where its timer came late, or it was charged on while off, and the platform did not tell its
-        end to any look, the books have it up to when it was to end: at the least as long as a look
-        saw it.
-        """
-        run, facts = machine.runs[number], self.world.scenario.facts
-        if facts.timer_min_lead_ms is None or run.ended_ms is None:
-            return run
-        until_ms = NEVER_MS
-        if number + 1 < len(machine.runs):
-            until_ms = machine.runs[number + 1].started_ms
-        if facts.tells_meter_end and any(run.ended_ms <= at < until_ms for at, _ in looks):
-            return run
-        late = machine.timer_lag_ms > facts.timer_lateness_ms or machine.timer_wall_error_ms != 0
-        if not late and run.off_ms is None:
-            return run
-        seen = [at for at, _ in looks if run.started_ms <= at <= run.ended_ms]
-        return replace(run, ended_ms=max(seen)) if seen else None
-
-    def tolerance_micros(self, machine: Machine) -> int:
-        """One quantum for each power interval, at its dearest price, and a second of disk."""
-        dearest = [max(micros for _, micros in run.prices) for run in machine.runs]
-        quanta = sum(machine.prices.quantum_s * micros // 3_600 + 2 for micros in dearest)
-        return quanta + machine.prices.disk // 3_600 + 2
-
     def note_price_rise(self, rise_micros_per_hour: int) -> None:
         """A rise may cost until it is seen and the instance saved and stopped."""
         for job in self.world.books():
@@ -411,6 +394,8 @@ class Judge:
     def _check_reason(self, job: JobBooks) -> None:
         """A healthy run whose telemetry works is not paused by mistake."""
         track = self.track(job)
+        if job.reason is None:
+            track.judged_reason = False
         if job.reason is None or track.judged_reason or track.order is None:
             return
         track.judged_reason = True
@@ -437,7 +422,7 @@ class Judge:
     def _had_room(self, job: JobBooks, order: Order) -> bool:
         """Whether half a lease more would have fitted the cap, without rises and other caps."""
         track = self.track(job)
-        if self.world.scenario.caps.month_micros is not None or track.extra_micros:
+        if self.world.scenario.caps != Caps() or track.extra_micros:
             return False
         tariff = tariff_of(self.world.cloud.prices)
         length_ms = order.spec.lease_ms // 2
@@ -478,22 +463,4 @@ class Judge:
             if machine.is_charged or machine.power == "starting":
                 self.figures.orphans += 1
                 self.violate("orphan", machine.id, f"is {machine.power} at the end")
-            if self._books_are_exact():
-                self._check_exact(machine)
-
-    def _books_are_exact(self) -> bool:
-        counts = self.world.faults.counts
-        return self.world.scenario.facts.tells_meter_end and not any(
-            kind in counts for kind in BLURS
-        )
-
-    def _check_exact(self, machine: Machine) -> None:
-        """I3: every metered second charged exactly once."""
-        now_ms = self.world.clock.true_ms
-        booked = self.world.posted_of(machine.id)
-        true = machine.running_micros(now_ms)
-        if machine.released_ms is None:
-            true += machine.disk_micros(now_ms)
-        slack = self.tolerance_micros(machine) + machine.prices.disk * self.world.poll_ms // HOUR_MS
-        if machine.prices.disk == 0 and abs(booked - true) > slack:
-            self.violate("I3", machine.id, f"booked {booked}, metered {true} in the end")
+            self.audit.check_end(machine)

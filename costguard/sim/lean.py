@@ -14,7 +14,13 @@ from costguard.core.decide import FINAL_STATES, decide
 from costguard.core.leasing import save_lead_ms
 from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
-from costguard.core.snapshot import ArtifactFacts, InstanceFacts, LinkFacts, Snapshot
+from costguard.core.snapshot import (
+    ArtifactFacts,
+    InstanceFacts,
+    LinkFacts,
+    Snapshot,
+    TrainingFacts,
+)
 from costguard.daemon.chores import WATCH_AGAIN_S
 from costguard.daemon.links import close_link, drain
 from costguard.daemon.load import platform_of
@@ -184,10 +190,13 @@ class LeanHost:
             return False
         number = len(self.jobs) + 1
         self.add(LeanJob(order.spec, self._purse(number, order.spec), self.world.clock.now()))
+        self.world.judge.promises.on_submit(order.spec.name, None)
         return True
 
     def _purse(self, number: int, spec: JobSpec) -> Purse:
-        purse = self.books_kept.purses[number] = Purse(number, spec.name, spec.cap_micros)
+        purse = self.books_kept.purses[number] = Purse(
+            number, spec.name, spec.cap_micros, project=spec.project
+        )
         return purse
 
     def add(self, job: LeanJob) -> None:
@@ -201,7 +210,10 @@ class LeanHost:
         """What a person asks for."""
         for number, job in self.jobs.items():
             if job.spec.name == act.job and not self.is_broken:
-                if act.do in ("pause", "release"):
+                if act.do == "resume":
+                    if not _resume(job):
+                        return False
+                elif act.do in ("pause", "release"):
                     job.wish = act.do
                 else:
                     job.purse.cap_micros = cap_micros
@@ -269,7 +281,10 @@ class LeanHost:
         snap = self.snapshot(job, now)
         if snap.in_breach != job.memory.breach:
             job.memory.breach = snap.in_breach
-            self.world.notice("alarm", job.spec.name, "past the cap")
+            level, text = "info", "within the caps again"
+            if snap.in_breach:
+                level, text = "alarm", "past the cap"
+            self.world.notice(level, job.spec.name, text)
         actions = decide(snap, self.world.clock.now())
         stopping = job.reason is not None
         for action in actions:
@@ -389,8 +404,21 @@ class LeanHost:
         if memory.asked:
             run_meter(self, job, now)
             memory.unmetered = memory.shown_on = False
-            memory.off_before = None
+            memory.off_before = memory.off_after = None
         self.world.point("after a commit")
+
+
+def _resume(job: LeanJob) -> bool:
+    """Have a paused job go on, as `daemon/resume` does; the next pass looks at the money first."""
+    if job.state not in ("paused", "failed") or job.released:
+        return False
+    close_link(job.memory)
+    job.memory.training, job.memory.verdict = TrainingFacts(), None
+    if job.provider_id is None:
+        job.tariff = None  # nothing was rented, and nothing is held for its disk: asked anew
+    job.state, job.wish, job.reason = "queued", "run", None
+    job.verdict_at = job.retry_at_ms = None
+    return True
 
 
 def _armed_end(end: Moment, armed_ms: int) -> Moment:

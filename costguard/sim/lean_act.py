@@ -227,7 +227,7 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
     stray = replace(
         parent,
         spec=replace(parent.spec, name=name),
-        purse=Purse(number, name, 0),
+        purse=Purse(number, name, 0, project=parent.spec.project),
         created=now,
         state="pausing",
         wish="run",

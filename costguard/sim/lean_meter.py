@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from costguard.core.meter import Metered
     from costguard.core.moment import Moment
     from costguard.core.power import PowerRead
-    from costguard.core.tariff import Tariff
     from costguard.sim.lean import LeanHost, LeanJob
 
 
@@ -25,9 +24,10 @@ def _called_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
     return None if job.started_call is None else meter.as_of_ms(job.started_call, now)
 
 
-def _earliest_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
-    """Before when rent cannot have begun."""
-    seen = [at for at in (job.seen_off, job.memory.off_before) if at is not None]
+def _earliest_ms(host: LeanHost, job: LeanJob, now: Moment, *, is_told: bool = False) -> int | None:
+    """Before when rent cannot have begun; by the books alone, where the platform tells when."""
+    looks = (job.seen_off, None if is_told else job.memory.off_before)
+    seen = [at for at in looks if at is not None]
     off_ms = max((meter.as_of_ms(at, now) for at in seen), default=None)
     ended_ms, cache_age_ms = _ended_ms(job, now), host.facts.cache_age_ms
     return meter.earliest_start_ms(_called_ms(host, job, now), ended_ms, off_ms, cache_age_ms)
@@ -59,6 +59,13 @@ def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
 
 def _ends_by_ms(host: LeanHost, job: LeanJob, now: Moment, *, was_seen: bool) -> int | None:
     """By when rent had ended that nobody saw; or that was seen on, and is timed to end."""
+    found = [_enforced_by_ms(host, job, now, was_seen=was_seen)]
+    if job.memory.off_after is not None:
+        found.append(meter.as_of_ms(job.memory.off_after, now))
+    return min((at for at in found if at is not None), default=None)
+
+
+def _enforced_by_ms(host: LeanHost, job: LeanJob, now: Moment, *, was_seen: bool) -> int | None:
     facts, lease = host.facts, job.purse.lease
     if facts.timer_min_lead_ms is None and not facts.arms_timer_at_create:
         return None
@@ -77,13 +84,14 @@ def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
     view, read = job.memory.fresh, job.memory.gone
     if view is not None:
         read, job.power, job.tariff = view.read, view.read.power, view.tariff
-        job.seen_off = None if read.power.may_charge else read.begun
+        if not meter.shows_nothing(read):
+            job.seen_off = None if read.power.may_charge else read.begun
     if job.interval is not None:
         anchor = meter.anchored(job.interval, read, now)
         if anchor is not job.interval.anchor:
             job.interval = replace(job.interval, anchor=anchor)
-    if job.interval is not None and job.tariff is not None:
-        job.interval = _repriced(host, job, job.interval, job.tariff, now)
+    if job.interval is not None:
+        job.interval = _repriced(host, job, job.interval, read, now)
     if job.interval is None and read is not None and meter.shows_nothing(read):
         called_ms = 0 if job.started_call is None else job.started_call.utc_ms
         if job.ended_ms is not None and job.ended_ms >= called_ms:
@@ -93,7 +101,9 @@ def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
 
 def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     """Charge what this pass's look shows to have run."""
-    view, earliest_ms = job.memory.fresh, _earliest_ms(host, job, now)
+    view = job.memory.fresh
+    is_told = view is not None and view.read.charged_since_ms is not None
+    earliest_ms = _earliest_ms(host, job, now, is_told=is_told)
     known, ran = job.tariff, _ran_unseen(host, job, now)
     read = meter.in_our_time(_shown(host, job, now))
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
@@ -146,11 +156,20 @@ def _close(host: LeanHost, job: LeanJob, interval: Metered, ended_ms: int) -> No
     job.interval, job.ended_ms = None, ended_ms
 
 
-def _repriced(host: LeanHost, job: LeanJob, open_now: Metered, new: Tariff, now: Moment) -> Metered:
+def _repriced(
+    host: LeanHost, job: LeanJob, open_now: Metered, read: PowerRead | None, now: Moment
+) -> Metered:
     """The interval under the terms in force now: its next part where they have changed."""
-    if new is open_now.tariff or same_terms(open_now.tariff, new, open_now.metered_to_ms):
+    new = job.tariff
+    if (
+        new is None
+        or new is open_now.tariff
+        or same_terms(open_now.tariff, new, open_now.metered_to_ms)
+    ):
         return open_now
-    at_ms = meter.change_at_ms(open_now, new, now)
+    at_ms = meter.change_at_ms(open_now, new, read, now)
+    if at_ms is None:
+        return open_now
     _charge_to(host, job, open_now, at_ms, close=True)
     return replace(
         open_now,
@@ -202,7 +221,7 @@ def _meter_disk(host: LeanHost, job: LeanJob, read: PowerRead, created_ms: int) 
 def _seen(interval: Metered, seen_to_ms: int, read: PowerRead | None) -> Metered:
     """The interval with how far it was seen, and what the platform's clock said to that."""
     told_ms, boot_id = interval.seen_told_ms, interval.seen_boot_id
-    if read is not None and read.told_at_ms is not None:
+    if read is not None and read.told_at_ms is not None and not meter.shows_nothing(read):
         told_ms, boot_id = read.told_at_ms, read.begun.boot_id
     seen_ms = max(interval.seen_to_ms, seen_to_ms)
     return replace(interval, seen_to_ms=seen_ms, seen_told_ms=told_ms, seen_boot_id=boot_id)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.sim.clock import NEVER_MS
 from costguard.sim.guest import Guest
+from costguard.sim.script import Script
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from costguard.remote.link import LinkPlan
     from costguard.sim.cloud import Cloud, Machine
     from costguard.sim.faults import Faults
-    from costguard.sim.script import Script
 
 FIRST_PORT = 1_024
 PORTS_PER_MACHINE = 64
 PULL_MS = 30_000
 PREPARE_MS = 20_000
 MS_PER_S = 1_000
+HOLDING = Script(download_ms=NEVER_MS, adapter=False)
 
 
 def port_of(machine: Machine) -> int:
@@ -108,9 +109,9 @@ class SimLink:
         guest = self.machine.guest
         if guest is None:
             return
-        for record in guest.journal[self._after_seq :]:
+        for record in guest.journal[max(self._after_seq - guest.after_seq, 0) :]:
             self._put(record)
-        self._after_seq = max(self._after_seq, len(guest.journal))
+        self._after_seq = max(self._after_seq, guest.after_seq + len(guest.journal))
         self._put(guest.heartbeat(now_ms))
         for due_ms, name in [pull for pull in self._pulls if pull[0] <= now_ms]:
             self._pulls.remove((due_ms, name))
@@ -145,8 +146,11 @@ class Line:
     def guest_on(self, machine: Machine, spec: Mapping[str, Any]) -> None:
         """The machine's agent, started if there was none since it was switched on."""
         if machine.guest is None:
-            script = self._script_of(machine.tag)
-            machine.guest = Guest(script, spec, self.faults, self.cloud.clock.true_ms)
+            is_visit = "contact" not in spec  # the agent only holds the machine
+            script = HOLDING if is_visit else self._script_of(machine.tag)
+            machine.guest = Guest(
+                script, spec, self.faults, self.cloud.clock.true_ms, machine.journal_records
+            )
             machine.had_guest = True
             self.guests.append(machine.guest)
 

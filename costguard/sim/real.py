@@ -21,7 +21,7 @@ from costguard.daemon.context import Context
 from costguard.daemon.loop import Loop
 from costguard.errors import UserError
 from costguard.sim.findings import JobBooks
-from costguard.sim.world import INSTALLATION
+from costguard.sim.world import INSTALLATION, MINUTE_MS
 from costguard.store.database import Store, StoreUnavailable
 from costguard.store.ledger import broken_links
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from costguard.sim.world import World
 
 ZONE = ZoneInfo("Asia/Shanghai")
+VISITOR_ACTS_MS = 20_000
 MOST_ROUNDS = 200  # passes that wake each other within one instant
 FINAL = ("paused", "finished", "failed", "released")
 JOBS = """
@@ -134,6 +135,7 @@ class RealHost:
         self._books: tuple[JobBooks, ...] | None = None
         self._broken: str | None = None
         self._is_watched = True
+        self._visits: dict[str, tuple[int, int]] = {}  # by job: the visit, and when it is left
 
     def boot(self) -> None:
         """Start the daemon on what the database has."""
@@ -176,6 +178,7 @@ class RealHost:
 
     def work(self) -> None:
         """Run what is due, however often it wakes itself; look for jobs only if one may be new."""
+        self._visit()
         if self._again is not None and ms_until(self._again, self._world.clock.now()) == 0:
             self._chores.watch_again()
             self._is_stirred = True
@@ -189,11 +192,28 @@ class RealHost:
         self._world.judge.violate("rest", "daemon", "it does not come to rest")
 
     def quiet_ms(self) -> int:
-        """How long nothing is due."""
+        """How long nothing is due, a visitor's next sign of life included."""
         quiet_ms = self._loop.quiet_ms()
+        if self._visits:
+            quiet_ms = min(quiet_ms, VISITOR_ACTS_MS)
         if self._again is None:
             return quiet_ms
         return min(quiet_ms, ms_until(self._again, self._world.clock.now()))
+
+    def _visit(self) -> None:
+        """Whoever is on a visit gives a sign of life, or leaves."""
+        for name, (visit, leaves_ms) in list(self._visits.items()):
+            args = {"job": name, "visit": visit}
+            try:
+                if self._world.clock.true_ms < leaves_ms:
+                    over = self._commands.visit_touch(args)["visit"] == "over"
+                else:
+                    self._commands.visit_end(args)
+                    self._is_stirred = over = True
+            except (UserError, StoreUnavailable):
+                continue  # the visitor tries again
+            if over:
+                del self._visits[name]
 
     def chores(self) -> None:
         """As the scheduler calls them."""
@@ -211,18 +231,26 @@ class RealHost:
         """Hand over a job, by a key of its own: asked twice, it is one job."""
         self._is_stirred = True
         try:
-            self._commands.submit({"spec": order.spec.to_json(), "key": order.spec.name})
+            told = self._commands.submit({"spec": order.spec.to_json(), "key": order.spec.name})
         except UserError as refusal:
             return refusal.code != "no_price"
         except StoreUnavailable:
             return False
+        self._world.judge.promises.on_submit(order.spec.name, told["lines"])
         return True
 
     def command(self, act: Act, cap_micros: int) -> bool:
         """What a person asks for."""
         self._is_stirred = True
         try:
-            if act.do in ("pause", "release"):
+            if act.do == "visit":
+                length_ms = act.percent * MINUTE_MS
+                told = self._commands.visit(
+                    {"job": act.job, "purpose": "shell", "length_ms": length_ms}
+                )
+                stays_ms = length_ms * (1 + act.percent % 2)  # every other one leaves early
+                self._visits[act.job] = (told["visit"], self._world.clock.true_ms + stays_ms // 2)
+            elif act.do in ("pause", "release", "resume"):
                 getattr(self._commands, act.do)({"job": act.job})
             else:
                 yuan = f"{cap_micros // 1_000_000}.{cap_micros % 1_000_000:06d}"

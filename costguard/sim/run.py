@@ -22,6 +22,7 @@ from costguard.sim.lean import LeanHost
 from costguard.sim.probe import cap_used_percents
 from costguard.sim.real import RealHost
 from costguard.sim.scenario import DAY_MS, draw
+from costguard.sim.wider import widen
 from costguard.sim.world import World
 from costguard.store.migrate import upgrade
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 SCHEMA = "costguard.simulate/1"
 KINDS = (*PER_CALL, *PER_HOUR, *BEYOND)
 REAL = 2  # the tier with the real daemon
+EDITION = 2  # of what is drawn
 
 
 @dataclass
@@ -51,9 +53,16 @@ class Result:
 
 
 def draw_world(
-    seed: int, tier: int, days: float, focus: Mapping[str, float] | None = None
+    seed: int,
+    tier: int,
+    days: float,
+    focus: Mapping[str, float] | None = None,
+    edition: int = EDITION,
 ) -> World:
-    """One seed's world before anything happens in it, still without a daemon."""
+    """One seed's world before anything happens in it, still without a daemon.
+
+    An earlier `edition` draws what was drawn then: a seed kept for what it once found stays itself.
+    """
     rng = Random(f"costguard {tier} {seed}")
     faults = Faults(rng, focus=focus)
     calm = faults.mood == "calm"
@@ -61,17 +70,24 @@ def draw_world(
     poll_s = rng.choice((30, 60, 60, 120))
     jobs = rng.choice((1, 1, 1, 2)) if tier == REAL else rng.choice((1, 2, 3))
     scenario = draw(rng, length_ms, jobs, poll_s, calm=calm, brief=tier == REAL)
+    if edition > 1:
+        also = Random(f"costguard {tier} {seed} edition 2")
+        scenario = widen(scenario, also, calm=calm, brief=tier == REAL)
     return World(seed, rng, scenario, faults)
 
 
 def play_seed(
-    seed: int, tier: int, days: float, focus: Mapping[str, float] | None = None
+    seed: int,
+    tier: int,
+    days: float,
+    focus: Mapping[str, float] | None = None,
+    edition: int = EDITION,
 ) -> Result:
     """One seed, from its draw to the verdict; the same seed always comes to the same.
 
     `focus` sets the rates of some troubles, whatever the seed has drawn for them.
     """
-    world = draw_world(seed, tier, days, focus)
+    world = draw_world(seed, tier, days, focus, edition)
     if tier == REAL:
         _play_real(world)
     else:
@@ -187,6 +203,7 @@ class Summary:
             "violations": [asdict(violation) for violation in self.violations],
             "overspend_yuan_max": yuan_text(figures.overspend_micros_max),
             "overrun_unenforceable_yuan_max": yuan_text(figures.excused_micros_max),
+            "overcharged_yuan_max": yuan_text(figures.overcharged_micros_max),
             "orphans": figures.orphans,
             "false_stops": figures.false_stops,
             "false_stops_beyond_contract": figures.false_stops_beyond,

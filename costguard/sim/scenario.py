@@ -24,7 +24,7 @@ QUANTA_S = (1, 1, 60, 3_600)
 
 @dataclass(frozen=True)
 class Act:
-    """One thing that a person does: `pause release raise lower console` to a job, at a time."""
+    """What a person does to a job, at a time: pause, release, raise, lower, console, resume."""
 
     at_ms: int  # since the world began
     do: str

@@ -118,6 +118,8 @@ class World:
         self._asleep_until_ms = 0
         self._broken_until_ms = 0
         self._well_since_ms = self.began_ms
+        self._up_since_ms = self.began_ms
+        self.passed_ms = 0  # how long the last tick was
         self._chores_due_ms = self.began_ms
         self._names: dict[int, str] = {}
         self._wire()
@@ -128,6 +130,7 @@ class World:
         self.provider.on_done = self._on_done
         self.provider.on_made = self.judge.on_made
         self.provider.on_read = self.judge.on_read
+        self.provider.on_vague = self.judge.audit.on_vague
         self.provider.on_listed = self.judge.on_listed
         self.line.on_lease = self._on_lease
         for number in range(self.scenario.strangers):
@@ -140,6 +143,7 @@ class World:
         provider.on_done = lambda route: None
         provider.on_made = provider.on_listed = lambda machines: None
         provider.on_read = lambda machine, at_ms: None
+        provider.on_vague = lambda machine, told_on: None
         self.line.on_lease = lambda machine, message: None
 
     # ------------------------------------------------------------------ what others ask
@@ -201,6 +205,11 @@ class World:
         """Since when the daemon has been up, awake and able to write; NEVER_MS: it is not."""
         return self._well_since_ms
 
+    @property
+    def up_since_ms(self) -> int:
+        """Since when the daemon has been up and awake, be its disk full; NEVER_MS: it is not."""
+        return self._up_since_ms
+
     def daemon_worked(self) -> bool:
         """Whether the daemon has been up, awake, able to write and heard by the platform."""
         return self.clock.true_ms - self._well_since_ms > 2 * HOUR_MS
@@ -213,6 +222,7 @@ class World:
         """The notifier: what it is told may get lost on the way."""
         lost = self.faults.hits("notice_lost")
         self.trace(f"{'lost ' if lost else ''}{level} {job}: {text}")
+        self.judge.on_notice(level, job, text)
         if "a pass failed" in text and "StoreUnavailable" not in text:
             self.judge.violate("crash", job, text)
 
@@ -288,6 +298,7 @@ class World:
         passed_ms = max(until_ms - now_ms, 1)
         self.clock.advance(passed_ms)
         self.ticks += 1
+        self.passed_ms = self.clock.true_ms - now_ms
         self.cloud.settle()
         self._trouble(passed_ms)
         recorded = False
@@ -333,12 +344,13 @@ class World:
         self.host.kill()
         self.line.cut()
         self._down_until_ms = self.clock.true_ms + for_ms
-        self._well_since_ms = NEVER_MS
+        self._well_since_ms = self._up_since_ms = NEVER_MS
 
     def _boot(self) -> None:
         self._down_until_ms = None
         now_ms = self.clock.true_ms
-        self._well_since_ms = max(now_ms, self._asleep_until_ms, self._broken_until_ms)
+        self._up_since_ms = max(now_ms, self._asleep_until_ms)
+        self._well_since_ms = max(self._up_since_ms, self._broken_until_ms)
         self._chores_due_ms = now_ms
         self.trace("booted")
         self.host.boot()
@@ -364,6 +376,7 @@ class World:
         elif kind == "suspend":
             self._asleep_until_ms = now_ms + 8 * HOUR_MS
             self._well_since_ms = max(self._well_since_ms, self._asleep_until_ms)
+            self._up_since_ms = max(self._up_since_ms, self._asleep_until_ms)
             self.trace("suspended")
         elif kind == "clock_jump":
             back = self.clock.wall_error_ms

@@ -36,7 +36,7 @@ _LAST = (
         PowerReadRow.begun_boot_ms,
         PowerReadRow.boot_id,
     )
-    .where(_OF_INSTANCE)
+    .where(_OF_INSTANCE, PowerReadRow.power != Power.UNKNOWN.value)
     .order_by(_NEWEST_FIRST)
     .limit(1)
 )
@@ -56,8 +56,8 @@ def add_read(session: Session, instance_id: int, read: PowerRead) -> None:
     connection.execute(_CUT, {"of": instance_id})
 
 
-def last_read(session: Session, instance_id: int) -> PowerRead | None:
-    """The newest read, as far as it is kept; None before the first."""
+def last_known(session: Session, instance_id: int) -> PowerRead | None:
+    """The newest read that was not an answer of unknown, as far as it is kept; None if none is."""
     row = session.connection().execute(_LAST, {"of": instance_id}).first()
     if row is None:
         return None

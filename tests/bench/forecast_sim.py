@@ -116,7 +116,7 @@ def play(seeds: Iterable[int], days: float = DAYS) -> Tally:
     """Play the seeds, with the forecasts made on the way."""
     tally = Tally()
     for seed in seeds:
-        world = draw_world(seed, 1, days)
+        world = draw_world(seed, 1, days, edition=1)  # as in the evidence
         host = WatchedHost(world)
         host.watched = {}
         world.host = host

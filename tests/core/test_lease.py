@@ -393,6 +393,14 @@ def test_what_is_left_of_a_paid_hour_is_there_for_nothing(
     assert paid_left_ms(tariff, interval, NOW, L_MS) == left_ms
 
 
+def test_a_start_that_may_come_just_after_a_discount_has_its_minimum_at_the_full_price() -> None:
+    """The minimum has the price of the first instant: a second later it may be the day's."""
+    night = Discount(0, Window(0, 1))
+    tariff = Tariff(3_600, 1, minimum_s=7_200, discounts=(night,))
+    midnight = Moment(MIDNIGHT_MS, 0, "boot")
+    assert needed_micros(tariff, None, midnight, 1_500, 0) == 7_200
+
+
 @MANY
 @given(
     case=CASES,

@@ -386,21 +386,29 @@ def test_cut_at_its_turns_an_interval_costs_the_same(case: tuple[Tariff, int, in
 def test_a_rise_came_right_after_the_last_look_and_a_fall_only_now() -> None:
     """The worst of what is possible between two reads."""
     dearer, cheaper = Tariff(7_200), Tariff(1_800)
-    assert change_at_ms(OPEN, dearer, at(9_000)) == OPEN.seen_to_ms
-    assert change_at_ms(OPEN, cheaper, at(9_000)) == 9_000
-    assert change_at_ms(OPEN, cheaper, Moment(0, 8_000, "boot")) == 8_000
-    assert change_at_ms(OPEN, cheaper, at(4_000)) == OPEN.seen_to_ms
+    assert change_at_ms(OPEN, dearer, None, at(9_000)) == OPEN.seen_to_ms
+    assert change_at_ms(OPEN, cheaper, None, at(9_000)) == 9_000
+    assert change_at_ms(OPEN, cheaper, None, Moment(0, 8_000, "boot")) == 8_000
+    assert change_at_ms(OPEN, cheaper, None, at(4_000)) == OPEN.seen_to_ms
+
+
+def test_a_fall_that_a_read_tells_of_which_shows_it_off_came_after_it() -> None:
+    """Cut there, all the time since the last look would be charged, whenever it had ended."""
+    dearer, cheaper = Tariff(7_200), Tariff(1_800)
+    assert change_at_ms(OPEN, cheaper, off(9_000), at(9_000)) is None
+    assert change_at_ms(OPEN, cheaper, on(9_000), at(9_000)) == 9_000
+    assert change_at_ms(OPEN, dearer, off(9_000), at(9_000)) == OPEN.seen_to_ms
 
 
 def test_other_terms_at_the_same_price_hold_from_now_on() -> None:
     """They are no rise."""
-    assert change_at_ms(OPEN, replace(OPEN.tariff, minimum_s=60), at(9_000)) == 9_000
+    assert change_at_ms(OPEN, replace(OPEN.tariff, minimum_s=60), None, at(9_000)) == 9_000
 
 
 def test_a_discount_that_ends_is_a_rise() -> None:
     """What counts is the price in force, not the list's."""
     nightly = replace(OPEN, tariff=Tariff(3_600, discounts=(Discount(500, Window()),)))
-    assert change_at_ms(nightly, Tariff(3_000), at(9_000)) == OPEN.seen_to_ms
+    assert change_at_ms(nightly, Tariff(3_000), None, at(9_000)) == OPEN.seen_to_ms
 
 
 # --------------------------------------------------------------------------- for the lease

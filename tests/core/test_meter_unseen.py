@@ -9,6 +9,8 @@ from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from tests.core.meters import OPEN, at, off, on
 
+TOLD = replace(OPEN, seen_told_ms=5_000, seen_boot_id="boot")
+
 
 def test_what_may_have_run_where_nobody_looked_is_charged() -> None:
     """The platform tells no times: from the call that started it to the read that shows it off."""
@@ -61,10 +63,49 @@ def test_an_assumption_is_said_when_it_begins_and_when_it_ends_an_interval() -> 
 def test_rent_that_began_anew_ends_what_was_metered_before() -> None:
     """At the new start; or before, where something was armed to end it."""
     anew = on(90_000, charged_since_ms=60_000, told_at_ms=90_000)
-    assert ended_before_ms(OPEN, anew, at(90_000), None) == 60_000
-    assert ended_before_ms(OPEN, anew, at(90_000), 30_000) == 30_000
+    assert ended_before_ms(TOLD, anew, at(90_000), None) == 60_000
+    assert ended_before_ms(TOLD, anew, at(90_000), 30_000) == 30_000
     over = off(90_000, charged_since_ms=60_000, charged_until_ms=70_000, told_at_ms=90_000)
-    assert ended_before_ms(OPEN, over, at(90_000), 30_000) == 30_000
+    assert ended_before_ms(TOLD, over, at(90_000), 30_000) == 30_000
+
+
+def test_a_wall_clock_set_forward_makes_no_new_rent() -> None:
+    """By the platform's clock it had begun before it was last seen on: one rent, one minimum."""
+    now = Moment(3_690_000, 90_000, "boot")
+    read = PowerRead(Power.RUNNING, now, charged_since_ms=3_601_000, told_at_ms=90_000)
+    assert ended_before_ms(TOLD, read, now, None) is None
+    anew = replace(read, charged_since_ms=3_660_000)
+    assert ended_before_ms(TOLD, anew, now, None) == 3_660_000
+
+
+def test_what_an_answer_of_unknown_alone_had_run_was_not_there_before_a_new_rent() -> None:
+    """The platform tells of a start after it, and no answer ever showed it on."""
+    anew = on(90_000, charged_since_ms=60_000, told_at_ms=90_000)
+    assert ended_before_ms(OPEN, anew, at(90_000), None) == OPEN.started_ms
+
+
+def test_what_an_answer_of_unknown_alone_had_run_was_not_there_at_all() -> None:
+    """The rent that is told ended before it; or it is only starting, free of charge."""
+    late = replace(OPEN, started_ms=50_000, seen_to_ms=55_000)
+    earlier = off(60_000, charged_since_ms=1_000, charged_until_ms=9_000, told_at_ms=60_000)
+    assert step(late, earlier, at(60_000), None, 1) == MeterStep(close_at_ms=50_000)
+    begins = PowerRead(Power.STARTING, at(60_000), charging=False, told_at_ms=60_000)
+    assert step(late, begins, at(60_000), None, 1) == MeterStep(close_at_ms=50_000)
+
+
+def test_what_was_shown_on_is_not_undone_by_what_is_told_of_an_earlier_rent() -> None:
+    """Nor where the platform's clock is not known, its times agree, or none are told."""
+    late = replace(OPEN, started_ms=50_000, seen_to_ms=55_000)
+    told = {"charged_since_ms": 1_000, "charged_until_ms": 9_000}
+    shown = replace(late, seen_told_ms=55_000, seen_boot_id="boot")
+    assert (
+        step(shown, off(60_000, **told, told_at_ms=60_000), at(60_000), None, 1).close_at_ms
+        == 58_000
+    )
+    assert step(late, off(60_000, **told), at(60_000), None, 1).close_at_ms == 58_000
+    close = off(60_000, charged_since_ms=1_000, charged_until_ms=45_001, told_at_ms=60_000)
+    assert step(late, close, at(60_000), None, 1).close_at_ms == 94_001
+    assert step(late, off(60_000, told_at_ms=60_000), at(60_000), None, 1).close_at_ms == 60_000
 
 
 def test_rent_that_goes_on_did_not_begin_anew() -> None:
@@ -82,7 +123,7 @@ def test_how_long_rent_has_run_is_the_platforms_word_where_no_clock_of_ours_know
     """Booted anew ten minutes later, with a wall clock that had been an hour ahead before."""
     now = Moment(605_000, 1_000, "new")
     before = replace(OPEN, started_ms=3_601_000, seen_to_ms=3_605_000, metered_to_ms=3_605_000)
-    before = replace(before, anchor=Moment(3_605_000, 1_000, "new"))
+    before = replace(before, anchor=Moment(3_605_000, 1_000, "new"), seen_told_ms=5_000)
     told = {"charged_since_ms": 1_000, "told_at_ms": 605_000}
     still_on = PowerRead(Power.RUNNING, now, **told)  # type: ignore[arg-type]  # only times
     assert step(before, still_on, now, None, 1).meter_to_ms == 4_205_000

@@ -272,6 +272,52 @@ HOUR_S = 3_600
 HOUR_MICROS = 36 * YUAN
 
 
+def test_what_was_seen_off_again_before_the_books_could_be_written_ended_then(world: World) -> None:
+    """On for a minute in the console, and the disk stays full for an hour afterwards."""
+    machine = trained_and_paused(world)
+    world.store.is_broken = True
+    world.cloud.switch_on(machine)
+    world.run(60)
+    world.cloud.switch_off(machine)
+    world.run(3_600)
+    world.store.is_broken = False
+    world.run(90)
+    booked, billed = booked_and_billed(world)
+    assert billed <= booked < billed + 2 * YUAN
+
+
+def test_answers_of_unknown_while_the_books_could_not_be_written_are_no_run(world: World) -> None:
+    """Every other look shows it off, for an hour: nothing was there to be charged."""
+    machine = trained_and_paused(world)
+    before = world.posted()
+    world.store.is_broken = True
+    for _ in range(20):
+        world.run(90)
+        machine.power = "unknown"
+        world.run(90)
+        machine.power = "stopped"
+    world.run(90)
+    world.store.is_broken = False
+    world.run(90)
+    assert world.posted() == before
+
+
+def test_a_price_that_fell_in_a_night_that_nobody_saw_makes_no_rent_of_it(
+    make_world: Callable[..., World],
+) -> None:
+    """Its lease ran out in the first minutes; the read that tells of the fall tells of that too."""
+    world = make_world()
+    world.start_training(spec_of(yuan=900))
+    world.kill()
+    world.pass_time(3_600_000)
+    world.cloud.set_price(9 * YUAN)
+    world.pass_time(7 * HOUR_S * 1_000)
+    world.restart()
+    world.run(3)
+    booked, billed = booked_and_billed(world)
+    assert billed <= booked < billed + YUAN
+
+
 @pytest.fixture
 def hourly(make_world: Callable[..., World]) -> World:
     """A platform as Compshare is: it tells power alone, out of a cache, and bills by the hour."""

@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from costguard.core import actions, decide as core_decide, guards, lease, leasing, meter
+from costguard.core.moment import elapsed_ms
 from costguard.core.power import Power, PowerRead
+from costguard.core.snapshot import Snapshot
 from costguard.core.stalls import stalled
-from costguard.daemon import act, metering, rent
-from costguard.sim import lean, lean_act, lean_meter
+from costguard.daemon import act, metering, plan, rent
+from costguard.sim import books, lean, lean_act, lean_meter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import pytest
 
-    from costguard.core.snapshot import Snapshot
 
 OFFER = tuple(inspect.signature(lease.offer_lease).parameters)
 
@@ -33,6 +34,7 @@ class Mutant:
     tier: int = 1
     days: float = 3.0
     focus: Mapping[str, float] | None = None  # troubles that this fault needs to come to light
+    edition: int = 1  # of what is drawn
 
 
 def believe_the_stop_call(patch: pytest.MonkeyPatch) -> None:
@@ -194,7 +196,103 @@ def take_a_refusal_for_final(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(lean_act.HANDLERS, actions.StopPower, meek)
 
 
+def charge_twice(patch: pytest.MonkeyPatch) -> None:
+    """At the end of an interval all of it is charged again."""
+    charge_to = lean_meter._charge_to
+
+    def again(*args: Any, close: bool = False) -> None:
+        host, job, interval, to_ms = args
+        if close:
+            interval = replace(interval, posted_micros=0)
+        charge_to(host, job, interval, to_ms, close=close)
+
+    patch.setattr(lean_meter, "_charge_to", again)
+
+
+def charge_beyond_the_lease(patch: pytest.MonkeyPatch) -> None:
+    """The platform's word on the end is not heard: hours off are charged, up to the first look."""
+    patch.setattr(meter, "_told_end_ms", lambda interval, read: None)
+
+
+def let_it_run_on(patch: pytest.MonkeyPatch) -> None:
+    """A daemon that comes back after a lease's end gives it an hour more before it stops it."""
+    switching_off = core_decide._switching_off
+
+    def kind(snap: Snapshot, now: Any) -> Any:
+        end = None if snap.lease is None else snap.lease.end
+        late_ms = 0 if end is None else elapsed_ms(end, now)
+        return () if 60_000 < late_ms < 3_600_000 else switching_off(snap, now)
+
+    patch.setattr(core_decide, "_switching_off", kind)
+
+
+def keep_quiet_about_a_breach(patch: pytest.MonkeyPatch) -> None:
+    """A job goes past its cap, and nobody is told."""
+    patch.setattr(Snapshot, "in_breach", property(lambda self: False))
+
+
+def book_an_overrun_as_covered(patch: pytest.MonkeyPatch) -> None:
+    """What no lease had reserved is posted as if one had."""
+    charge = books.Books.charge
+
+    def covered(self: Any, purse: Any, amount: int, part: int, **more: Any) -> None:
+        before = purse.overrun_micros
+        charge(self, purse, amount, part, **more)
+        purse.overrun_micros = before
+
+    patch.setattr(books.Books, "charge", covered)
+
+
+def print_half_the_price(patch: pytest.MonkeyPatch) -> None:
+    """What an hour costs that nothing bounds is printed as half of it."""
+    bounds = plan._bounds
+
+    def half(facts: Any, tariff: Any, now_ms: int) -> list[str]:
+        halved = replace(tariff, price_micros_per_hour=tariff.price_micros_per_hour // 2)
+        return bounds(facts, halved, now_ms)
+
+    patch.setattr(plan, "_bounds", half)
+
+
 MUTANTS: dict[str, Mutant] = {
+    "charges twice": Mutant(charge_twice, frozenset({"I3 once"})),
+    "charges beyond the lease": Mutant(
+        charge_beyond_the_lease,
+        frozenset({"I3 once"}),
+        focus={"suspend": 0.3, "clock_jump": 0.0, "new_boot": 0.0, "stale_read": 0.0},
+    ),
+    "lets it run on": Mutant(
+        let_it_run_on,
+        frozenset({"bound"}),
+        seeds=20,
+        focus={"suspend": 0.3, "timer_never": 1.0, "guest_stop_fails": 1.0},
+    ),
+    "keeps quiet about a breach": Mutant(
+        keep_quiet_about_a_breach,
+        frozenset({"alarm"}),
+        seeds=20,
+        focus={"suspend": 0.3, "timer_never": 1.0, "guest_stop_fails": 1.0},
+    ),
+    "books an overrun as covered": Mutant(
+        book_an_overrun_as_covered,
+        frozenset({"overrun"}),
+        seeds=20,
+        focus={"suspend": 0.3, "timer_never": 1.0, "guest_stop_fails": 1.0},
+    ),
+    "prints half the price": Mutant(
+        print_half_the_price,
+        frozenset({"bound"}),
+        tier=2,
+        days=1.0,
+        first_seed=6,
+        seeds=3,
+        focus={
+            "suspend": 0.7,
+            "timer_never": 1.0,
+            "guest_stop_fails": 1.0,
+            "price_change": 0.0,
+        },
+    ),
     "takes a refused stop for final": Mutant(
         take_a_refusal_for_final,
         frozenset({"liveness"}),

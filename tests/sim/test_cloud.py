@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
+from costguard.core.tariff import PriceChange, running_micros
+from costguard.sim.adapter import tariff_of
 from costguard.sim.books import Books, DoesNotFit, OpenLease, Purse
-from costguard.sim.clock import SimClock
-from costguard.sim.cloud import Run, knowable
+from costguard.sim.clock import NOVEMBER_MS, SimClock
+from costguard.sim.cloud import Prices, Run, knowable
 from costguard.sim.faults import PER_CALL, PER_HOUR, Faults
 from costguard.store.ledger import Caps
 
@@ -30,6 +33,53 @@ def test_a_quantum_is_paid_at_the_price_when_it_began() -> None:
     assert run.micros(HOUR_MS, 3_600) == 10 * YUAN
     assert run.micros(2 * HOUR_MS, 3_600) == 30 * YUAN
     assert run.micros(2 * HOUR_MS, 1) == 35 * YUAN
+
+
+NIGHT = Prices(10 * YUAN, 3_600, 0, night_per_mille=500)
+
+
+@pytest.mark.parametrize(
+    ("rules", "from_h", "to_h", "yuan"),
+    [
+        (NIGHT, 22, 24, 15),  # an hour of day and one of night
+        (NIGHT, 22.5, 23.25, 10),  # begun by day, paid as day
+        (NIGHT, 30.5, 32, 15),  # the last night hour is the one that begins before seven
+        (Prices(10 * YUAN, 3_600, 0, by_clock=True), 9.9, 10.1, 20),
+        (Prices(10 * YUAN, 60, 0, minimum_s=1_800), 9, 9.1, 5),
+        (Prices(10 * YUAN, 60, 0, minimum_s=1_800), 9, 9, 0),
+    ],
+)
+def test_whole_tariffs_by_hand(rules: Prices, from_h: float, to_h: float, yuan: int) -> None:
+    """In hours of the day in Shanghai, whose midnight is 16:00 UTC."""
+    midnight_ms = NOVEMBER_MS - 8 * HOUR_MS
+    begun_ms, ended_ms = (midnight_ms + int(hour * HOUR_MS) for hour in (from_h, to_h))
+    run = Run(begun_ms, [(begun_ms, rules.running)], ended_ms=ended_ms, rules=rules)
+    assert run.micros(ended_ms, rules.quantum_s) == yuan * YUAN
+
+
+def test_two_arithmetics_of_one_tariff_agree() -> None:
+    """The platform's and costguard's, over rents and changes of price at random."""
+    rng = Random("whole tariffs")
+    for _ in range(2_000):
+        rules = Prices(
+            rng.randint(1, 40) * YUAN // 2,
+            rng.choice((1, 60, 3_600)),
+            0,
+            by_clock=rng.random() < 0.5,
+            night_per_mille=rng.choice((500, 800, 1_000)),
+            minimum_s=rng.choice((0, 600)),
+        )
+        begun_ms = NOVEMBER_MS + rng.randint(0, 72 * HOUR_MS)
+        ended_ms = begun_ms + rng.randint(0, 20 * HOUR_MS)
+        changed_ms = begun_ms + rng.randint(1, 20 * HOUR_MS)
+        run = Run(begun_ms, [(begun_ms, rules.running)], ended_ms=ended_ms, rules=rules)
+        run.prices.append((changed_ms, rules.running * 2))
+        tariff = replace(tariff_of(rules), changes=(PriceChange(changed_ms, rules.running * 2),))
+        theirs, ours = (
+            run.micros(ended_ms, rules.quantum_s),
+            running_micros(tariff, begun_ms, ended_ms),
+        )
+        assert 0 <= ours - theirs <= 1, (rules, begun_ms, ended_ms, changed_ms)
 
 
 def test_a_calm_seed_has_no_troubles_and_a_healed_one_no_more() -> None:
@@ -70,6 +120,21 @@ def test_the_books_in_memory_keep_the_ledgers_rules() -> None:
     assert (purse.hold_micros, purse.overrun_micros) == (6, 5)
     books.settle(purse)
     assert (purse.pending_micros, books.broken()) == (0, [])
+
+
+def test_the_cap_of_a_project_holds_for_its_jobs_alone() -> None:
+    """I1 in every scope."""
+    books = Books(Caps(project_micros={"a": 100}))
+    now = SimClock().now()
+    for number, project in ((1, "a"), (2, "a"), (3, "b")):
+        purse = Purse(number, f"job-{number}", cap_micros=1_000, project=project)
+        purse.lease = OpenLease(number, 1, now, now.plus_ms(1), 0, final=False)
+        books.purses[number] = purse
+    books.reserve(books.purses[1], 60)
+    books.reserve(books.purses[3], 900)
+    with pytest.raises(DoesNotFit, match="project a"):
+        books.reserve(books.purses[2], 41)
+    books.reserve(books.purses[2], 40)
 
 
 def test_what_a_price_was_between_two_looks_cannot_be_known() -> None:

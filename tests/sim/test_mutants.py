@@ -13,11 +13,11 @@ def test_a_planted_fault_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -
     mutant.plant(monkeypatch)
     broken: set[str] = set()
     for seed in range(mutant.first_seed, mutant.first_seed + mutant.seeds):
-        result = play_seed(seed, mutant.tier, mutant.days, mutant.focus)
+        result = play_seed(seed, mutant.tier, mutant.days, mutant.focus, mutant.edition)
         broken |= {violation.invariant for violation in result.violations}
         if broken & mutant.invariants:
             monkeypatch.undo()
-            sound = play_seed(seed, mutant.tier, mutant.days, mutant.focus)
+            sound = play_seed(seed, mutant.tier, mutant.days, mutant.focus, mutant.edition)
             assert sound.violations == [], "what was caught was there before"
             return
     raise AssertionError(f"not caught within {mutant.seeds} seeds; broken: {broken}")

@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from costguard.store.models import Instance, PowerReadRow
-from costguard.store.reads import KEPT, add_read, last_read
+from costguard.store.reads import KEPT, add_read, last_known
 from tests.store.rows import add_job
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def test_the_newest_reads_are_kept_each_instance_for_itself(store: Store) -> Non
     with store.write() as session:
         job = add_job(session)
         busy, calm = add_instance(session, job.id, "busy"), add_instance(session, job.id, "calm")
-        assert last_read(session, calm.id) is None
+        assert last_known(session, calm.id) is None
         add_read(session, calm.id, PowerRead(Power.STOPPED, Moment(7, 7, "boot")))
         for at_ms in range(KEPT + 5):
             add_read(session, busy.id, PowerRead(Power.RUNNING, Moment(at_ms, at_ms, "boot")))
@@ -37,5 +37,15 @@ def test_the_newest_reads_are_kept_each_instance_for_itself(store: Store) -> Non
         assert session.execute(of.where(PowerReadRow.instance_id == busy.id)).one() == (KEPT, 5)
         at_ms = KEPT + 4
         newest = PowerRead(Power.RUNNING, Moment(at_ms, at_ms, "boot"))
-        assert last_read(session, busy.id) == newest
-        assert last_read(session, calm.id) == PowerRead(Power.STOPPED, Moment(7, 7, "boot"))
+        assert last_known(session, busy.id) == newest
+        assert last_known(session, calm.id) == PowerRead(Power.STOPPED, Moment(7, 7, "boot"))
+
+
+def test_an_answer_of_unknown_does_not_hide_what_was_known_before(store: Store) -> None:
+    """That it was off is what tells a rent that ended from one that began since."""
+    with store.write() as session:
+        instance = add_instance(session, add_job(session).id, "i")
+        off = PowerRead(Power.STOPPED, Moment(7, 7, "boot"))
+        add_read(session, instance.id, off)
+        add_read(session, instance.id, PowerRead(Power.UNKNOWN, Moment(8, 8, "boot")))
+        assert last_known(session, instance.id) == off
