@@ -6,9 +6,10 @@ clock that stands still until it is moved, so that a seed replays exactly, on an
 - `clock`, `faults`, `scenario`: time, chance, and what a seed draws: platform, jobs, troubles.
 - `cloud`, `adapter`: the rental platform with a meter of its own, and the adapter to it.
 - `script`, `guest`, `line`: what a training does, the agent in the machine, the line to it.
-- `wider`: what is drawn on top since the second edition: whole tariffs, projects' caps, resumes, visits.
+- `wider`: what is drawn on top since the second edition: whole tariffs, projects' caps, resumes,
+  visits.
 - `world`, `judge`: a world's hours, and the verdict on each of its ticks by the platform's figures;
-  `audit` and `ceiling` hold the books to them from below and from above, `promise` the printed bound.
+  `audit` and `ceiling` hold the books to them from below and above, `promise` the printed bound.
 - `real` is tier 2, the real daemon on a real SQLite file; `lean` is tier 1, the pure core over
   `books`, a store in memory.
 - `run` plays seeds, in one process or several, and makes the document.
