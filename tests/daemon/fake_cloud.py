@@ -119,6 +119,7 @@ class Habits:
     lists_after_ms: int = 0  # a created instance is so long missing from lists
     makes_twins: bool = False  # a create call makes two
     is_absent: bool = False  # every read says that there is no such instance
+    hides_power: bool = False  # every answer says "unknown", and nothing of the rent
     tells_charges: bool = True  # whether answers say when rent began and ended
     tells_clock: bool = False  # whether they say what time it is there
     call_ms: int = 0  # how long each call takes
@@ -457,11 +458,13 @@ class FakeCloud:
 
     def _view(self, machine: Machine, now: Moment) -> InstanceView:
         power = Power.OFF_BILLING if machine.power == "off" else Power(machine.power)
-        last = machine.runs[-1] if machine.runs and self.habits.tells_charges else None
+        tells = self.habits.tells_charges and not self.habits.hides_power
+        power = Power.UNKNOWN if self.habits.hides_power else power
+        last = machine.runs[-1] if machine.runs and tells else None
         read = PowerRead(
             power=power,
             begun=now,
-            charging=machine.is_charged if self.habits.tells_charges else None,
+            charging=machine.is_charged if tells else None,
             price_micros_per_hour=self.price,
             charged_since_ms=None if last is None else last.started_ms,
             charged_until_ms=None if last is None else last.ended_ms,

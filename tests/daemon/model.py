@@ -85,6 +85,27 @@ class JobModel:
         """I1, by the cap that the person set last."""
         assert committed <= self.caps[-1], f"granted up to {committed}, the cap is {self.caps[-1]}"
 
+    def covered(
+        self, committed: int, machine: Machine | None, now_ms: int, end_ms: int, price: int
+    ) -> None:
+        """I2: a grant holds all of the run that it lets go on, until its end and L beyond.
+
+        Without what a begun quantum costs, and only where the price has been one throughout.
+        """
+        runs = [] if machine is None else machine.runs
+        if self.by_hand or any(micros != price for run in runs for _, micros in run.prices):
+            return
+        spans = [(run.ended_ms, run.started_ms) for run in runs]
+        ran_ms = sum((end or now_ms) - begun for end, begun in spans)
+        least = (ran_ms + end_ms - now_ms + OFF_MS) * price // 3_600_000
+        slack = (len(runs) + 3) * price // 3_600  # a second, wherever one may be rounded
+        assert committed >= least - slack, f"granted on {committed}, and it may cost {least}"
+
+    def armed(self, machine: Machine, until_ms: int) -> None:
+        """The agent may go on no longer than until the platform's own timer has been set to."""
+        assert machine.timer_ms is not None, "the agent is let go on, and no timer is armed"
+        assert machine.timer_ms >= until_ms, "the agent is let go on beyond the timer"
+
     def ended(self, state: str, machine: Machine | None, *, code_0: bool) -> None:
         """A final state is entered: only when the meter stands still, and success only as such."""
         off = machine is None or not machine.is_charged

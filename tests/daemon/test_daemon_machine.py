@@ -30,7 +30,7 @@ from tests.daemon.model import ENDED, LEASE_MS, OFF_MS, JobModel, Surroundings
 from tests.daemon.world import FINAL, YUAN, World, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from costguard.store.models import Job
     from tests.daemon.fake_cloud import Machine
@@ -59,6 +59,9 @@ FAULTS: dict[str, Callable[[World], object]] = {
     "start answers late": lambda world: world.cloud.fail("start", after=True),
     "release answers late": lambda world: world.cloud.fail("release", after=True),
     "arm": lambda world: world.cloud.fail("arm_timer"),
+    "arm is forgotten": lambda world: setattr(world.cloud.habits, "timer_lost", True),
+    "no timer at create": lambda world: setattr(world.cloud.habits, "timer_lost_at_create", True),
+    "unknown": lambda world: setattr(world.cloud.habits, "hides_power", True),
     "arm answers late": lambda world: world.cloud.fail("arm_timer", after=True),
     "timer": lambda world: setattr(world.cloud.habits, "timer_ignored", True),
     "guest": lambda world: setattr(world.cloud.habits, "guest_stop_ignored", True),
@@ -84,6 +87,7 @@ class DaemonMachine(RuleBasedStateMachine):
 
     template: ClassVar[Path]
     clock_was_set = False
+    clock_is_true = True  # it was never set to another time
 
     @initialize(
         quantum_s=st.sampled_from((1, 7, 60)),
@@ -91,11 +95,18 @@ class DaemonMachine(RuleBasedStateMachine):
         month_yuan=st.sampled_from((None, 4)),
         fen=st.integers(200, 500),
         seconds=st.integers(0, 25),
+        broken=st.sampled_from((None, None, "create answers late", *sorted(FAULTS))),
     )
     def begin(
-        self, quantum_s: int, disk_price: int, month_yuan: int | None, fen: int, seconds: int
+        self,
+        quantum_s: int,
+        disk_price: int,
+        month_yuan: int | None,
+        fen: int,
+        seconds: int,
+        broken: str | None,
     ) -> None:
-        """A world with one job that would run for long."""
+        """A world with one job that would run for long, and with something broken, or nothing."""
         self.folder = Path(tempfile.mkdtemp(prefix="costguard-daemon-"))
         self.world = world = World(
             self.folder, self.template, quantum_s=quantum_s, disk_price=disk_price
@@ -105,6 +116,7 @@ class DaemonMachine(RuleBasedStateMachine):
         world.cloud.habits.stop_ms = 2_500  # within the 3 s that the platform promises
         world.inside_commits = True
         world.on_point = self._on_point
+        world.line.on_lease = self._on_agent_lease
         self.around = Surroundings()
         self.jobs: dict[str, JobModel] = {}
         self.until_ms: dict[str, int] = {}
@@ -113,6 +125,8 @@ class DaemonMachine(RuleBasedStateMachine):
         self.granted = 0
         self.blurred = False  # a new boot and a wall set back: no clock knows how long it was
         self.submit("one", fen, steps=600)
+        if broken is not None:
+            self.break_for_a_while(broken, 30)
         self.wait(seconds)
 
     def teardown(self) -> None:
@@ -223,6 +237,7 @@ class DaemonMachine(RuleBasedStateMachine):
         """The wall clock is set."""
         self.around.was_calm = self.around.was_calm and minutes == 0
         self.clock_was_set = self.clock_was_set or minutes < 0
+        self.clock_is_true = self.clock_is_true and minutes == 0
         self.blurred = self.blurred or (minutes < 0 and self.world.clock.boot_id != "boot-1")
         self.world.clock.set_wall(minutes * 60_000)
 
@@ -298,6 +313,7 @@ class DaemonMachine(RuleBasedStateMachine):
         self.around.broken = set(self.until_ms) | away
         habits = world.cloud.habits
         habits.stop_ignored, habits.no_capacity, habits.is_absent = 0, False, False
+        habits.timer_lost = habits.timer_lost_at_create = habits.hides_power = False
         habits.off_but_billing = habits.timer_ignored = habits.guest_stop_ignored = False
         world.line.is_down = world.store.is_broken = False
         world.cloud.heal()
@@ -348,8 +364,29 @@ class DaemonMachine(RuleBasedStateMachine):
             grants = "select job_id from ledger where id = ?"
             if database.execute(grants, (self.granted,)).fetchone()[0] == job_id:
                 self.jobs[name].granted(committed)
+                self._check_lease(database, job_id, name, committed - hold)
             total += committed
         assert self.month_cap is None or total <= self.month_cap, "granted above the month's cap"
+
+    def _check_lease(
+        self, database: sqlite3.Connection, job_id: int, name: str, committed: int
+    ) -> None:
+        query = "select end_utc_ms from leases where job_id = ? and state = 'open'"
+        (end_ms,) = database.execute(query, (job_id,)).fetchone()
+        clock, price = self.world.clock, self.world.cloud.price
+        end_ms += clock.true_ms - clock.now().utc_ms
+        self.jobs[name].covered(committed, self._machine(name), clock.true_ms, end_ms, price)
+
+    def _on_agent_lease(self, message: Mapping[str, Any]) -> None:
+        """Before the daemon lets an agent go on."""
+        query = "select name from jobs join leases on job_id = jobs.id where leases.id = ?"
+        with closing(sqlite3.connect(self.world.database)) as database:
+            lease_id = int(message["id"].partition(".")[0])
+            (name,) = database.execute(query, (lease_id,)).fetchone()
+        machine = self._machine(name)
+        assert machine is not None, "an agent without a machine"
+        if self.clock_is_true:
+            self.jobs[name].armed(machine, self.world.clock.true_ms + message["valid_ms"])
 
     def _looked(self, machine_id: str) -> None:
         for name, model in self.jobs.items():
