@@ -10,7 +10,7 @@ import pytest
 from costguard.core.actions import ArmTimer, Conclude, Finish, Grant, SetState
 from costguard.core.decide import proven_stopped
 from costguard.core.lease import Account
-from costguard.core.power import Power
+from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import LinkFacts, TrainingFacts
 from costguard.core.verdicts import judge
 from tests.core.snapshots import INSTANCE, NO_TIMER, NOW, RUNNING, YUAN, kinds, off, only
@@ -67,6 +67,14 @@ def test_a_resume_that_does_not_fit_says_so_and_starts_nothing() -> None:
     assert kinds(poor) == ["Conclude", "Finish"]
     assert only(poor, Conclude).verdict.reason == "budget"
     assert only(poor, Finish).state == "paused"
+
+
+def test_a_resume_that_does_not_fit_ends_only_once_it_is_seen_off() -> None:
+    """The last answer was of unknown: what is said is said, the proof is the next passes'."""
+    accounts = (Account("job x", 1_000 * YUAN, 970 * YUAN, 0, 0),)
+    reads = (*off(-5_000), PowerRead(Power.UNKNOWN, NOW.plus_ms(-500)))
+    unsure = replace(INSTANCE, power=Power.UNKNOWN, reads=reads, stopped_seen=True, interval=None)
+    assert kinds(replace(PAUSED, accounts=accounts, instance=unsure)) == ["Conclude"]
 
 
 def test_a_resume_waits_for_capacity_until_its_time() -> None:

@@ -114,6 +114,7 @@ class DaemonMachine(RuleBasedStateMachine):
         self.month_cap = None if month_yuan is None else month_yuan * YUAN
         world.caps = Caps(self.month_cap)
         world.cloud.habits.stop_ms = 2_500  # within the 3 s that the platform promises
+        world.cloud.habits.dates_answers = True  # as every HTTP platform does
         world.inside_commits = True
         world.on_point = self._on_point
         world.line.on_lease = self._on_agent_lease
@@ -422,6 +423,8 @@ class DaemonMachine(RuleBasedStateMachine):
     def _come_to_rest(self) -> None:
         self.until_ms.clear()
         self.world.kill_at = None
+        # A timer set by a clock that is behind by more than a lease stops each start at once.
+        self.world.clock.set_wall(-self.world.clock.wall_error_ms)
         self._apply()
         for second in range(REST_S):
             self._second()
