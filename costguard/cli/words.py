@@ -98,10 +98,13 @@ def phase_word(phase: str) -> str:
         "download": _("download"),
         "load": _("load"),
         "tokenise": _("tokenise"),
+        "compile": _("compile"),
         "train": _("train"),
         "evaluate": _("evaluate"),
         "save": _("save"),
         "done": _("winding up"),
+        "stopped": _("stopped on request"),
+        "failed": _("failed"),
         "disk": _("disk"),
         "paused": _("paused"),
     }.get(phase, phase)
