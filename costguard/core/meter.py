@@ -103,7 +103,7 @@ def step(
         return MeterStep(seen_to_ms=seen_ms, meter_to_ms=max(interval.metered_to_ms, seen_ms))
     if _never_was(interval, read):
         return MeterStep(close_at_ms=interval.started_ms)
-    told_ms = _told_end_ms(interval, read)
+    told_ms = None if _tells_earlier(interval, read) else _told_end_ms(interval, read)
     if told_ms is not None and told_ms >= interval.seen_to_ms:
         first_off_ms = max(_read_ms(interval, read), interval.seen_to_ms)
         return MeterStep(close_at_ms=min(told_ms, first_off_ms))
@@ -223,6 +223,21 @@ def _never_was(interval: Metered, read: PowerRead) -> bool:
         return read.power is Power.STARTING
     until_ms += reach_ms(interval, read.begun) - read.begun.utc_ms
     return until_ms + CLOCKS_AGREE_MS < interval.rent_ms
+
+
+def _tells_earlier(interval: Metered, read: PowerRead) -> bool:
+    """Whether the rent that is told had ended when this one was seen to begin.
+
+    One of the two answers came out of a cache. The told end is no end of this one, then.
+    """
+    since_ms, until_ms, seen_told_ms = (
+        read.charged_since_ms, read.charged_until_ms, interval.seen_told_ms
+    )  # fmt: skip
+    if read.told_at_ms is None or since_ms is None or until_ms is None or seen_told_ms is None:
+        return False
+    begun_ms = seen_told_ms - (interval.seen_to_ms - interval.rent_ms) - clock_ahead_ms(read)
+    is_earlier = since_ms < begun_ms - CLOCKS_AGREE_MS
+    return is_earlier and until_ms <= begun_ms + CLOCKS_AGREE_MS
 
 
 def as_of_ms(earlier: Moment, now: Moment) -> int:

@@ -93,15 +93,22 @@ def test_what_an_answer_of_unknown_alone_had_run_was_not_there_at_all() -> None:
     assert step(late, begins, at(60_000), None, 1) == MeterStep(close_at_ms=50_000)
 
 
-def test_what_was_shown_on_is_not_undone_by_what_is_told_of_an_earlier_rent() -> None:
-    """Nor where the platform's clock is not known, its times agree, or none are told."""
+def test_the_end_of_an_earlier_rent_is_no_end_of_one_that_was_shown_on() -> None:
+    """One of the answers came out of a cache: charged up to this look, not for as long again."""
+    shown = replace(OPEN, started_ms=50_000, seen_to_ms=55_000)
+    shown = replace(shown, seen_told_ms=55_000, seen_boot_id="boot")
+    told = {"charged_since_ms": 1_000, "charged_until_ms": 50_000, "told_at_ms": 60_000}
+    assert step(shown, off(60_000, **told), at(60_000), None, 9_000).close_at_ms == 60_000
+    its_own = {**told, "charged_since_ms": 49_000, "charged_until_ms": 56_000}
+    assert step(shown, off(60_000, **its_own), at(60_000), None, 9_000).close_at_ms == 57_000
+    longer = {**told, "charged_until_ms": 55_001}
+    assert step(shown, off(60_000, **longer), at(60_000), None, 9_000).close_at_ms == 104_001
+
+
+def test_rent_that_agrees_or_is_told_by_no_clock_undoes_nothing() -> None:
+    """Nor does an off read that tells of none."""
     late = replace(OPEN, started_ms=50_000, seen_to_ms=55_000)
     told = {"charged_since_ms": 1_000, "charged_until_ms": 9_000}
-    shown = replace(late, seen_told_ms=55_000, seen_boot_id="boot")
-    assert (
-        step(shown, off(60_000, **told, told_at_ms=60_000), at(60_000), None, 1).close_at_ms
-        == 58_000
-    )
     assert step(late, off(60_000, **told), at(60_000), None, 1).close_at_ms == 58_000
     close = off(60_000, charged_since_ms=1_000, charged_until_ms=45_001, told_at_ms=60_000)
     assert step(late, close, at(60_000), None, 1).close_at_ms == 94_001
