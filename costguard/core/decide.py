@@ -399,8 +399,9 @@ def _after_the_end(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         return (act.Finish("released"),) if snap.wish == "release" else ()
     if instance.provider_id is None:
         return ()
-    found_on = snap.fresh_read and instance.power.may_charge and instance.power is not Power.UNKNOWN
-    if found_on and not instance.absent:
+    if instance.power.seems_on and not instance.absent:
+        if not snap.fresh_read:
+            return ()  # nor is it released: nobody would say any more when its rent ended
         return (act.Alarm("running_without_lease", instance.stop_calls), *_switching_off(snap, now))
     if snap.wish == "release":
         return (act.Release(),) if not instance.absent else (act.Finish("released"),)

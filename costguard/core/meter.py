@@ -257,6 +257,21 @@ def earliest_start_ms(
     return max((at for at in (called_ms, ended_ms, off_ms) if at is not None), default=None)
 
 
+def told_start_ms(
+    read: PowerRead | None, earliest_ms: int | None, rested_ms: int | None
+) -> int | None:
+    """`earliest_ms`, or when the platform has rent begin before it, since it last was off.
+
+    Our start call bounds nothing where someone else had switched it on before. `rested_ms` is
+    `earliest_start_ms` without that call: what began before that is another rent.
+    """
+    if read is None or read.told_at_ms is None or read.charged_since_ms is None:
+        return earliest_ms
+    if earliest_ms is None or rested_ms is None or read.charged_since_ms < rested_ms:
+        return earliest_ms
+    return min(earliest_ms, read.charged_since_ms)
+
+
 def fits_unseen(
     read: PowerRead | None, earliest_ms: int | None, looks_apart_ms: int, *, ends_it: bool
 ) -> bool:

@@ -26,6 +26,11 @@ class Power(str, Enum):
         """Whether rent may be running. Everything but a plain "stopped" or "released" may."""
         return self not in (Power.STOPPED, Power.RELEASED)
 
+    @property
+    def seems_on(self) -> bool:
+        """Whether the platform says that it is not off, and does say."""
+        return self.may_charge and self is not Power.UNKNOWN
+
 
 @dataclass(frozen=True, slots=True)
 class PowerRead:

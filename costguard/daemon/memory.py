@@ -120,6 +120,11 @@ class JobMemory:
             self.calls.was_on = True
 
     @property
+    def seems_on(self) -> bool:
+        """Whether the latest answer was that it is on, or comes on, or goes off."""
+        return bool(self.reads) and self.reads[-1].power.seems_on
+
+    @property
     def last_off(self) -> Moment | None:
         """When the latest read that showed it off was made, of those kept here."""
         off = (read.begun for read in reversed(self.reads) if not read.power.may_charge)

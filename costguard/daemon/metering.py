@@ -63,6 +63,7 @@ def meter_running(
     row = open_interval(session, instance.id, "running")
     is_told = read is not None and read.charged_since_ms is not None
     earliest_ms = before.booked_ms if is_told else before.earliest_ms
+    earliest_ms = meter.told_start_ms(read, earliest_ms, before.rested_ms)
     ends_by_ms = before.ends_by_ms
     if row is not None:
         _anchor_in_this_boot(row, read, now)

@@ -170,7 +170,7 @@ class JobPasses:
             return
         if memory.read_at is not None:
             since_ms = elapsed_ms(memory.read_at, now)
-            if since_ms < self._poll_ms(seen.state, provider):
+            if since_ms < self._poll_ms(seen.state, provider, memory):
                 return
         memory.read_at, memory.asked = now, True
         try:
@@ -181,9 +181,11 @@ class JobPasses:
             note_quiet(memory, error, now)
             self.context.notify("warning", self._name, f"the platform did not answer: {error}")
 
-    def _poll_ms(self, state: str, provider: Provider) -> int:
+    def _poll_ms(self, state: str, provider: Provider, memory: JobMemory) -> int:
+        """How often the platform is asked: less often of what nothing is to run on, and is off."""
         poll_ms = provider.facts.poll_interval_ms
-        return max(poll_ms, IDLE_POLL_MS) if state in FINAL_STATES else poll_ms
+        is_idle = state in FINAL_STATES and not memory.seems_on
+        return max(poll_ms, IDLE_POLL_MS) if is_idle else poll_ms
 
     def _note_absent(self, memory: JobMemory, now: Moment) -> None:
         """An instance that is not there is unknown, and only after long absence released."""
@@ -294,7 +296,7 @@ class JobPasses:
         now = self.context.clock.now()
         if snap.instance is not None and snap.instance.provider_id is None:
             return max(RESOLVE_AGAIN_MS, quiet_ms(memory, now))
-        poll_ms = self._poll_ms(snap.state, provider)
+        poll_ms = self._poll_ms(snap.state, provider, memory)
         if memory.read_at is not None:
             poll_ms = max(poll_ms - elapsed_ms(memory.read_at, now), quiet_ms(memory, now), 1)
         if snap.state in FINAL_STATES:

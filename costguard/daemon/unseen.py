@@ -48,6 +48,7 @@ class Before:
     ended_ms: int | None  # the end of its latest power interval
     earliest_ms: int | None  # before when rent cannot have begun; None: not known
     booked_ms: int | None  # the same by the books alone: what is told of rent may lie before a look
+    rested_ms: int | None  # and whatever we called: when it was last off for all that the books say
     ends_by_ms: int | None  # by when what nobody saw had surely ended; None: not known
     enforced_by_ms: int | None  # the same of what was seen on: what ends that was read back
     lease_is_over: bool
@@ -73,6 +74,7 @@ def before_look(
         ended_ms=ended_ms,
         earliest_ms=meter.earliest_start_ms(called_ms, ended_ms, off_seen_ms, facts.cache_age_ms),
         booked_ms=meter.earliest_start_ms(called_ms, ended_ms, booked_off_ms, facts.cache_age_ms),
+        rested_ms=meter.earliest_start_ms(None, ended_ms, booked_off_ms, facts.cache_age_ms),
         ends_by_ms=_sooner(_ends_by_ms(instance, lease, facts, now, was_seen=False), off_ms),
         enforced_by_ms=_sooner(_ends_by_ms(instance, lease, facts, now, was_seen=True), off_ms),
         lease_is_over=lease is not None and has_passed(_end_of(lease), now),

@@ -143,7 +143,7 @@ class Ceiling:
             return (off_ms, at_ms) if self.is_unknown else None
         if on:
             return off_ms, at_ms
-        if not runs and not self._is_started:
+        if not runs and not self._is_started and not self.is_unknown:
             return None
         ends_by_ms = at_ms if self._ends_by_ms is None else max(self._ends_by_ms, ended_ms)
         to_ms = min(at_ms, ends_by_ms)

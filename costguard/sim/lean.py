@@ -296,7 +296,8 @@ class LeanHost:
 
     def _poll_ms(self, job: LeanJob) -> int:
         poll_ms = self.facts.poll_interval_ms
-        return max(poll_ms, IDLE_POLL_MS) if job.state in FINAL_STATES else poll_ms
+        is_idle = job.state in FINAL_STATES and not job.memory.seems_on
+        return max(poll_ms, IDLE_POLL_MS) if is_idle else poll_ms
 
     def _next_ms(self, job: LeanJob, snap: Snapshot, *, stopping: bool) -> int:
         now = self.world.clock.now()

@@ -24,13 +24,16 @@ def _called_ms(host: LeanHost, job: LeanJob, now: Moment) -> int | None:
     return None if job.started_call is None else meter.as_of_ms(job.started_call, now)
 
 
-def _earliest_ms(host: LeanHost, job: LeanJob, now: Moment, *, is_told: bool = False) -> int | None:
+def _earliest_ms(
+    host: LeanHost, job: LeanJob, now: Moment, *, is_told: bool = False, was_called: bool = True
+) -> int | None:
     """Before when rent cannot have begun; by the books alone, where the platform tells when."""
     looks = (job.seen_off, None if is_told else job.memory.off_before)
     seen = [at for at in looks if at is not None]
     off_ms = max((meter.as_of_ms(at, now) for at in seen), default=None)
     ended_ms, cache_age_ms = _ended_ms(job, now), host.facts.cache_age_ms
-    return meter.earliest_start_ms(_called_ms(host, job, now), ended_ms, off_ms, cache_age_ms)
+    called_ms = _called_ms(host, job, now) if was_called else None
+    return meter.earliest_start_ms(called_ms, ended_ms, off_ms, cache_age_ms)
 
 
 def _ended_ms(job: LeanJob, now: Moment) -> int | None:
@@ -104,8 +107,10 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     view = job.memory.fresh
     is_told = view is not None and view.read.charged_since_ms is not None
     earliest_ms = _earliest_ms(host, job, now, is_told=is_told)
+    rested_ms = _earliest_ms(host, job, now, is_told=True, was_called=False)
     known, ran = job.tariff, _ran_unseen(host, job, now)
     read = meter.in_our_time(_shown(host, job, now))
+    earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms)
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
     ends_by_ms = _ends_by_ms(host, job, now, was_seen=job.interval is not None)
     if job.interval is not None and read is not None:

@@ -19,7 +19,7 @@ from costguard.store.models import Instance, PowerReadRow, Telemetry
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
-SEEN_ON = tuple(power.value for power in Power if power.may_charge and power is not Power.UNKNOWN)
+SEEN_ON = tuple(power.value for power in Power if power.seems_on)
 
 
 def is_attested(instance: Instance) -> bool:

@@ -178,6 +178,14 @@ def test_only_a_fresh_answer_that_says_on_raises_the_alarm(changes: dict[str, ob
     assert kinds(snap) == []
 
 
+def test_what_seems_on_is_not_released_before_it_is_seen_off() -> None:
+    """Nobody would say any more when its rent ended."""
+    ended = replace(RUNNING, state="paused", wish="release", lease=None, armed_end=None)
+    assert kinds(replace(ended, fresh_read=False)) == []
+    off = replace(INSTANCE, power=Power.STOPPED)
+    assert kinds(replace(ended, fresh_read=False, instance=off)) == ["Release"]
+
+
 def test_what_is_already_gone_is_released_without_a_call() -> None:
     """Asked for, and true."""
     gone = replace(INSTANCE, absent=True, power=Power.RELEASED)

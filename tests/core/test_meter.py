@@ -21,6 +21,7 @@ from costguard.core.meter import (
     owed_micros,
     start_bound_ms,
     step,
+    told_start_ms,
     turns_ms,
 )
 from costguard.core.moment import Moment
@@ -299,6 +300,24 @@ def test_rent_cannot_have_begun_before_it_was_surely_off() -> None:
     assert earliest_start_ms(1_000, 3_000, 7_000, 5_000) == 3_000
     assert earliest_start_ms(1_000, 3_000, 9_000, 5_000) == 4_000
     assert earliest_start_ms(None, None, None, 0) is None
+
+
+def test_rent_that_someone_else_began_before_our_call_is_told_by_the_platforms_clock() -> None:
+    """Off at 400, switched on in the console at 600, and called on by us at 1,000."""
+    told = on(9_000, charged_since_ms=600, told_at_ms=9_000)
+    assert told_start_ms(told, 1_000, 400) == 600
+    assert told_start_ms(on(9_000, charged_since_ms=1_500, told_at_ms=9_000), 1_000, 400) == 1_000
+
+
+def test_our_call_bounds_what_no_clock_is_told_with_and_what_is_of_an_earlier_rent() -> None:
+    """Or where it is not known when it last was off."""
+    told = on(9_000, charged_since_ms=600, told_at_ms=9_000)
+    assert told_start_ms(told, 1_000, 601) == 1_000
+    assert told_start_ms(told, 1_000, None) == 1_000
+    assert told_start_ms(told, None, 400) is None
+    assert told_start_ms(on(9_000, charged_since_ms=600), 1_000, 400) == 1_000
+    assert told_start_ms(on(9_000, told_at_ms=9_000), 1_000, 400) == 1_000
+    assert told_start_ms(None, 1_000, 400) == 1_000
 
 
 def test_an_earlier_instant_is_told_by_the_clock_of_now() -> None:

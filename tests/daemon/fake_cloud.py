@@ -352,7 +352,9 @@ class FakeCloud:
         """Switch on."""
         trouble = self._enter("start", instance_id)
         start_ms = FOR_EVER_MS if self.habits.queues else self.habits.start_ms
-        self._begin(self._machine(instance_id), "starting", start_ms)
+        machine = self._machine(instance_id)
+        if machine.power not in ("starting", "running"):
+            self._begin(machine, "starting", start_ms)
         self._leave(trouble, None)
 
     def stop(self, instance_id: str) -> None:

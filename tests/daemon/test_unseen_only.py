@@ -78,6 +78,27 @@ def test_a_price_that_fell_in_a_night_that_nobody_saw_makes_no_rent_of_it(
     assert billed <= booked < billed + YUAN
 
 
+def test_what_was_switched_on_before_our_start_call_is_charged_from_there(
+    make_world: Callable[..., World],
+) -> None:
+    """The console at night, a daemon that was down, and `resume` in the morning."""
+    world = make_world()
+    machine = trained_and_paused(world)
+    world.run(120)
+    world.cloud.habits.dates_answers = True
+    world.kill()
+    world.pass_time(600_000)
+    world.cloud.switch_on(machine)
+    world.pass_time(300_000)
+    world.cloud.fail("read", times=3)
+    world.restart()
+    world.commands.resume({"job": "job"})
+    before = world.posted()
+    world.until(lambda: world.posted() > before, what="the first look that shows it on")
+    booked, billed = booked_and_billed(world)
+    assert billed <= booked < billed + YUAN
+
+
 @pytest.fixture
 def hourly(make_world: Callable[..., World]) -> World:
     """A platform as Compshare is: it tells power alone, out of a cache, and bills by the hour."""
@@ -192,7 +213,7 @@ def test_a_machine_that_was_switched_on_anew_was_off_in_between(
     world.kill()
     world.pass_time(12 * HOUR_S * 1_000)
     world.cloud.switch_on(machine)
-    world.cloud.fail("read", times=1)
+    world.cloud.fail("read", times=3)
     world.restart(after_ms=5_000)
     world.until_final(within_s=300)
     booked, billed = booked_and_billed(world)

@@ -86,6 +86,16 @@ def test_an_answer_of_unknown_allows_what_lies_between_two_looks() -> None:
     assert look(ceiling, clock, 60, on=False) == 60 + CALL_MS // SECOND
 
 
+def test_an_unknown_answer_allows_it_too_where_the_platform_tells_no_times() -> None:
+    """It was proven off by answers out of a cache before the next look."""
+    clock = SimClock()
+    ceiling = watched(clock, tells=False)
+    ceiling.lease_ends(None, is_over=True)
+    assert look(ceiling, clock, 60, on=False) == 0
+    ceiling.is_unknown = True
+    assert look(ceiling, clock, 60, on=False) == 60 + 10
+
+
 def test_a_look_that_showed_it_on_and_was_not_written_allows_it_too() -> None:
     """Where the platform tells no times: from the last look in the books to the next."""
     clock = SimClock()
