@@ -30,6 +30,7 @@ QUEUE_PATIENCE_MS = 30_000  # a start that waits longer for its card may wait fo
 START_RETRY_MS = 30_000  # a start call that shows no effect is made again
 STOP_RETRY_MS = (0, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000, 60_000)
 HOLDING_WISHES = frozenset({"pull", "visit"})
+POLLS_LOST = 3  # so many without an answer, and none is waited for
 FINAL_STATES = frozenset({"paused", "finished", "failed", "released"})
 
 
@@ -400,12 +401,25 @@ def _after_the_end(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if instance.provider_id is None:
         return ()
     if instance.power.seems_on and not instance.absent:
-        if not snap.fresh_read:
-            return ()  # nor is it released: nobody would say any more when its rent ended
-        return (act.Alarm("running_without_lease", instance.stop_calls), *_switching_off(snap, now))
+        return _still_on(snap, instance, now)
     if snap.wish == "release":
         return (act.Release(),) if not instance.absent else (act.Finish("released"),)
     return (act.GiveBack(),) if _is_to_be_given_back(snap, instance) else ()
+
+
+def _still_on(snap: Snapshot, instance: InstanceFacts, now: Moment) -> tuple[act.Action, ...]:
+    """Someone else switched it on: it is stopped, and released at once if that is the wish.
+
+    Not by an old answer: once it is gone nobody says any more when its rent had ended. Unless the
+    platform no longer says so now either.
+    """
+    gives_back = (act.Release(),) if snap.wish == "release" else ()
+    if snap.fresh_read:
+        alarm = act.Alarm("running_without_lease", instance.stop_calls)
+        return (alarm, *_switching_off(snap, now), *gives_back)
+    patience_ms = POLLS_LOST * snap.platform.poll_interval_ms
+    waits = instance.reads and elapsed_ms(instance.reads[-1].begun, now) < patience_ms
+    return () if waits else gives_back
 
 
 def _is_to_be_given_back(snap: Snapshot, instance: InstanceFacts) -> bool:

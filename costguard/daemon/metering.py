@@ -73,7 +73,7 @@ def meter_running(
         if ended_ms is not None:  # what the read tells of is another rent, which began since
             _end(session, job, instance, row, ended_ms, now, zone)
             row, earliest_ms = None, max(earliest_ms or 0, ended_ms)
-    if row is None and _says_nothing_new(session, instance, read):
+    if row is None and _says_nothing_new(read, before):
         read = None
     open_now = None if row is None else metered(row)
     ran = row is None and ran_unseen(session, instance, read, before, memory)
@@ -134,12 +134,11 @@ def _goes_on_from_ms(
     return since_ms if last_end_ms(session, instance) == open_at_ms else None
 
 
-def _says_nothing_new(session: Session, instance: Instance, read: PowerRead | None) -> bool:
+def _says_nothing_new(read: PowerRead | None, before: Before) -> bool:
     """Off when last seen, not started since, and told nothing: on only once it is seen on."""
     if read is None or not meter.shows_nothing(read):
         return False
-    ended_ms = last_end_ms(session, instance)
-    return ended_ms is not None and ended_ms >= (instance.started_call_ms or 0)
+    return before.rested_ms is not None and before.rested_ms >= (before.called_ms or 0)
 
 
 def _anchor_in_this_boot(row: PowerInterval, read: PowerRead | None, now: Moment) -> None:

@@ -61,6 +61,7 @@ class Track:
     extra_micros: int = 0  # what a price rise in mid-run may have added
     judged_reason: bool = False
     worst_micros: int = 0
+    worst_disk_micros: int = 0  # the part of it that its disks had cost by then
 
 
 class Judge:
@@ -338,7 +339,11 @@ class Judge:
         over = spent - track.limit_micros - track.extra_micros
         if over <= track.worst_micros:
             return  # nothing has been added to what was judged already
-        track.worst_micros = over
+        disk = sum(machine.disk_micros(now_ms) for machine in machines)
+        grown, disk_grown = over - track.worst_micros, disk - track.worst_disk_micros
+        was_past, track.worst_micros, track.worst_disk_micros = track.worst_micros > 0, over, disk
+        if was_past and grown <= disk_grown:
+            return  # past the cap what is off costs on, up to its release
         if any(self._could_be_stopped(machine) for machine in machines):
             self.figures.overspend_micros_max = max(self.figures.overspend_micros_max, over)
             self.violate("cap", job.name, f"{over} micro-yuan above the cap")

@@ -95,11 +95,16 @@ def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
             job.interval = replace(job.interval, anchor=anchor)
     if job.interval is not None:
         job.interval = _repriced(host, job, job.interval, read, now)
-    if job.interval is None and read is not None and meter.shows_nothing(read):
-        called_ms = 0 if job.started_call is None else job.started_call.utc_ms
-        if job.ended_ms is not None and job.ended_ms >= called_ms:
-            return None  # off when last seen, and not started since
     return read
+
+
+def _says_nothing_new(
+    host: LeanHost, job: LeanJob, now: Moment, read: PowerRead | None, rested_ms: int | None
+) -> bool:
+    """Off when last seen, not started since, and told nothing."""
+    if read is None or rested_ms is None or not meter.shows_nothing(read):
+        return False
+    return rested_ms >= (_called_ms(host, job, now) or 0)
 
 
 def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
@@ -110,6 +115,8 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     rested_ms = _earliest_ms(host, job, now, is_told=True, was_called=False)
     known, ran = job.tariff, _ran_unseen(host, job, now)
     read = meter.in_our_time(_shown(host, job, now))
+    if job.interval is None and _says_nothing_new(host, job, now, read, rested_ms):
+        read = None
     earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms)
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
     ends_by_ms = _ends_by_ms(host, job, now, was_seen=job.interval is not None)

@@ -14,6 +14,7 @@ from tests.core.snapshots import (
     ENDED,
     INSTANCE,
     NOW,
+    ON,
     PLATFORM,
     QUEUED,
     RUNNING,
@@ -178,12 +179,36 @@ def test_only_a_fresh_answer_that_says_on_raises_the_alarm(changes: dict[str, ob
     assert kinds(snap) == []
 
 
-def test_what_seems_on_is_not_released_before_it_is_seen_off() -> None:
+ON_AFTER_THE_END = replace(RUNNING, state="paused", wish="release", lease=None, armed_end=None)
+
+
+def test_what_is_still_on_is_stopped_and_released_in_one_pass() -> None:
+    """A platform that does not stop it may still take it back, and the other way round."""
+    assert kinds(ON_AFTER_THE_END) == ["Alarm", "StopPower", "Release"]
+    assert kinds(replace(ON_AFTER_THE_END, wish="keep")) == ["Alarm", "StopPower"]
+
+
+def test_what_seems_on_is_not_released_by_an_old_answer() -> None:
     """Nobody would say any more when its rent ended."""
-    ended = replace(RUNNING, state="paused", wish="release", lease=None, armed_end=None)
-    assert kinds(replace(ended, fresh_read=False)) == []
+    seemed_on = replace(ON_AFTER_THE_END, fresh_read=False)
+    assert kinds(seemed_on) == []
+    assert kinds(replace(seemed_on, wish="keep")) == []
     off = replace(INSTANCE, power=Power.STOPPED)
-    assert kinds(replace(ended, fresh_read=False, instance=off)) == ["Release"]
+    assert kinds(replace(seemed_on, instance=off)) == ["Release"]
+
+
+def test_a_release_does_not_wait_for_a_platform_that_no_longer_answers() -> None:
+    """Three polls, or none that is remembered."""
+    seemed_on = replace(ON_AFTER_THE_END, fresh_read=False)
+    late = replace(
+        INSTANCE, reads=(replace(ON[-1], begun=NOW.plus_ms(-3 * PLATFORM.poll_interval_ms)),)
+    )
+    assert kinds(replace(seemed_on, instance=late)) == ["Release"]
+    sooner = replace(
+        INSTANCE, reads=(replace(ON[-1], begun=NOW.plus_ms(1 - 3 * PLATFORM.poll_interval_ms)),)
+    )
+    assert kinds(replace(seemed_on, instance=sooner)) == []
+    assert kinds(replace(seemed_on, instance=replace(INSTANCE, reads=()))) == ["Release"]
 
 
 def test_what_is_already_gone_is_released_without_a_call() -> None:

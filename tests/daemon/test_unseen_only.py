@@ -99,6 +99,28 @@ def test_what_was_switched_on_before_our_start_call_is_charged_from_there(
     assert billed <= booked < billed + YUAN
 
 
+def test_an_answer_of_unknown_about_what_never_came_on_is_no_rent(
+    make_world: Callable[..., World],
+) -> None:
+    """A twin that was called off while it was starting, and hours later nobody knows."""
+    world = make_world(facts=SILENT)
+    world.cloud.habits.tells_charges, world.cloud.habits.makes_twins = False, True
+    world.submit()
+    world.until(lambda: len(world.cloud.machines) == 2)
+    twin = world.cloud.machines[1]
+    twin.power, twin.due_ms = "stopped", None
+    world.chores.watch_strays()
+    world.until_final(within_s=400)
+    world.run(600)
+    before = booked_and_billed(world, 1)
+    twin.power = "unknown"
+    world.run(300)
+    twin.power = "stopped"
+    world.run(300)
+    assert booked_and_billed(world, 1) == before
+    assert world.cloud.machine_micros(twin) == 0
+
+
 @pytest.fixture
 def hourly(make_world: Callable[..., World]) -> World:
     """A platform as Compshare is: it tells power alone, out of a cache, and bills by the hour."""
