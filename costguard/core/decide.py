@@ -151,9 +151,16 @@ def _renting(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
     if snap.spec.instance.instance_id is not None:
         return (grant, act.Adopt(), act.SetState("provisioning"))
     if not snap.platform.creates_once:
-        double_ms = snap.platform.double_ms
-        aside = aside_micros(snap.tariff, snap.accounts, offer, now, double_ms)
-        grant = replace(grant, increment_micros=grant.increment_micros + aside)
+        aside = aside_micros(
+            snap.tariff,
+            snap.lease,
+            snap.accounts,
+            offer,
+            now,
+            snap.platform.double_ms,
+            snap.latency_ms,
+        )
+        grant = replace(grant, aside_micros=aside)
     timer_ms = _timer_length_ms(snap, now, offer.length_ms)
     timer_ms += snap.spec.runs[snap.stage].save_grace_ms
     return (grant, act.Create(timer_after_ms=timer_ms), act.SetState("provisioning"))

@@ -123,14 +123,23 @@ def offer_lease(
 
 
 def aside_micros(
-    tariff: Tariff, accounts: tuple[Account, ...], offer: Offer, now: Moment, for_ms: int
+    tariff: Tariff,
+    lease: Lease | None,
+    accounts: tuple[Account, ...],
+    offer: Offer,
+    now: Moment,
+    for_ms: int,
+    latency_ms: int,
 ) -> int:
     """What to reserve beside a first lease for an instance that its create call makes too many.
 
     Its price for `for_ms`, as far as every scope has room beside the offer: a cap too small for
-    both still rents. The lease's first renewal has the use of it, so that it costs no running time.
+    both still rents. What a lease that is open already holds beyond its own need counts. The first
+    renewal has the use of it, so that it costs no running time.
     """
     wanted = running_micros(tariff, now.utc_ms, now.utc_ms + for_ms)
+    needed = needed_micros(tariff, None, now, offer.length_ms, latency_ms)
+    wanted = max(wanted - max(_held_micros(lease) - needed, 0), 0)
     free = _free_micros(accounts)
     return wanted if free is None else min(wanted, free - offer.increment_micros)
 

@@ -29,7 +29,7 @@ from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
-from costguard.store.ledger import DoesNotFit, reserve, settle
+from costguard.store.ledger import DoesNotFit, reserve, set_aside, settle
 from costguard.store.models import Artifact, Instance, Job, LeaseRow
 from costguard.store.restored import may_grant, unlisted
 from costguard.store.stages import enter_stage
@@ -136,10 +136,10 @@ class Actor:
                 if not has_timer:
                     lease.armed_end_utc_ms = end.utc_ms
                 session.flush()
-                caps = self.context.caps()
-                reserve(
-                    session, job, lease, action.increment_micros, caps, now.utc_ms, self.month(now)
-                )
+                caps, month = self.context.caps(), self.month(now)
+                reserve(session, job, lease, action.increment_micros, caps, now.utc_ms, month)
+                if action.aside_micros:
+                    set_aside(session, job, lease, action.aside_micros, caps, now.utc_ms, month)
         except (DoesNotFit, StoreUnavailable) as error:
             self.context.notify("warning", self.snap.spec.name, f"no lease: {error}")
             raise Halt from error

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from costguard.core.calendar import month_of
 from costguard.core.decide import FIRST_LEASE_SHORTEST_MS
-from costguard.core.lease import Account, offer_lease
+from costguard.core.lease import Account, Offer, aside_micros, offer_lease
 from costguard.core.moment import MS_PER_S
 from costguard.core.money import yuan_text
 from costguard.core.tariff import Tariff, hold_micros, running_micros
@@ -63,6 +63,8 @@ def plan(
     _refuse_unenforceable(spec, provider.facts)
     foretold = _foretold(context, provider, spec, works, quote, scopes, latency_ms, now)
     bounds = _bounds(provider.facts, tariff, now.utc_ms) + _assumed(spec, provider.facts)
+    if job_id == NO_ROW or new_disk:
+        bounds += _beyond_aside(spec, provider.facts, tariff, scopes, offer, now)
     return {
         "job": spec.name,
         "price_yuan_per_hour": yuan_text(tariff.price_micros_per_hour),
@@ -224,6 +226,27 @@ def _assumed(spec: JobSpec, facts: ProviderFacts) -> list[str]:
         return []
     what = "a price raised while this machine sleeps is counted only once it is awake"
     return [f"long leases: {what}; until then it can carry the job past its cap"]
+
+
+def _beyond_aside(
+    spec: JobSpec,
+    facts: ProviderFacts,
+    tariff: Tariff,
+    scopes: tuple[Account, ...],
+    offer: Offer,
+    now: Moment,
+) -> list[str]:
+    """What a second instance of the one create call may cost beyond what the caps have room for."""
+    platform = platform_of(facts)
+    if platform.creates_once or spec.instance.instance_id is not None:
+        return []
+    whole = running_micros(tariff, now.utc_ms, now.utc_ms + platform.double_ms)
+    double_ms, latency_ms = platform.double_ms, latency_of(spec, facts)
+    beyond = whole - aside_micros(tariff, None, scopes, offer, now, double_ms, latency_ms)
+    if beyond <= 0:
+        return []
+    what = "should the platform make two instances of one call, the second is stopped"
+    return [f"{what}; up to {yuan_text(beyond)} yuan of it are not reserved: the cap has no room"]
 
 
 def _bounds(facts: ProviderFacts, tariff: Tariff, now_ms: int) -> list[str]:

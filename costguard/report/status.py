@@ -13,7 +13,7 @@ from costguard.core.tariff import paid_until_ms
 from costguard.report.amounts import spent_micros
 from costguard.report.figures import time_text
 from costguard.store.drilled import timer_fires
-from costguard.store.ledger import pending_by_job, posted_by_instance
+from costguard.store.ledger import doubles_by_job, pending_by_job, posted_by_instance
 from costguard.store.models import (
     BY_HAND,
     Artifact,
@@ -95,6 +95,7 @@ class Shelf:
     intervals: dict[int, PowerInterval]  # the open one of running, by instance
     spent: dict[int, int]  # micro-yuan, by job
     pending: dict[int, int]  # micro-yuan, by job
+    doubles: dict[int, int]  # the same: what a second instance of its create call has used
 
     @classmethod
     def of(cls, session: Session, jobs: Sequence[Job]) -> Shelf:
@@ -117,6 +118,7 @@ class Shelf:
             intervals={row.instance_id: row for row in session.scalars(running)},
             spent={job: spent_micros(rows, posted) for job, rows in instances.items()},
             pending=pending_by_job(session),
+            doubles=doubles_by_job(session),
         )
 
 
@@ -131,6 +133,7 @@ def job_row(
     last = progress[-1] if progress else {}
     forecast = _forecast(job)
     spent, pending = shelf.spent.get(job.id, 0), shelf.pending.get(job.id, 0)
+    left = job.cap_micros - spent - pending - job.hold_micros - shelf.doubles.get(job.id, 0)
     return {
         "job": job.name,
         "state": job.state,
@@ -147,7 +150,7 @@ def job_row(
             "cap_yuan": yuan_text(job.cap_micros),
             "spent_yuan": yuan_text(spent),
             "reserved_yuan": yuan_text(pending),
-            "left_yuan": yuan_text(job.cap_micros - spent - pending - job.hold_micros),
+            "left_yuan": yuan_text(left),
             "worst_case_yuan": yuan_text(spent + pending + job.hold_micros),
         },
         "lease_expires_at": None if lease is None else time_text(lease.armed_end_utc_ms),

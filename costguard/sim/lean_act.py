@@ -90,6 +90,8 @@ def _grant(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action) -> 
     job.purse.lease = lease
     try:
         host.books_kept.reserve(job.purse, action.increment_micros)
+        if action.aside_micros:
+            host.books_kept.reserve(job.purse, action.aside_micros)
     except DoesNotFit as error:
         job.purse.lease = before
         raise Halt from error

@@ -221,6 +221,22 @@ def pending_by_job(session: Session) -> dict[int, int]:
     return pending
 
 
+def doubles_by_job(session: Session) -> dict[int, int]:
+    """What of each job's leases a second instance of its own create call has used, where one has.
+
+    It was charged to that instance's own job, which has no cap; the cap of the job that made it
+    bears it.
+    """
+    capless = select(Job.id).where(Job.cap_micros == 0)
+    query = (
+        select(LeaseRow.job_id, func.sum(LedgerSum.covered_micros))
+        .join(LedgerSum, LedgerSum.lease_id == LeaseRow.id)
+        .where(LedgerSum.job_id.in_(capless), LedgerSum.job_id != LeaseRow.job_id)
+        .group_by(LeaseRow.job_id)
+    )
+    return {job_id: used for job_id, used in session.execute(query)}  # noqa: C416  (rows, to mypy)
+
+
 def _scope(
     job_id: int | None, project: str | None, month: str | None
 ) -> Iterator[ColumnElement[bool]]:
@@ -246,7 +262,34 @@ def reserve(
     at_ms: int,
     month: str,
 ) -> None:
-    """Promise `increment_micros` more to `lease`, or raise DoesNotFit: invariant I1 is here."""
+    """Promise `increment_micros` more to `lease`, or raise DoesNotFit."""
+    key = f"{lease.id}:{lease.seq}"
+    note = f"lease {lease.seq} to its end plus {lease.latency_ms} ms"
+    _promise(session, job, lease, increment_micros, caps, at_ms, month, key=key, note=note)
+
+
+def set_aside(
+    session: Session, job: Job, lease: LeaseRow, micros: int, caps: Caps, at_ms: int, month: str
+) -> None:
+    """Promise `micros` to `lease` for an instance that its create call makes too many."""
+    key = f"{lease.id}:{lease.seq}:aside"
+    note = "set aside: one create call may make two instances"
+    _promise(session, job, lease, micros, caps, at_ms, month, key=key, note=note)
+
+
+def _promise(
+    session: Session,
+    job: Job,
+    lease: LeaseRow,
+    increment_micros: int,
+    caps: Caps,
+    at_ms: int,
+    month: str,
+    *,
+    key: str,
+    note: str,
+) -> None:
+    """Invariant I1 is here: it fits every scope, or DoesNotFit and nothing is reserved."""
     assert increment_micros >= 0, "a reservation is never taken back, it is settled"
     assert lease.state == "open", "what a settled lease reserved could never be given back"
     for account in accounts(session, job, caps, tuple(lease.months.split(","))):
@@ -268,8 +311,8 @@ def reserve(
         amount_micros=increment_micros,
         lease_id=lease.id,
         to_ms=lease.end_utc_ms,
-        key=f"reserve:{lease.id}:{lease.seq}",
-        note=f"lease {lease.seq} to its end plus {lease.latency_ms} ms",
+        key=f"reserve:{key}",
+        note=note,
     )
 
 

@@ -34,14 +34,15 @@ def test_money_is_reserved_before_anything_is_rented() -> None:
 
 def test_what_a_second_instance_of_the_call_may_cost_is_reserved_before_it() -> None:
     """15 s to be listed, two polls and 6 s to stop, at a yuan a second; not where it cannot be."""
-    aside = (15 + 2 + 6) * YUAN
     once = replace(QUEUED, platform=replace(QUEUED.platform, creates_once=True))
-    lease_micros = only(once, act.Grant).increment_micros
-    assert lease_micros == (60 + 10 + 6) * YUAN
-    assert only(QUEUED, act.Grant).increment_micros == lease_micros + aside
+    lease_micros = (60 + 10 + 6) * YUAN
+    assert only(QUEUED, act.Grant).increment_micros == lease_micros
+    assert only(QUEUED, act.Grant).aside_micros == (15 + 2 + 6) * YUAN
+    assert only(once, act.Grant).increment_micros == lease_micros
+    assert only(once, act.Grant).aside_micros == 0
     wish = replace(QUEUED.spec.instance, instance_id="i-7")
     adopted = replace(QUEUED, spec=replace(QUEUED.spec, instance=wish))
-    assert only(adopted, act.Grant).increment_micros == lease_micros
+    assert only(adopted, act.Grant).aside_micros == 0
 
 
 def test_nothing_is_rented_before_the_price_is_known() -> None:

@@ -60,10 +60,24 @@ def test_a_lease_is_cut_to_what_every_scope_allows() -> None:
 def test_what_a_duplicate_may_cost_is_set_aside_as_far_as_there_is_room() -> None:
     """30 s of it at 1 yuan a second, of what the tightest scope has beside the lease's 80 yuan."""
     offer = Offer(60_000, 80 * YUAN, final=False)
-    assert aside_micros(SECOND, (account(None),), offer, NOW, 30_000) == 30 * YUAN
-    assert aside_micros(SECOND, (account(500), account(200)), offer, NOW, 30_000) == 30 * YUAN
-    assert aside_micros(SECOND, (account(500), account(95)), offer, NOW, 30_000) == 15 * YUAN
-    assert aside_micros(SECOND, (account(80),), offer, NOW, 30_000) == 0
+
+    def aside(*scopes: Account) -> int:
+        return aside_micros(SECOND, None, scopes, offer, NOW, 30_000, L_MS)
+
+    assert aside(account(None)) == 30 * YUAN
+    assert aside(account(500), account(200)) == 30 * YUAN
+    assert aside(account(500), account(95)) == 15 * YUAN
+    assert aside(account(80)) == 0
+
+
+def test_what_was_set_aside_before_is_not_set_aside_again() -> None:
+    """The daemon died between the reservation and the call: 80 yuan for the lease, 30 beside it."""
+    offer = Offer(60_000, 0, final=False)
+    for held, more in ((110, 0), (95, 15), (80, 30), (200, 0)):
+        lease = Lease(1, 1, NOW, NOW.plus_ms(60_000), held * YUAN, 0, final=False)
+        scopes = (account(None),)
+        found = aside_micros(SECOND, lease, scopes, offer, NOW, 30_000, L_MS)
+        assert found == more * YUAN
 
 
 def test_the_disks_share_of_the_cap_is_not_lent_out() -> None:

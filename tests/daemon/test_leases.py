@@ -64,12 +64,13 @@ def test_a_renewal_comes_at_half_and_reserves_only_the_increment(world: World) -
     """
     world.set_script(steps=500)
     world.start_training()
-    world.until(lambda: world.audit.grants == 5, within_s=50)
+    world.until(lambda: world.audit.grants == 6, within_s=50)
     reserved = world.rows(LedgerEntry, LedgerEntry.kind == "reserve")
     gaps_ms = [later.at_ms - earlier.at_ms for earlier, later in pairwise(reserved)]
-    assert gaps_ms == [LEASE_MS // 2] * 4
-    assert reserved[4].amount_micros == gaps_ms[3] // 1_000 * PRICE_PER_S
-    assert reserved[1].amount_micros == 0
+    assert gaps_ms == [0] + [LEASE_MS // 2] * 4
+    assert reserved[1].amount_micros == DOUBLE_MS // 1_000 * PRICE_PER_S
+    assert reserved[5].amount_micros == gaps_ms[4] // 1_000 * PRICE_PER_S
+    assert reserved[2].amount_micros == 0
 
 
 def test_the_last_lease_is_the_final_one_and_saves_before_its_end(world: World) -> None:

@@ -24,9 +24,9 @@ NOTHING_ARMED = replace(
 )
 
 
-def lines(world: World, *, best_effort: bool = False) -> list[str]:
+def lines(world: World, *, best_effort: bool = False, yuan: float = 5) -> list[str]:
     """What is printed before the job starts, beside its price."""
-    spec = spec_of(best_effort=best_effort)
+    spec = spec_of(best_effort=best_effort, yuan=yuan)
     found: list[str] = world.commands.quote({"spec": spec.to_json()})["lines"]
     return found
 
@@ -55,6 +55,20 @@ def test_the_time_before_the_timer_is_armed_is_printed_with_its_price(
     (line,) = lines(world)
     assert "about 5 s (0.05 yuan), this daemon alone stops it" in line
     assert line.endswith("if it dies then: 36.00 yuan/h")
+
+
+def test_what_a_second_instance_may_cost_beyond_a_small_cap_is_printed(world: World) -> None:
+    """0.29 yuan are for the first lease and its L; the other may cost 0.20, and has 0.16."""
+    (line,) = lines(world, yuan=0.45)
+    assert line == (
+        "should the platform make two instances of one call, the second is stopped; "
+        "up to 0.04 yuan of it are not reserved: the cap has no room"
+    )
+
+
+def test_what_cannot_be_made_twice_needs_no_such_room(make_world: Callable[..., World]) -> None:
+    """The platform takes a token with the call."""
+    assert lines(make_world(facts=replace(FACTS, creates_once=True)), yuan=0.45) == []
 
 
 def test_a_cap_that_nothing_can_enforce_is_refused(make_world: Callable[..., World]) -> None:

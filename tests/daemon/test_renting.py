@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from costguard.core.money import yuan_text
 from costguard.daemon.rent import is_armed
 from costguard.errors import UserError
 from costguard.providers.base import AuthRefused, Refused
+from costguard.report.status import Shelf, job_row
 from costguard.store.database import Store
 from costguard.store.head import HeadState
 from costguard.store.ledger import accounts, pending_by_job
@@ -104,6 +106,8 @@ def test_what_a_second_instance_cost_stays_in_the_cap_of_its_job(world: World) -
     with Store.read(world.store) as session:
         (account,) = accounts(session, world.job(), world.caps, ())
         assert account.pending_micros == pending_by_job(session)[world.job().id] + cost
+        row = job_row(session, world.job(), Shelf.of(session, [world.job()]), 0, daemon_runs=True)
+        assert row["budget"]["left_yuan"] == yuan_text(account.left_micros or 0)
         findings = verify(session, HeadState.MISSING).findings
     assert [found.code for found in findings] == ["head_missing"]
     assert cost > 0

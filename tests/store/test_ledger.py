@@ -4,7 +4,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from costguard.store import ledger
@@ -25,6 +25,22 @@ def test_a_reservation_up_to_the_cap_is_granted_and_a_micro_more_is_not(store: S
         with pytest.raises(DoesNotFit, match="job x"):
             ledger.reserve(session, job, lease, 1, Caps(), 1, "2026-11")
         assert pending(session) == 100
+
+
+def test_what_is_set_aside_for_a_duplicate_is_an_entry_of_its_own(store: Store) -> None:
+    """Of the same lease, within the same caps, and settled with it."""
+    with store.write() as session:
+        job = add_job(session)
+        lease = add_lease(session, job)
+        reserve(session, job, lease, 60)
+        with pytest.raises(DoesNotFit, match="job x"):
+            ledger.set_aside(session, job, lease, 41 * YUAN, Caps(), 1, "2026-11")
+        ledger.set_aside(session, job, lease, 40 * YUAN, Caps(), 1, "2026-11")
+        assert pending(session) == 100
+        notes = [entry.note for entry in session.scalars(select(LedgerEntry))]
+        assert notes[1] == "set aside: one create call may make two instances"
+        ledger.settle(session, job, lease, 2, "2026-11")
+        assert pending(session) == 0
 
 
 def test_the_projects_cap_counts_all_its_jobs(store: Store) -> None:
