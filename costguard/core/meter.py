@@ -397,6 +397,22 @@ def anchored(interval: Metered, read: PowerRead | None, now: Moment) -> Moment:
     return interval.anchor
 
 
+def told_with(interval: Metered, seen_to_ms: int, read: PowerRead | None) -> tuple[int | None, str]:
+    """What the platform's clock said when it was seen up to `seen_to_ms`, and our boot then.
+
+    Where this read does not say: what it would have said, as our own clock went on in this boot. A
+    boot of `""` is one that no clock tells the distance to.
+    """
+    told_ms, boot_id = interval.seen_told_ms, interval.seen_boot_id
+    if read is not None and read.told_at_ms is not None and not shows_nothing(read):
+        return read.told_at_ms, read.begun.boot_id
+    if told_ms is None or read is None or seen_to_ms <= interval.seen_to_ms:
+        return told_ms, boot_id
+    if boot_id != read.begun.boot_id:
+        return told_ms, ""
+    return told_ms + seen_to_ms - interval.seen_to_ms, boot_id
+
+
 def owed_micros(interval: Metered, to_ms: int) -> int:
     """What the interval costs in all if it is metered up to `to_ms`.
 

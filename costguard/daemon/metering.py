@@ -150,9 +150,8 @@ def _anchor_in_this_boot(row: PowerInterval, read: PowerRead | None, now: Moment
 
 def _see(row: PowerInterval, seen_to_ms: int, read: PowerRead | None) -> None:
     """Note how far it was seen, and what the platform's clock said to that."""
+    row.seen_told_ms, row.seen_boot_id = meter.told_with(metered(row), seen_to_ms, read)
     row.seen_to_ms = max(row.seen_to_ms, seen_to_ms)
-    if read is not None and read.told_at_ms is not None and not meter.shows_nothing(read):
-        row.seen_told_ms, row.seen_boot_id = read.told_at_ms, read.begun.boot_id
 
 
 def _open_as(

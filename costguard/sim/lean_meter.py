@@ -232,8 +232,6 @@ def _meter_disk(host: LeanHost, job: LeanJob, read: PowerRead, created_ms: int) 
 
 def _seen(interval: Metered, seen_to_ms: int, read: PowerRead | None) -> Metered:
     """The interval with how far it was seen, and what the platform's clock said to that."""
-    told_ms, boot_id = interval.seen_told_ms, interval.seen_boot_id
-    if read is not None and read.told_at_ms is not None and not meter.shows_nothing(read):
-        told_ms, boot_id = read.told_at_ms, read.begun.boot_id
+    told_ms, boot_id = meter.told_with(interval, seen_to_ms, read)
     seen_ms = max(interval.seen_to_ms, seen_to_ms)
     return replace(interval, seen_to_ms=seen_ms, seen_told_ms=told_ms, seen_boot_id=boot_id)

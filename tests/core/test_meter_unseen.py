@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from costguard.core.meter import CLOCKS_AGREE_MS, MeterStep, anchored, ended_before_ms, step
+from costguard.core.meter import (
+    CLOCKS_AGREE_MS,
+    MeterStep,
+    anchored,
+    ended_before_ms,
+    step,
+    told_with,
+)
 from costguard.core.moment import Moment
 from costguard.core.power import Power, PowerRead
 from tests.core.meters import OPEN, at, off, on
@@ -161,6 +168,29 @@ def test_else_the_wall_clocks_is() -> None:
     assert anchored(SEEN, PowerRead(Power.RUNNING, now), now) == ours
     assert anchored(SEEN, None, now) == ours
     assert anchored(replace(SEEN, seen_told_ms=None, seen_boot_id=""), less, now) == ours
+
+
+def test_what_the_platforms_clock_said_goes_on_by_ours_where_a_look_does_not_tell() -> None:
+    """Two minutes of answers without a time, or of unknown; then one that tells."""
+    silent = PowerRead(Power.RUNNING, Moment(4_325_000, 134_000, "old"))
+    unknown = PowerRead(Power.UNKNOWN, silent.begun, told_at_ms=9)
+    assert told_with(SEEN, 4_325_000, silent) == (725_000, "old")
+    assert told_with(SEEN, 4_325_000, unknown) == (725_000, "old")
+    assert told_with(SEEN, 4_325_000, replace(silent, told_at_ms=725_900)) == (725_900, "old")
+
+
+def test_what_it_said_stays_where_nothing_more_was_seen() -> None:
+    """No answer; an earlier one; or it has never said anything."""
+    silent = PowerRead(Power.RUNNING, Moment(4_325_000, 134_000, "old"))
+    assert told_with(SEEN, 4_325_000, None) == (605_000, "old")
+    assert told_with(SEEN, 4_205_000, silent) == (605_000, "old")
+    assert told_with(OPEN, 4_325_000, silent) == (None, "")
+
+
+def test_no_clock_tells_what_lies_between_a_look_of_another_boot_and_what_was_told() -> None:
+    """Seen on in the new boot, without a time: the next told time measures nothing from there."""
+    silent = PowerRead(Power.RUNNING, Moment(4_325_000, 1_000, "new"))
+    assert told_with(SEEN, 4_325_000, silent) == (605_000, "")
 
 
 def test_within_a_boot_the_platforms_clock_says_nothing_of_what_went_by() -> None:
