@@ -53,7 +53,8 @@ def leasing(snap: Snapshot, now: Moment) -> tuple[act.Action, ...]:
         end_ms = now.utc_ms + shorter.length_ms
         return (shorter, act.ArmTimer(end_ms + grace_ms, end_ms)) if has_timer else (shorter,)
     if end.utc_ms < lease.end.utc_ms and has_timer:
-        return (act.ArmTimer(lease.end.utc_ms + grace_ms, lease.end.utc_ms),)
+        end_ms = now.utc_ms + ms_until(lease.end, now)  # the wall clock may have been set since
+        return (act.ArmTimer(end_ms + grace_ms, lease.end.utc_ms),)
     outgrown = goes_alone(snap) and elapsed_ms(lease.started, lease.end) <= snap.spec.lease_ms
     calm = not is_due(lease, now) and lease.end.boot_id == now.boot_id and not outgrown
     if calm and shortfall_micros(snap, now) <= 0:

@@ -16,7 +16,7 @@ from costguard.core.gate import judge_gate
 from costguard.core.moment import ms_until
 from costguard.core.tariff import hold_micros
 from costguard.daemon.adopt import adopt_existing, is_adopted
-from costguard.daemon.asking import price_of
+from costguard.daemon.asking import arm_timer, price_of
 from costguard.daemon.give_back import give_back
 from costguard.daemon.left_behind import text_of_release
 from costguard.daemon.let_go import let_go, rent_instead
@@ -177,7 +177,8 @@ class Actor:
         assert instance is not None
         assert instance.provider_id is not None, "a timer belongs to an instance"
         try:
-            back = self.provider.arm_timer(instance.provider_id, action.timer_at_ms)
+            timer_ms = action.timer_at_ms
+            back = arm_timer(self.provider, instance.provider_id, timer_ms, self.now())
         except ProviderError as error:
             self.context.notify("warning", self.snap.spec.name, f"timer not re-armed: {error}")
             return

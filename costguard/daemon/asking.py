@@ -1,10 +1,12 @@
-"""What a job asks of a platform: the request that rents, and what exactly that would cost."""
+"""What a job asks of a platform, each in its own time: a read, a timer, a price, a rent."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from costguard.core.meter import clock_ahead_ms
+from costguard.core.power import Power, PowerRead
 from costguard.providers.base import CreateRequest, Quote
 
 if TYPE_CHECKING:
@@ -18,12 +20,44 @@ if TYPE_CHECKING:
 def read_instance(provider: Provider, instance_id: str, now: Moment) -> InstanceView:
     """The instance as the platform tells of it now; raises ProviderError.
 
-    Where it tells no time with that, its answer's own date is it, in whole seconds.
+    Where it tells no time with that, its answer's own date is it. Its timer is told in our time.
     """
     view = provider.read(instance_id, now)
-    if view.read.told_at_ms is not None:
+    if view.read.told_at_ms is None:
+        view = replace(view, read=replace(view.read, told_at_ms=provider.platform_ms()))
+    return with_our_timer(view, clock_ahead_ms(view.read))
+
+
+def with_our_timer(view: InstanceView, ahead_ms: int) -> InstanceView:
+    """The view of a platform whose clock is so far ahead of ours, its timer as ours has it."""
+    timer_ms = view.read.timer_at_ms
+    if timer_ms is None or ahead_ms == 0:
         return view
-    return replace(view, read=replace(view.read, told_at_ms=provider.platform_ms()))
+    return replace(view, read=replace(view.read, timer_at_ms=timer_ms - ahead_ms))
+
+
+def ahead_ms(provider: Provider, now: Moment) -> int:
+    """How far the platform's clock is ahead of our wall clock; 0 where they agree, or not told."""
+    return clock_ahead_ms(PowerRead(Power.UNKNOWN, now, told_at_ms=provider.platform_ms()))
+
+
+def arm_timer(provider: Provider, instance_id: str, at_ms: int, now: Moment) -> int | None:
+    """Set the platform's stop timer, and what it reads back; raises ProviderError.
+
+    Both in our time: the platform is told its own, by which it fires. A wall clock that is wrong
+    would have it stop too late, or each start at once.
+    """
+    ahead = ahead_ms(provider, now)
+    back_ms = provider.arm_timer(instance_id, at_ms + ahead)
+    return None if back_ms is None else back_ms - ahead
+
+
+def create_instance(provider: Provider, request: CreateRequest, now: Moment) -> InstanceView:
+    """Rent, the timer that goes with the call in the platform's time; raises ProviderError."""
+    ahead = ahead_ms(provider, now)
+    if request.stop_at_ms is not None:
+        request = replace(request, stop_at_ms=request.stop_at_ms + ahead)
+    return with_our_timer(provider.create(request, now), ahead)
 
 
 def request_for(

@@ -280,9 +280,9 @@ class Provider(Protocol):
         ...
 
     def platform_ms(self) -> int | None:
-        """The platform's own clock (UTC ms) as its last answer had it; None where none was told.
+        """The platform's own clock (UTC ms) now, as its answers told it; None where none did.
 
-        Stop timers are set by our clock and fire by theirs; and after a boot of ours anew, with a
+        Stop timers fire by it, whatever our wall clock says; and after a boot of ours anew, with a
         wall clock that was wrong before or is now, theirs knows how long we were away.
         """
         ...

@@ -23,7 +23,7 @@ from costguard.providers.base import (
     Unclear,
 )
 from costguard.providers.declared import ms_option, proxies_of, secret_of
-from costguard.providers.wire import READ_TIMEOUT_MS, BackOff, forms_of, ms_of_date, seconds_of
+from costguard.providers.wire import READ_TIMEOUT_MS, BackOff, Dates, forms_of, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,9 +69,9 @@ class BotoWire:
     def __init__(self, settings: Mapping[str, Any], region: str) -> None:
         self._settings, self._region = settings, region
         self._keys = [secret_of(settings, key) for key in ("access_key_id", "secret_access_key")]
-        self._back_off = BackOff(settings.get("clock", time.monotonic))
+        clock = settings.get("clock", time.monotonic)
+        self._back_off, self.dates = BackOff(clock), Dates(clock)
         self._clients: dict[str, Any] = {}
-        self.date_ms: int | None = None  # the server's clock at its last answer
 
     def __repr__(self) -> str:
         """Where it leads, and nothing of what it carries."""
@@ -108,7 +108,7 @@ class BotoWire:
         else:
             self._back_off.passed()
             headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-            self.date_ms = ms_of_date(str(headers.get("date", ""))) or self.date_ms
+            self.dates.hear(str(headers.get("date", "")))
             return answer
         failed.args = tuple(self._redact(str(arg)) for arg in failed.args)
         raise failed  # outside: without the request in it

@@ -267,8 +267,8 @@ class Chenyu:
         return tuple(found)
 
     def platform_ms(self) -> int | None:
-        """The platform's clock, as its last answer had it."""
-        return self._wire.date_ms
+        """The platform's clock, counted on since its last answer."""
+        return self._wire.dates.now_ms()
 
     # ------------------------------------------------------------------ the calls
 

@@ -231,8 +231,8 @@ class Vast:
         return self._charges(instance_id, since_ms // 1_000, until_ms // 1_000)
 
     def platform_ms(self) -> int | None:
-        """The platform's clock, as its last answer had it."""
-        return self._wire.date_ms
+        """The platform's clock, counted on since its last answer."""
+        return self._wire.dates.now_ms()
 
     # ------------------------------------------------------------------ the calls
 

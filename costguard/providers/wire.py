@@ -96,7 +96,7 @@ class Wire:
         self._clock = clock
         self._hidden = forms_of([secret.get_secret_value() for secret in secrets])
         self._back_off = BackOff(clock)
-        self.date_ms: int | None = None  # the server's clock at its last answer
+        self.dates = Dates(clock)
 
     @classmethod
     def of(
@@ -193,7 +193,7 @@ class Wire:
         heard: tuple[str, ...],
     ) -> Answer:
         retry_after_s = seconds_of(headers.get("Retry-After", ""))
-        self.date_ms = ms_of_date(headers.get("Date", "")) or self.date_ms
+        self.dates.hear(headers.get("Date", ""))
         if status == requests.codes.too_many_requests:
             raise self._back_off.refused(name, retry_after_s)
         said = content.decode("utf-8", "replace").lower()
@@ -232,6 +232,27 @@ def seconds_of(text: str) -> float | None:
         return max(float(text), 0.0)
     except ValueError:
         return None  # our own back-off serves
+
+
+class Dates:
+    """A platform's clock: the date of its last answer, counted on since by one that nobody sets."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._heard: tuple[int, float] | None = None  # UTC ms, and our seconds then
+
+    def hear(self, date: str) -> None:
+        """Take the date of an answer; what is none changes nothing."""
+        date_ms = ms_of_date(date)
+        if date_ms is not None:
+            self._heard = date_ms, self._clock()
+
+    def now_ms(self) -> int | None:
+        """What it says now (UTC ms, within the second of a date); None: it was never told."""
+        if self._heard is None:
+            return None
+        date_ms, at_s = self._heard
+        return date_ms + int((self._clock() - at_s) * 1_000)
 
 
 def ms_of_date(text: str) -> int | None:

@@ -185,7 +185,7 @@ class SimProvider:
         if at_ms - self.cloud.clock.true_ms < self.facts.timer_min_lead_ms:
             raise Refused("too soon for a timer")
         if not self.faults.hits("timer_not_kept"):
-            machine.timer_ms, machine.timer_wall_error_ms = at_ms, self.cloud.clock.wall_error_ms
+            machine.timer_ms, machine.timer_wall_error_ms = at_ms, self.cloud.clock.small_error_ms
             machine.had_timer = True
             machine.note(self.cloud.clock.true_ms)
         return self._leave("arm_timer", late, machine.timer_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from costguard.core.meter import CLOCKS_AGREE_MS
 from costguard.core.moment import Moment
 
 NOVEMBER_MS = 1_793_750_400_000  # 2026-11-04 00:00 UTC, far from a month's end
@@ -29,6 +30,11 @@ class SimClock:
             boot = f"boot-{self._boots}"
             self._now = Moment(true_ms + self.wall_error_ms, true_ms - self._booted_ms, boot)
         return self._now
+
+    @property
+    def small_error_ms(self) -> int:
+        """How wrong the wall clock is, where that is too little to be told from an answer's way."""
+        return self.wall_error_ms if abs(self.wall_error_ms) < CLOCKS_AGREE_MS else 0
 
     def advance(self, ms: int) -> None:
         """Let time pass."""

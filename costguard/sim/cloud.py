@@ -141,7 +141,7 @@ class Machine:
     due_ms: int = NEVER_MS  # when the transition under way is complete
     boots: int = 0
     timer_ms: int | None = None  # as the platform shows it
-    timer_wall_error_ms: int = 0  # how wrong the clock was by which it was set
+    timer_wall_error_ms: int = 0  # how wrong the clock was by which it was set, if that is not told
     timer_lag_ms: int = 0  # how late it fires; NEVER_MS: not at all
     guest_stop_works: bool = True
     runs: list[Run] = field(default_factory=list)
@@ -308,7 +308,7 @@ class Cloud:
             prices=self.prices,
             timer_ms=timer_ms,
             had_timer=timer_ms is not None,
-            timer_wall_error_ms=self.clock.wall_error_ms,
+            timer_wall_error_ms=self.clock.small_error_ms,
             guest_stop_works=not self.faults.hits("guest_stop_fails"),
         )
         if self.faults.hits("timer_never"):

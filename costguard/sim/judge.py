@@ -61,6 +61,7 @@ class Track:
     extra_micros: int = 0  # what a price rise in mid-run may have added
     judged_reason: bool = False
     worst_micros: int = 0
+    ahead_ms: int = 0  # how far our wall clock was ahead when its lease was granted
     worst_disk_micros: int = 0  # the part of it that its disks had cost by then
 
 
@@ -123,10 +124,15 @@ class Judge:
         elif timer_ms is not None:
             order = self.track(job).order
             grace_ms = order.spec.runs[0].save_grace_ms if order is not None else 0
-            if timer_ms > job.lease_end_ms + grace_ms:
+            ahead_ms = min(self.track(job).ahead_ms, self._ahead_ms())  # it may have been set since
+            if timer_ms > job.lease_end_ms + grace_ms - ahead_ms:
                 self.violate("I2", target, "a timer beyond what is reserved")
         if route == "start" and target in self.world.cloud.by_id:
             self.audit.on_started(self.world.cloud.by_id[target], job)
+
+    def _ahead_ms(self) -> int:
+        """How far the wall clock is ahead of the platform's, as an answer's date tells it."""
+        return self.world.clock.wall_error_ms - self.world.clock.small_error_ms
 
     def on_lease(self, machine: Machine, valid_ms: int) -> None:
         """The agent is never granted more than is reserved and armed (I2)."""
@@ -175,6 +181,7 @@ class Judge:
         self._final.discard(job.id)  # a person has had it go on
         track = self.track(job)
         track.limit_micros = max(track.limit_micros, job.cap_micros)
+        track.ahead_ms = self._ahead_ms()
         if job.committed_micros > job.cap_micros:
             self.violate("I1", job.name, f"{job.committed_micros} > {job.cap_micros}")
         if track.order is not None and "clock_jump" not in self.world.faults.counts:

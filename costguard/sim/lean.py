@@ -21,6 +21,7 @@ from costguard.core.snapshot import (
     Snapshot,
     TrainingFacts,
 )
+from costguard.daemon.asking import read_instance
 from costguard.daemon.chores import WATCH_AGAIN_S
 from costguard.daemon.links import close_link, drain
 from costguard.daemon.load import platform_of
@@ -373,7 +374,7 @@ class LeanHost:
             return
         memory.read_at, memory.asked = now, True
         try:
-            memory.take_read(self.world.provider.read(job.provider_id, now))
+            memory.take_read(read_instance(self.world.provider, job.provider_id, now))
         except Absent:
             memory.absent_since = memory.absent_since or now
             read = PowerRead(Power.UNKNOWN, now)

@@ -13,6 +13,7 @@ from costguard.core.moment import elapsed_ms, ms_until
 from costguard.core.power import Power
 from costguard.core.snapshot import VISIBLE_WITHIN_MS, LinkFacts
 from costguard.core.tariff import hold_micros
+from costguard.daemon.asking import ahead_ms, arm_timer, create_instance, with_our_timer
 from costguard.daemon.links import close_link
 from costguard.daemon.memory import Calls, JobMemory
 from costguard.daemon.order import agent_spec
@@ -102,7 +103,8 @@ def _arm_timer(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action)
     assert isinstance(action, act.ArmTimer)
     assert job.provider_id is not None
     try:
-        back = host.world.provider.arm_timer(job.provider_id, action.timer_at_ms)
+        provider, now = host.world.provider, host.world.clock.now()
+        back = arm_timer(provider, job.provider_id, action.timer_at_ms, now)
     except ProviderError:
         return
     lease = job.purse.lease
@@ -142,7 +144,7 @@ def _create(host: LeanHost, job: LeanJob, snap: Snapshot, action: act.Action) ->
         max_price_micros_per_hour=None,
     )
     try:
-        view = host.world.provider.create(request, sent)
+        view = create_instance(host.world.provider, request, sent)
     except Unclear as error:
         raise Halt from error
     except Refused as error:
@@ -176,7 +178,7 @@ def _resolve_create(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action)
     mine = sorted((view for view in found if view.tag == job.tag), key=lambda v: v.created_ms or 0)
     host.owed_looks = max(host.owed_looks, UNCLEAR_LOOKS)
     if mine:
-        _adopt(host, job, mine[0])
+        _adopt(host, job, with_our_timer(mine[0], ahead_ms(host.world.provider, now)))
         for double in mine[1:]:
             take_stray(host, job, double)
         return

@@ -11,6 +11,8 @@ from contextlib import closing
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from costguard.core.meter import CLOCKS_AGREE_MS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -141,7 +143,15 @@ class Auditor:
         # A deadline that can be set only once is no lease: its own tests say where it may lie.
         if timer_ms is not None and not self._world.cloud.facts.timer_is_fixed:
             grace_ms = 4_000
-            assert timer_ms <= max(ends)[0] + grace_ms, "I2: a timer beyond the reservation"
+            end_ms = max(ends)[0] - self._told_ahead_ms()
+            assert timer_ms <= end_ms + grace_ms, "I2: a timer beyond the reservation"
+
+    def _told_ahead_ms(self) -> int:
+        """How far our wall clock is ahead of the platform's, where its answers have a date."""
+        if not self._world.cloud.habits.dates_answers:
+            return 0
+        error_ms = self._world.clock.wall_error_ms
+        return error_ms if abs(error_ms) >= CLOCKS_AGREE_MS else 0
 
     def on_agent_lease(self, message: Mapping[str, Any]) -> None:
         """I2: the agent is never granted more than is reserved and armed."""

@@ -423,8 +423,6 @@ class DaemonMachine(RuleBasedStateMachine):
     def _come_to_rest(self) -> None:
         self.until_ms.clear()
         self.world.kill_at = None
-        # A timer set by a clock that is behind by more than a lease stops each start at once.
-        self.world.clock.set_wall(-self.world.clock.wall_error_ms)
         self._apply()
         for second in range(REST_S):
             self._second()

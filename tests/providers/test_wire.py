@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from costguard.providers import wire
 from costguard.providers.base import Refused, Unclear
-from costguard.providers.wire import Wire, understood
+from costguard.providers.wire import Dates, Wire, understood
 from tests.providers.fakes.platform import Call, FakePlatform, Reply
 from tests.providers.rigs import HandClock
 
@@ -116,6 +116,19 @@ def test_an_answer_without_end_is_cut_off(echo: Echo, monkeypatch: pytest.Monkey
     echo.reply = Reply(b"{" + b" " * 2_000 + b"}")
     with pytest.raises(Unclear):
         to(echo).call("GET", "/")
+
+
+def test_a_platforms_clock_goes_on_from_the_date_of_its_last_answer() -> None:
+    """By a clock that nobody sets; what is no date is as if it had not come."""
+    clock = HandClock()
+    dates = Dates(clock)
+    assert dates.now_ms() is None
+    dates.hear("Wed, 21 Oct 2026 07:28:00 GMT")
+    clock.forward(90.5)
+    dates.hear("soon")
+    assert dates.now_ms() == 1_792_567_680_000 + 90_500
+    dates.hear("Wed, 21 Oct 2026 07:30:00 GMT")
+    assert dates.now_ms() == 1_792_567_800_000
 
 
 def test_a_date_in_retry_after_is_left_to_our_own_back_off(echo: Echo) -> None:

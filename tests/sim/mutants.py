@@ -11,7 +11,7 @@ from costguard.core.moment import elapsed_ms
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import Snapshot
 from costguard.core.stalls import stalled
-from costguard.daemon import act, metering, plan, rent
+from costguard.daemon import act, asking, metering, plan, rent
 from costguard.sim import books, lean, lean_act, lean_meter
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ def forget_latency(patch: pytest.MonkeyPatch) -> None:
 def charge_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     """Elapsed time is what the wall clock says, whoever has set it."""
     patch.setattr(meter, "elapsed_ms", lambda since, now: max(now.utc_ms - since.utc_ms, 0))
+
+
+def arm_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """A stop timer is set by our own wall clock, whatever the platform's says."""
+    patch.setattr(asking, "ahead_ms", lambda _provider, _now: 0)
 
 
 def retry_a_create(patch: pytest.MonkeyPatch) -> None:
@@ -324,6 +329,9 @@ MUTANTS: dict[str, Mutant] = {
     "forgets L": Mutant(forget_latency, frozenset({"cap", "I2"}), first_seed=40),
     "charges from the local clock": Mutant(
         charge_by_the_wall_clock, frozenset({"I3"}), first_seed=14, focus={"clock_jump": 0.5}
+    ),
+    "arms by the wall clock": Mutant(
+        arm_by_the_wall_clock, frozenset({"I2", "cap"}), focus={"clock_jump": 0.5}
     ),
     "retries a create": Mutant(
         retry_a_create, frozenset({"one_instance"}), focus={"timeout_after": 0.3}
