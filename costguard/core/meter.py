@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from costguard.core.lease import Interval
 from costguard.core.moment import Moment, elapsed_ms
 from costguard.core.power import Power, apart_ms
-from costguard.core.tariff import Tariff, price_micros, price_points_ms, running_micros
+from costguard.core.tariff import Tariff, price_points_ms, running_micros
 
 if TYPE_CHECKING:
     from costguard.core.power import PowerRead
@@ -119,9 +119,12 @@ def _read_ms(interval: Metered, read: PowerRead) -> int:
     away; how long its rent has run is told on one clock.
     """
     reached_ms = reach_ms(interval, read.begun)
-    if read.charged_since_ms is None or read.told_at_ms is None:
+    since_ms, begun_ms = read.charged_since_ms, _begun_ms(interval, read)
+    if since_ms is None or read.told_at_ms is None:
         return reached_ms
-    ran_ms = read.told_at_ms - clock_ahead_ms(read) - read.charged_since_ms
+    if begun_ms is not None and since_ms < begun_ms - CLOCKS_AGREE_MS:
+        return reached_ms  # that is longer than this interval: it goes on with one closed too early
+    ran_ms = read.told_at_ms - clock_ahead_ms(read) - since_ms
     told_ms = interval.rent_ms + ran_ms
     return told_ms if told_ms - reached_ms > CLOCKS_AGREE_MS else reached_ms
 
@@ -157,6 +160,10 @@ def ended_before_ms(
     since_ms = read.charged_since_ms
     if since_ms is None or read.told_at_ms is None or since_ms > _answered_ms(read):
         return None
+    if _never_was(interval, read):
+        return (
+            interval.started_ms
+        )  # what is told ended before it, and was not seen by any other look
     told_ms = interval.seen_told_ms
     if told_ms is not None and since_ms + clock_ahead_ms(read) <= told_ms:
         return None  # by the platform's one clock it had begun when it was last seen on
@@ -207,6 +214,9 @@ def _told_end_ms(interval: Metered, read: PowerRead) -> int | None:
     since_ms, until_ms = read.charged_since_ms, read.charged_until_ms
     if since_ms is None or until_ms is None:
         return until_ms
+    begun_ms = _begun_ms(interval, read)
+    if begun_ms is not None and since_ms < begun_ms - CLOCKS_AGREE_MS:  # since before this interval
+        return interval.rent_ms + until_ms - begun_ms
     return max(until_ms, interval.rent_ms + until_ms - since_ms)
 
 
@@ -230,14 +240,20 @@ def _tells_earlier(interval: Metered, read: PowerRead) -> bool:
 
     One of the two answers came out of a cache. The told end is no end of this one, then.
     """
-    since_ms, until_ms, seen_told_ms = (
-        read.charged_since_ms, read.charged_until_ms, interval.seen_told_ms
+    since_ms, until_ms, begun_ms = (
+        read.charged_since_ms, read.charged_until_ms, _begun_ms(interval, read)
     )  # fmt: skip
-    if read.told_at_ms is None or since_ms is None or until_ms is None or seen_told_ms is None:
+    if read.told_at_ms is None or since_ms is None or until_ms is None or begun_ms is None:
         return False
-    begun_ms = seen_told_ms - (interval.seen_to_ms - interval.rent_ms) - clock_ahead_ms(read)
     is_earlier = since_ms < begun_ms - CLOCKS_AGREE_MS
     return is_earlier and until_ms <= begun_ms + CLOCKS_AGREE_MS
+
+
+def _begun_ms(interval: Metered, read: PowerRead) -> int | None:
+    """When it began by the platform's clock, as our wall clock has that; None: not known."""
+    if interval.seen_told_ms is None:
+        return None
+    return interval.seen_told_ms - (interval.seen_to_ms - interval.rent_ms) - clock_ahead_ms(read)
 
 
 def as_of_ms(earlier: Moment, now: Moment) -> int:
@@ -262,7 +278,8 @@ def told_start_ms(
 ) -> int | None:
     """`earliest_ms`, or when the platform has rent begin before it, since it last was off.
 
-    Our start call bounds nothing where someone else had switched it on before. `rested_ms` is
+    Our start call bounds nothing where someone else had switched it on before, nor an answer of
+    off that came out of a cache. `rested_ms` is the last end, or where none is known
     `earliest_start_ms` without that call: what began before that is another rent.
     """
     if read is None or read.told_at_ms is None or read.charged_since_ms is None:
@@ -427,26 +444,15 @@ def turns_ms(interval: Metered, to_ms: int) -> tuple[int, ...]:
     return tuple(price_points_ms(interval.tariff, interval.started_ms, to_ms))
 
 
-def change_at_ms(interval: Metered, new: Tariff, read: PowerRead | None, now: Moment) -> int | None:
-    """From when on to charge by `new` terms, which the platform did not have when last looked at.
+def is_of_before(read: PowerRead | None, ended_ms: int | None) -> bool:
+    """Whether the rent that is told ended, by the platform's clock, when the last one did.
 
-    They changed at some time between two reads: a rise is taken to have come right after the
-    earlier one, a fall only now, so that the books are never the lower ones for long. None: not at
-    all, since the read that tells of a fall shows that it was over by then.
+    By that one clock it is the same rent, whatever our wall clock was set to since. `read` is as
+    the platform told it; `ended_ms`: the end of the last interval as its clock has it.
     """
-    now_ms = max(reach_ms(interval, now), interval.seen_to_ms)
-    if price_micros(new, now_ms) > price_micros(interval.tariff, now_ms):
-        return interval.seen_to_ms
-    return now_ms if read is None or read.is_charging else None
-
-
-def opening_tariff(known: Tariff, told: Tariff, at_ms: int) -> Tariff:
-    """The terms to open an interval under, of those known before and those told at `at_ms`.
-
-    The dearer ones: a fall is taken to have come only with the read that tells of it (and is then
-    charged from the next one on), a rise to have been there when rent began.
-    """
-    return known if price_micros(known, at_ms) > price_micros(told, at_ms) else told
+    if read is None or ended_ms is None or read.told_at_ms is None or read.is_charging:
+        return False
+    return read.charged_until_ms is not None and read.charged_until_ms <= ended_ms + CLOCKS_AGREE_MS
 
 
 def lease_interval(interval: Metered, now: Moment) -> Interval:

@@ -71,8 +71,10 @@ class Tariff:
     anything in a test. It is counted from the start or, with `by_clock`, on the zone's clock.
     The first `free_s` of an interval, in whole quanta, are free or paid already. Beyond them a
     start costs at least `minimum_s` at the price of its first instant, and at least
-    `minimum_micros`. `paused_micros_per_hour` is what the disk costs from creation to release, in
-    quanta of `paused_quantum_s`.
+    `minimum_micros`. The zone's clock is the platform's: `ahead_ms` is how far it is ahead of the
+    one that instants are told by here, so that its nights and hours begin when they do.
+    `paused_micros_per_hour` is what the disk costs from creation to release, in quanta of
+    `paused_quantum_s`.
     """
 
     price_micros_per_hour: int
@@ -87,6 +89,7 @@ class Tariff:
     discounts: tuple[Discount, ...] = ()
     changes: tuple[PriceChange, ...] = ()  # in the order of their time
     foreign: ForeignPrice | None = None
+    ahead_ms: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what could not be computed with, before any money rests on it."""
@@ -97,13 +100,24 @@ class Tariff:
         times = [change.at_ms for change in self.changes]
         if times != sorted(set(times)):
             raise ValueError("changes of price stand in the order of their time, one at a time")
-        if self.discounts or self.by_clock:
+        if self.goes_by_clock:
             zone_named(self.zone)
 
     @property
     def quantum_ms(self) -> int:
         """The billing quantum in milliseconds."""
         return self.quantum_s * MS_PER_S
+
+    @property
+    def goes_by_clock(self) -> bool:
+        """Whether what the platform's clock says has any part in the price."""
+        return self.by_clock or bool(self.discounts)
+
+    def told_ahead(self, ahead_ms: int) -> Tariff:
+        """The same, where the platform's clock is so far ahead of the one used here."""
+        if not self.goes_by_clock or ahead_ms == self.ahead_ms:
+            return self
+        return replace(self, ahead_ms=ahead_ms)
 
     def to_json(self) -> str:
         """The tariff as one JSON text, as the database keeps it."""
@@ -163,7 +177,7 @@ def _parts_per_s(tariff: Tariff, utc_ms: int) -> int:
     price = list_price_micros(tariff, utc_ms)
     if not tariff.discounts:
         return price * PER_MILLE
-    zone = zone_named(tariff.zone)
+    zone, utc_ms = zone_named(tariff.zone), utc_ms + tariff.ahead_ms
     today = local_day(utc_ms, zone)
     shares = []
     for discount in tariff.discounts:
@@ -187,14 +201,14 @@ def _next_edge_ms(tariff: Tariff, after_ms: int, end_ms: int) -> int:
     """The next instant at which the price may change; `end_ms` where none comes before."""
     edges = [change.at_ms for change in tariff.changes if change.at_ms > after_ms]
     if tariff.discounts:
-        zone = zone_named(tariff.zone)
-        today = local_day(after_ms, zone)
-        edges.append(at_ms(today + timedelta(days=1), 0, zone))
+        zone, told_ms = zone_named(tariff.zone), after_ms + tariff.ahead_ms
+        today = local_day(told_ms, zone)
+        turns = [at_ms(today + timedelta(days=1), 0, zone)]
         for discount in tariff.discounts:
             for day in (today - timedelta(days=1), today):
-                edges.extend(
-                    edge for edge in span_ms(discount.window, day, zone) or () if edge > after_ms
-                )
+                spans = span_ms(discount.window, day, zone) or ()
+                turns.extend(edge for edge in spans if edge > told_ms)
+        edges.extend(edge - tariff.ahead_ms for edge in turns)
     return min(edges, default=end_ms)
 
 
@@ -227,7 +241,8 @@ def _grid(tariff: Tariff, start_ms: int) -> _Grid:
     if not tariff.by_clock:
         return _Grid(start_ms, quantum_ms, start_ms + quantum_ms)
     # Clocks are changed by whole quanta, but for Lord Howe's half hour: the start's offset serves.
-    local_ms = start_ms + offset_ms(start_ms, zone_named(tariff.zone))
+    told_ms = start_ms + tariff.ahead_ms
+    local_ms = told_ms + offset_ms(told_ms, zone_named(tariff.zone))
     return _Grid(start_ms, quantum_ms, start_ms + quantum_ms - local_ms % quantum_ms)
 
 
@@ -338,6 +353,7 @@ def repriced(old: Tariff, new: Tariff, at_ms: int) -> Tariff:
         new,
         price_micros_per_hour=old.price_micros_per_hour,
         free_s=old.free_s,
+        minimum_micros=max(old.minimum_micros, new.minimum_micros),
         changes=(*past, *turn, *ahead),
     )
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from costguard.core.moment import Moment
+    from costguard.core.snapshot import Snapshot
     from costguard.core.spec import JobSpec
     from costguard.providers.base import InstanceView, Provider
 
@@ -20,25 +21,37 @@ if TYPE_CHECKING:
 def read_instance(provider: Provider, instance_id: str, now: Moment) -> InstanceView:
     """The instance as the platform tells of it now; raises ProviderError.
 
-    Where it tells no time with that, its answer's own date is it. Its timer is told in our time.
+    Where it tells no time with that, its answer's own date is it. Its timer and its tariff's clock
+    are told in our time.
     """
     view = provider.read(instance_id, now)
     if view.read.told_at_ms is None:
         view = replace(view, read=replace(view.read, told_at_ms=provider.platform_ms()))
-    return with_our_timer(view, clock_ahead_ms(view.read))
+    return in_our_time(view, clock_ahead_ms(view.read))
 
 
-def with_our_timer(view: InstanceView, ahead_ms: int) -> InstanceView:
-    """The view of a platform whose clock is so far ahead of ours, its timer as ours has it."""
-    timer_ms = view.read.timer_at_ms
+def in_our_time(view: InstanceView, ahead_ms: int) -> InstanceView:
+    """The view of a platform whose clock is so far ahead of ours: its timer, nights and hours."""
+    tariff, timer_ms = view.tariff.told_ahead(ahead_ms), view.read.timer_at_ms
     if timer_ms is None or ahead_ms == 0:
-        return view
-    return replace(view, read=replace(view.read, timer_at_ms=timer_ms - ahead_ms))
+        return view if tariff is view.tariff else replace(view, tariff=tariff)
+    return replace(view, tariff=tariff, read=replace(view.read, timer_at_ms=timer_ms - ahead_ms))
 
 
 def ahead_ms(provider: Provider, now: Moment) -> int:
     """How far the platform's clock is ahead of our wall clock; 0 where they agree, or not told."""
     return clock_ahead_ms(PowerRead(Power.UNKNOWN, now, told_at_ms=provider.platform_ms()))
+
+
+def by_the_platforms_clock(snap: Snapshot, provider: Provider, now: Moment) -> Snapshot:
+    """The snapshot with the terms of a rent that is still to begin, by the clocks as they are now.
+
+    A rent that runs has its own: it is metered in a time that no setting of our clock changes.
+    """
+    runs = snap.instance is not None and snap.instance.interval is not None
+    if runs or snap.tariff is None or not snap.tariff.goes_by_clock:
+        return snap
+    return replace(snap, tariff=snap.tariff.told_ahead(ahead_ms(provider, now)))
 
 
 def arm_timer(provider: Provider, instance_id: str, at_ms: int, now: Moment) -> int | None:
@@ -57,7 +70,7 @@ def create_instance(provider: Provider, request: CreateRequest, now: Moment) -> 
     ahead = ahead_ms(provider, now)
     if request.stop_at_ms is not None:
         request = replace(request, stop_at_ms=request.stop_at_ms + ahead)
-    return with_our_timer(provider.create(request, now), ahead)
+    return in_our_time(provider.create(request, now), ahead)
 
 
 def request_for(
@@ -87,9 +100,11 @@ def price_of(provider: Provider, spec: JobSpec, public_key: str, now: Moment) ->
     where the platform takes such a question, else for the GPU alone.
     """
     if spec.instance.instance_id is not None:
-        view = provider.read(spec.instance.instance_id, now)
+        view = read_instance(provider, spec.instance.instance_id, now)
         return Quote(view.gpu or spec.instance.gpu or "GPU", view.tariff, in_stock=True)
     ask: Callable[[CreateRequest], Quote] | None = getattr(provider, "price", None)
-    if not callable(ask):
-        return provider.quote(spec.instance.gpu)
-    return ask(request_for(spec, public_key))
+    if callable(ask):
+        quote = ask(request_for(spec, public_key))
+    else:
+        quote = provider.quote(spec.instance.gpu)
+    return replace(quote, tariff=quote.tariff.told_ahead(ahead_ms(provider, now)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from costguard.core import meter
+from costguard.core import meter, terms
 from costguard.core.calendar import month_of
 from costguard.core.moment import Moment
 from costguard.core.money import yuan_text
@@ -22,7 +22,7 @@ from costguard.core.tariff import (
 )
 from costguard.daemon.load import metered, open_interval, open_lease
 from costguard.daemon.strays import lease_of_double
-from costguard.daemon.unseen import Before, last_end_ms, ran_unseen, tell_assumed
+from costguard.daemon.unseen import Before, last_end_ms, ran_unseen, tell_assumed, told_end_ms
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
@@ -63,7 +63,8 @@ def meter_running(
     row = open_interval(session, instance.id, "running")
     is_told = read is not None and read.charged_since_ms is not None
     earliest_ms = before.booked_ms if is_told else before.earliest_ms
-    earliest_ms = meter.told_start_ms(read, earliest_ms, before.rested_ms)
+    rested_ms = before.rested_ms if before.ended_ms is None else before.ended_ms
+    earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms)
     ends_by_ms = before.ends_by_ms
     if row is not None:
         _anchor_in_this_boot(row, read, now)
@@ -72,8 +73,12 @@ def meter_running(
         ended_ms = _ended_before_ms(row, read, now, ends_by_ms)
         if ended_ms is not None:  # what the read tells of is another rent, which began since
             _end(session, job, instance, row, ended_ms, now, zone)
-            row, earliest_ms = None, max(earliest_ms or 0, ended_ms)
-    if row is None and _says_nothing_new(read, before):
+            if ended_ms > row.started_ms:
+                earliest_ms = max(earliest_ms or 0, ended_ms)
+            row = None
+    if row is None and (
+        _says_nothing_new(read, before) or meter.is_of_before(told, told_end_ms(session, instance))
+    ):
         read = None
     open_now = None if row is None else metered(row)
     ran = row is None and ran_unseen(session, instance, read, before, memory)
@@ -88,11 +93,27 @@ def meter_running(
     )
     tell_assumed(session, job, step, now)
     if step.open_at_ms is not None and read is not None:
-        tariff = meter.opening_tariff(before.tariff, tariff_of(instance), read.begun.utc_ms)
-        origin_ms = step.origin_ms or _goes_on_from_ms(session, instance, told, step.open_at_ms)
+        tariff = terms.opening_tariff(before.tariff, tariff_of(instance), read.begun.utc_ms)
+        tariff = terms.dearest_least(tariff, read, step)
+        origin_ms = step.origin_ms or _goes_on_from_ms(
+            session, instance, told, step.open_at_ms, now
+        )
         row = _open_as(session, instance, tariff, replace(step, origin_ms=origin_ms), read.begun)
-    if row is None:
-        return
+    if row is not None:
+        _take(session, job, instance, row, step, read, now, zone)
+
+
+def _take(
+    session: Session,
+    job: Job,
+    instance: Instance,
+    row: PowerInterval,
+    step: meter.MeterStep,
+    read: PowerRead | None,
+    now: Moment,
+    zone: ZoneInfo,
+) -> None:
+    """Charge the interval as far as the step says, and end it where it does."""
     if step.seen_to_ms is not None:
         _see(row, step.seen_to_ms, read)
     if step.meter_to_ms is not None:
@@ -100,6 +121,8 @@ def meter_running(
         _charge_to(session, job, row, step.meter_to_ms, now, zone)
     if step.close_at_ms is not None:
         _end(session, job, instance, row, step.close_at_ms, now, zone)
+    elif step.open_at_ms is not None:  # it opened under the dearer terms: these hold from now on
+        _reprice(session, job, row, tariff_of(instance), read, now, zone)
 
 
 def _ended_before_ms(
@@ -125,13 +148,13 @@ def _end(
 
 
 def _goes_on_from_ms(
-    session: Session, instance: Instance, read: PowerRead | None, open_at_ms: int
+    session: Session, instance: Instance, read: PowerRead | None, open_at_ms: int, now: Moment
 ) -> int | None:
     """When the rent began that this interval only goes on with: one had been closed too early."""
     since_ms = None if read is None else read.charged_since_ms
     if since_ms is None or since_ms >= open_at_ms:
         return None
-    return since_ms if last_end_ms(session, instance) == open_at_ms else None
+    return since_ms if last_end_ms(session, instance, now) == open_at_ms else None
 
 
 def _says_nothing_new(read: PowerRead | None, before: Before) -> bool:
@@ -234,9 +257,10 @@ def _reprice(
 ) -> PowerInterval:
     """Go on under the terms, where they are new, from when they are taken to have come."""
     open_now = metered(row)
+    new = terms.terms_of(open_now, new, read)
     if same_terms(open_now.tariff, new, row.metered_to_ms):
         return row
-    at_ms = meter.change_at_ms(open_now, new, read, now)
+    at_ms = terms.change_at_ms(open_now, new, read, now)
     if at_ms is None:
         return row
     row = _turn(session, job, row, at_ms, now, zone)
@@ -278,8 +302,9 @@ def _cut(
     anchor = Moment(row.anchor_utc_ms, row.anchor_boot_ms, row.anchor_boot_id)
     seen_to_ms = max(row.seen_to_ms, at_ms)
     part = _add_interval(session, part, at_ms, anchor)
-    part.seen_to_ms = seen_to_ms
-    part.seen_told_ms, part.seen_boot_id = row.seen_told_ms, row.seen_boot_id
+    part.seen_to_ms, part.seen_boot_id = seen_to_ms, row.seen_boot_id
+    if row.seen_told_ms is not None:  # the two are of one instant
+        part.seen_told_ms = row.seen_told_ms + seen_to_ms - row.seen_to_ms
     return part
 
 

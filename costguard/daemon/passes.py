@@ -13,7 +13,7 @@ from costguard.core.moment import Moment, elapsed_ms, ms_until
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import LinkFacts
 from costguard.daemon.act import Actor, Halt
-from costguard.daemon.asking import read_instance
+from costguard.daemon.asking import by_the_platforms_clock, read_instance
 from costguard.daemon.foresee import note_forecast
 from costguard.daemon.links import artifacts_home, close_link, drain
 from costguard.daemon.load import (
@@ -151,6 +151,7 @@ class JobPasses:
                     self._follow(session, memory, glance(session, self.job_id))
                 caps, zone = self.context.caps(), self.context.zone
                 snap = load_snapshot(session, job, memory, provider.facts, caps, zone, now)
+                snap = by_the_platforms_clock(snap, provider, now)
         except StoreUnavailable:
             if memory.snapshot is None:
                 raise

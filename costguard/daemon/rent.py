@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from costguard.core.moment import Moment, elapsed_ms
 from costguard.core.snapshot import VISIBLE_WITHIN_MS
-from costguard.daemon.asking import ahead_ms, create_instance, request_for, with_our_timer
+from costguard.daemon.asking import ahead_ms, create_instance, in_our_time, request_for
 from costguard.daemon.load import newest_instance, open_lease
 from costguard.daemon.memory import Calls
 from costguard.daemon.quiet import note_quiet, quiet_ms, told_ms
@@ -166,7 +166,7 @@ def resolve_create(actor: Actor) -> None:
     # Another one may be shown only later: the account is looked at closely for a while.
     actor.context.owe(actor.snap.spec.instance.provider, UNCLEAR_LOOKS)
     if mine:
-        adopt(actor, row.tag, with_our_timer(mine[0], ahead_ms(actor.provider, now)))
+        adopt(actor, row.tag, in_our_time(mine[0], ahead_ms(actor.provider, now)))
         _take_doubles(actor, mine[1:])
         return
     since = actor.memory.resolving_since or now

@@ -56,7 +56,7 @@ def take_stray(
 
     `parent_id` None: no job here explains it, and a person wants such ones stopped all the same.
     """
-    now = context.clock.now()
+    now, timed = context.clock.now(), context.provider(account).facts.arms_timer_at_create
     with context.store.write() as session:
         if session.scalars(select(Job).where(Job.submit_key == stray_key(view))).first():
             return
@@ -75,7 +75,7 @@ def take_stray(
             power=view.read.power.value,
             created_ms=view.created_ms,
             started_call_ms=_started_ms(view, called),
-            timer_at_ms=_made_to_end_ms(session, parent, called),
+            timer_at_ms=_made_to_end_ms(session, parent, called) if timed else None,
         )
         set_tariff(row, _dearest(session, view, now))
         session.add(row)

@@ -32,7 +32,14 @@ if TYPE_CHECKING:
 
 # Built once: to put a statement together takes longer than to carry it out.
 _LAST_END = (
-    select(PowerInterval.ended_ms)
+    select(
+        PowerInterval.ended_ms,
+        PowerInterval.anchor_utc_ms,
+        PowerInterval.anchor_boot_ms,
+        PowerInterval.anchor_boot_id,
+        PowerInterval.seen_to_ms,
+        PowerInterval.seen_told_ms,
+    )
     .where(PowerInterval.instance_id == bindparam("instance_id"), PowerInterval.kind == "running")
     .order_by(PowerInterval.id.desc())
     .limit(1)
@@ -60,7 +67,8 @@ def before_look(
     session: Session, instance: Instance, memory: JobMemory, facts: ProviderFacts, now: Moment
 ) -> Before:
     """What is known before this pass's read is among the seen, and its price the known one."""
-    called_ms, ended_ms = _called_ms(instance, memory.calls, now), last_end_ms(session, instance)
+    called_ms = _called_ms(instance, memory.calls, now)
+    ended_ms = last_end_ms(session, instance, now)
     if ended_ms is not None and ended_ms > now.utc_ms:
         ended_ms = None  # told by a wall clock that was set back since
     booked_off_ms = _booked_off_ms(session, instance, now)
@@ -167,9 +175,22 @@ def _called_ms(instance: Instance, calls: Calls, now: Moment) -> int | None:
     return meter.as_of_ms(last, now)
 
 
-def last_end_ms(session: Session, instance: Instance) -> int | None:
-    """When the instance's latest power interval ended; None while it has not."""
-    return session.scalars(_LAST_END, {"instance_id": instance.id}).first()
+def last_end_ms(session: Session, instance: Instance, now: Moment) -> int | None:
+    """When the latest power interval ended, by the wall clock as it is now; None: it has not."""
+    found = session.execute(_LAST_END, {"instance_id": instance.id}).first()
+    if found is None or found.ended_ms is None:
+        return None
+    anchor = Moment(found.anchor_utc_ms, found.anchor_boot_ms, found.anchor_boot_id)
+    return meter.as_of_ms(anchor.plus_ms(found.ended_ms - anchor.utc_ms), now)
+
+
+def told_end_ms(session: Session, instance: Instance) -> int | None:
+    """When the latest power interval ended, by the platform's clock; None: not known."""
+    found = session.execute(_LAST_END, {"instance_id": instance.id}).first()
+    if found is None or found.ended_ms is None or found.seen_told_ms is None:
+        return None
+    end_ms: int = found.seen_told_ms + found.ended_ms - found.seen_to_ms
+    return end_ms
 
 
 def _booked_off_ms(session: Session, instance: Instance, now: Moment) -> int | None:

@@ -45,6 +45,7 @@ class Audit:
         self._reads: dict[str, tuple[int, bool | None]] = {}
         self._looks: dict[str, list[tuple[int, int]]] = {}  # of a machine: when, and the price told
         self._ceilings: dict[str, Ceiling] = {}
+        self._half_seen: set[str] = set()  # machines of which a rent's end lies in no look
 
     # ------------------------------------------------------------------ what the daemon was told
 
@@ -67,7 +68,8 @@ class Audit:
 
     def on_started(self, machine: Machine, job: JobBooks | None) -> None:
         """A machine was told to run, by a call that may not have had an effect."""
-        self._ceiling(machine).started(self._ends_by_ms(job))
+        is_untimed = machine.is_twin and not self._world.scenario.facts.arms_timer_at_create
+        self._ceiling(machine).started(None if is_untimed else self._ends_by_ms(job))
 
     def _ceiling(self, machine: Machine) -> Ceiling:
         facts = self._world.scenario.facts
@@ -116,12 +118,13 @@ class Audit:
         """The books are never below the platform's meter."""
         quantum_s = machine.prices.quantum_s
         looks = self._looks.setdefault(machine.id, [])
+        since_ms = looks[-1][0] if looks else machine.created_ms
+        if sum(run.touches(since_ms, asked_ms) for run in machine.runs) > 1:
+            self._half_seen.add(machine.id)
         looks.append((asked_ms, machine.prices.running))
         told = (self._as_told(machine, number, looks) for number in range(len(machine.runs)))
         runs = [knowable(run, looks) for run in told if run is not None]
         true = sum(run.micros(asked_ms, quantum_s) for run in runs)
-        if self._world.clock.was_set:  # our nights are not the platform's: until its bill says so
-            true = true * machine.prices.night_per_mille // 1_000
         true += machine.disk_micros(asked_ms)
         booked = self._world.posted_of(machine.id)
         if booked < true and booked < true - tolerance_micros(machine):
@@ -171,7 +174,12 @@ class Audit:
     # ------------------------------------------------------------------ in the end
 
     def check_end(self, machine: Machine) -> None:
-        """Where nothing blurred the view, the books are the meter, within a quantum a rent."""
+        """Where nothing blurred the view, the books are the meter, within a quantum a rent.
+
+        Of two rents between two looks that could be written, what is told is the latter alone.
+        """
+        if machine.id in self._half_seen:
+            return
         counts = self._world.faults.counts
         if not self._world.scenario.facts.tells_meter_end or any(kind in counts for kind in BLURS):
             return

@@ -86,6 +86,7 @@ class Ceiling:
         if self._clock.was_set:  # the nights of a wall clock that was set are not the platform's
             run = replace(run, rules=replace(run.rules, night_per_mille=1_000))
         whole = replace(run, ended_ms=end_ms).micros(end_ms, quantum_s) + again
+        whole = max(whole, run.rules.minimum_s * max(prices) // S_PER_HOUR)
         return whole + quanta * quantum_s // S_PER_HOUR + len(prices) + 2
 
     @property

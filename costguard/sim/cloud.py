@@ -88,6 +88,10 @@ class Run:
             begun = by_then
         return total // S_PER_HOUR
 
+    def touches(self, from_ms: int, to_ms: int) -> bool:
+        """Whether any of it lies between the two."""
+        return self.started_ms < to_ms and (self.ended_ms is None or self.ended_ms > from_ms)
+
     def _by_rules(self, end_ms: int, quantum_ms: int) -> int:
         """The same under a whole tariff, of which each quantum is looked at by itself."""
         if end_ms <= self.started_ms:
@@ -148,7 +152,7 @@ class Machine:
     guest: Guest | None = None
     had_guest: bool = False  # an agent has lived in it since it was switched on
     journal_records: int = 0  # of the agents that have lived in it, on its disk
-    had_timer: bool = False  # its timer was set at some time
+    had_timer: bool = False  # its timer was set at some time of this run
     console_next: bool = False
     released_ms: int | None = None
     failed_stops: int = 0  # calls that were refused, ignored or got lost, in this run
@@ -268,6 +272,7 @@ class Cloud:
         )
         machine.runs.append(run)
         machine.console_next, machine.failed_stops, machine.had_guest = False, 0, False
+        machine.had_timer = machine.timer_ms is not None  # one of an earlier run guards nothing now
         machine.note(at_ms)
         self.on_event("on", machine)
 

@@ -21,7 +21,7 @@ from costguard.core.snapshot import (
     Snapshot,
     TrainingFacts,
 )
-from costguard.daemon.asking import read_instance
+from costguard.daemon.asking import by_the_platforms_clock, read_instance
 from costguard.daemon.chores import WATCH_AGAIN_S
 from costguard.daemon.links import close_link, drain
 from costguard.daemon.load import platform_of
@@ -81,7 +81,8 @@ class LeanJob:
     creates: int = 0
     intents: frozenset[str] = frozenset()
     interval: Metered | None = None
-    ended_ms: int | None = None  # of the last interval
+    ended: Moment | None = None  # the last interval
+    ended_told_ms: int | None = None  # by the platform's clock
     seen_off: Moment | None = None
     disk: Metered | None = None  # what keeping its disk costs, from creation to release
     posted_by_machine: int = 0
@@ -279,7 +280,7 @@ class LeanHost:
             job.memory.unmetered = job.memory.unmetered or job.memory.asked
         else:
             self._record(job, now)
-        snap = self.snapshot(job, now)
+        snap = by_the_platforms_clock(self.snapshot(job, now), self.world.provider, now)
         if snap.in_breach != job.memory.breach:
             job.memory.breach = snap.in_breach
             level, text = "info", "within the caps again"

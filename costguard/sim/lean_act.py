@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 from costguard.core import actions as act
 from costguard.core.decide import FINAL_STATES, proven_stopped
-from costguard.core.meter import opening_tariff
 from costguard.core.moment import elapsed_ms, ms_until
 from costguard.core.power import Power
 from costguard.core.snapshot import VISIBLE_WITHIN_MS, LinkFacts
 from costguard.core.tariff import hold_micros
-from costguard.daemon.asking import ahead_ms, arm_timer, create_instance, with_our_timer
+from costguard.core.terms import opening_tariff
+from costguard.daemon.asking import ahead_ms, arm_timer, create_instance, in_our_time
 from costguard.daemon.links import close_link
 from costguard.daemon.memory import Calls, JobMemory
 from costguard.daemon.order import agent_spec
@@ -178,7 +178,7 @@ def _resolve_create(host: LeanHost, job: LeanJob, snap: Snapshot, _: act.Action)
     mine = sorted((view for view in found if view.tag == job.tag), key=lambda v: v.created_ms or 0)
     host.owed_looks = max(host.owed_looks, UNCLEAR_LOOKS)
     if mine:
-        _adopt(host, job, with_our_timer(mine[0], ahead_ms(host.world.provider, now)))
+        _adopt(host, job, in_our_time(mine[0], ahead_ms(host.world.provider, now)))
         for double in mine[1:]:
             take_stray(host, job, double)
         return
@@ -249,7 +249,8 @@ def take_stray(host: LeanHost, parent: LeanJob, view: InstanceView) -> None:
         stopped_seen=False,
         released=False,
         interval=None,
-        ended_ms=None,
+        ended=None,
+        ended_told_ms=None,
         seen_off=None,
         disk=None,
         posted_by_machine=0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from costguard.core import meter
+from costguard.core import meter, terms
 from costguard.core.moment import has_passed
 from costguard.core.tariff import paused_micros, repriced, same_terms
 from costguard.daemon.metering import ASSUME_AFTER_POLLS
@@ -38,7 +38,8 @@ def _earliest_ms(
 
 def _ended_ms(job: LeanJob, now: Moment) -> int | None:
     """The end of the latest interval; None where a wall clock told it that was set back since."""
-    return None if job.ended_ms is None or job.ended_ms > now.utc_ms else job.ended_ms
+    ended_ms = None if job.ended is None else meter.as_of_ms(job.ended, now)
+    return None if ended_ms is None or ended_ms > now.utc_ms else ended_ms
 
 
 def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
@@ -77,7 +78,7 @@ def _enforced_by_ms(host: LeanHost, job: LeanJob, now: Moment, *, was_seen: bool
             return None
         latency_ms = host.platform.latency_ms(job.spec.runs[0].save_grace_ms)
         return meter.as_of_ms(lease.end, now) + latency_ms
-    if job.made_to_end_ms is None:
+    if job.made_to_end_ms is None or not facts.arms_timer_at_create:
         return None
     return job.made_to_end_ms + facts.timer_lateness_ms + facts.stop_latency_ms
 
@@ -114,23 +115,31 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     earliest_ms = _earliest_ms(host, job, now, is_told=is_told)
     rested_ms = _earliest_ms(host, job, now, is_told=True, was_called=False)
     known, ran = job.tariff, _ran_unseen(host, job, now)
-    read = meter.in_our_time(_shown(host, job, now))
-    if job.interval is None and _says_nothing_new(host, job, now, read, rested_ms):
+    shown = _shown(host, job, now)
+    read = meter.in_our_time(shown)
+    if job.interval is None and (
+        _says_nothing_new(host, job, now, read, rested_ms)
+        or meter.is_of_before(shown, job.ended_told_ms)
+    ):
         read = None
-    earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms)
+    ended_ms = _ended_ms(job, now)
+    last_ms = rested_ms if ended_ms is None else ended_ms
+    earliest_ms = meter.told_start_ms(read, earliest_ms, last_ms)
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
     ends_by_ms = _ends_by_ms(host, job, now, was_seen=job.interval is not None)
     if job.interval is not None and read is not None:
         ended_ms = meter.ended_before_ms(job.interval, read, now, ends_by_ms)
         if ended_ms is not None:  # what the read tells of is another rent, which began since
+            was_there = ended_ms > job.interval.started_ms
             _close(host, job, job.interval, ended_ms)
-            earliest_ms = max(earliest_ms or 0, ended_ms)
+            earliest_ms = max(earliest_ms or 0, ended_ms) if was_there else earliest_ms
     step = meter.step(
         job.interval, read, now, earliest_ms, assume_ms, may_have_run=ran, ends_by_ms=ends_by_ms
     )
     if step.open_at_ms is not None and read is not None and job.tariff is not None:
         told = job.tariff
-        tariff = meter.opening_tariff(known or told, told, read.begun.utc_ms)
+        tariff = terms.opening_tariff(known or told, told, read.begun.utc_ms)
+        tariff = terms.dearest_least(tariff, read, step)
         host.books_kept.parts += 1
         job.interval = meter.Metered(
             id=host.books_kept.parts,
@@ -144,15 +153,28 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
             origin_ms=step.origin_ms,
         )
     if job.interval is not None:
-        if step.seen_to_ms is not None:
-            job.interval = _seen(job.interval, step.seen_to_ms, read)
-        if step.meter_to_ms is not None:
-            _charge_to(host, job, job.interval, step.meter_to_ms)
-        if step.close_at_ms is not None:
-            _close(host, job, job.interval, step.close_at_ms)
+        _take(host, job, job.interval, step, read, now)
     if view is not None:
         created_ms = (view.created_ms or 0) - meter.clock_ahead_ms(view.read)
         _meter_disk(host, job, view.read, created_ms)
+
+
+def _take(
+    host: LeanHost,
+    job: LeanJob,
+    interval: Metered,
+    step: meter.MeterStep,
+    read: PowerRead | None,
+    now: Moment,
+) -> None:
+    if step.seen_to_ms is not None:
+        job.interval = interval = _seen(interval, step.seen_to_ms, read)
+    if step.meter_to_ms is not None:
+        interval = _charge_to(host, job, interval, step.meter_to_ms)
+    if step.close_at_ms is not None:
+        _close(host, job, interval, step.close_at_ms)
+    elif step.open_at_ms is not None:  # it opened under the dearer terms
+        job.interval = _repriced(host, job, interval, read, now)
 
 
 def end_interval(host: LeanHost, job: LeanJob) -> None:
@@ -165,28 +187,32 @@ def end_interval(host: LeanHost, job: LeanJob) -> None:
 
 def _close(host: LeanHost, job: LeanJob, interval: Metered, ended_ms: int) -> None:
     _charge_to(host, job, interval, ended_ms, close=True)
-    job.interval, job.ended_ms = None, ended_ms
+    job.interval, job.ended = None, interval.anchor.plus_ms(ended_ms - interval.anchor.utc_ms)
+    told_ms = interval.seen_told_ms
+    job.ended_told_ms = None if told_ms is None else told_ms + ended_ms - interval.seen_to_ms
 
 
 def _repriced(
     host: LeanHost, job: LeanJob, open_now: Metered, read: PowerRead | None, now: Moment
 ) -> Metered:
     """The interval under the terms in force now: its next part where they have changed."""
-    new = job.tariff
-    if (
-        new is None
-        or new is open_now.tariff
-        or same_terms(open_now.tariff, new, open_now.metered_to_ms)
-    ):
+    if job.tariff is None:
         return open_now
-    at_ms = meter.change_at_ms(open_now, new, read, now)
+    new = terms.terms_of(open_now, job.tariff, read)
+    if new is open_now.tariff or same_terms(open_now.tariff, new, open_now.metered_to_ms):
+        return open_now
+    at_ms = terms.change_at_ms(open_now, new, read, now)
     if at_ms is None:
         return open_now
     _charge_to(host, job, open_now, at_ms, close=True)
+    seen_to_ms, seen_told_ms = max(open_now.seen_to_ms, at_ms), open_now.seen_told_ms
+    if seen_told_ms is not None:  # the two are of one instant
+        seen_told_ms += seen_to_ms - open_now.seen_to_ms
     return replace(
         open_now,
         started_ms=at_ms,
-        seen_to_ms=max(open_now.seen_to_ms, at_ms),
+        seen_to_ms=seen_to_ms,
+        seen_told_ms=seen_told_ms,
         metered_to_ms=at_ms,
         posted_micros=0,
         tariff=repriced(open_now.tariff, new, at_ms),
@@ -196,7 +222,7 @@ def _repriced(
 
 def _charge_to(
     host: LeanHost, job: LeanJob, interval: Metered, to_ms: int, *, close: bool = False
-) -> None:
+) -> Metered:
     owed = meter.owed_micros(interval, to_ms)
     amount = owed - interval.posted_micros
     if amount > 0:
@@ -210,6 +236,7 @@ def _charge_to(
     reached_ms = max(interval.metered_to_ms, to_ms)
     posted = interval.posted_micros + amount
     job.interval = replace(interval, metered_to_ms=reached_ms, posted_micros=posted)
+    return job.interval
 
 
 def _meter_disk(host: LeanHost, job: LeanJob, read: PowerRead, created_ms: int) -> None:

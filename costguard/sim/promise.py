@@ -17,6 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from costguard.core.meter import CLOCKS_AGREE_MS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -37,7 +39,8 @@ class Printed:
     """One job's bound as it was said before anything was rented, and what was used of it."""
 
     hourly_micros: int
-    helpless_ms: int = 0  # how long its excess has grown while nobody could act
+    quanta: int = 0  # that have begun in its excess while nobody could act
+    disk_micros: int = 0  # what its disks had cost when the excess began
 
 
 def hourly_micros(lines: Sequence[str]) -> int | None:
@@ -70,14 +73,21 @@ class Promises:
             return "it was never printed"
         if not any(self._is_helpless(machine, order) for machine in machines):
             return "it grows while the daemon is there to stop it"
-        printed.helpless_ms += self._world.passed_ms
-        prices = self._world.cloud.prices
+        prices, now_ms = self._world.cloud.prices, self._world.clock.true_ms
+        disk = sum(machine.disk_micros(now_ms) for machine in machines)
+        if printed.quanta == 0:
+            printed.disk_micros = disk
         dearest = max([printed.hourly_micros, *(micros for _, micros in self._rises())])
         quantum_ms = prices.quantum_s * MS_PER_S
-        quanta = -(-printed.helpless_ms // quantum_ms) + len(machines) + 1
-        bound = quanta * quantum_ms * dearest // HOUR_MS
+        printed.quanta += -(-self._world.passed_ms // quantum_ms)
+        quanta = printed.quanta + len(machines) + 1
+        if self._world.clock.was_set:  # by too little to be told, or anew since the timer was set
+            quanta += -(-CLOCKS_AGREE_MS // quantum_ms)
+        least_ms = max(self._world.cloud.rules.minimum_s * MS_PER_S - quantum_ms, 0)
+        bound = (quanta * quantum_ms + len(machines) * least_ms) * dearest // HOUR_MS
+        bound += disk - printed.disk_micros + prices.disk + len(machines)
         if over_micros > bound:
-            return f"{printed.helpless_ms} ms at {dearest} micro-yuan an hour are {bound}"
+            return f"{quanta} quanta at {dearest} micro-yuan an hour are {bound}"
         return None
 
     def _rises(self) -> Sequence[tuple[int, int]]:

@@ -11,13 +11,11 @@ from costguard.core.meter import (
     Metered,
     MeterStep,
     as_of_ms,
-    change_at_ms,
     earliest_start_ms,
     fits_unseen,
     in_our_time,
     lease_interval,
     looks_apart_ms,
-    opening_tariff,
     owed_micros,
     start_bound_ms,
     step,
@@ -339,13 +337,6 @@ def test_times_told_by_another_clock_are_taken_over_into_ours() -> None:
     assert in_our_time(None) is None
 
 
-def test_an_interval_opens_under_the_dearer_of_two_terms() -> None:
-    """A fall came with the read that told of it, a rise was there when rent began."""
-    dear, cheap = Tariff(7_200, 1), Tariff(3_600, 1)
-    assert opening_tariff(dear, cheap, 1_000) is dear
-    assert opening_tariff(cheap, dear, 1_000) is dear
-
-
 @given(st.integers(0, 10_000), TIMES, TIMES, TIMES)
 def test_an_unseen_interval_never_ends_before_it_began(
     read_ms: int, since_ms: int | None, until_ms: int | None, earliest_ms: int | None
@@ -400,34 +391,6 @@ def test_cut_at_its_turns_an_interval_costs_the_same(case: tuple[Tariff, int, in
         assert owed_micros(part, ends_ms) >= 0
         total += owed_micros(part, ends_ms)
     assert total == owed_micros(whole, end_ms)
-
-
-def test_a_rise_came_right_after_the_last_look_and_a_fall_only_now() -> None:
-    """The worst of what is possible between two reads."""
-    dearer, cheaper = Tariff(7_200), Tariff(1_800)
-    assert change_at_ms(OPEN, dearer, None, at(9_000)) == OPEN.seen_to_ms
-    assert change_at_ms(OPEN, cheaper, None, at(9_000)) == 9_000
-    assert change_at_ms(OPEN, cheaper, None, Moment(0, 8_000, "boot")) == 8_000
-    assert change_at_ms(OPEN, cheaper, None, at(4_000)) == OPEN.seen_to_ms
-
-
-def test_a_fall_that_a_read_tells_of_which_shows_it_off_came_after_it() -> None:
-    """Cut there, all the time since the last look would be charged, whenever it had ended."""
-    dearer, cheaper = Tariff(7_200), Tariff(1_800)
-    assert change_at_ms(OPEN, cheaper, off(9_000), at(9_000)) is None
-    assert change_at_ms(OPEN, cheaper, on(9_000), at(9_000)) == 9_000
-    assert change_at_ms(OPEN, dearer, off(9_000), at(9_000)) == OPEN.seen_to_ms
-
-
-def test_other_terms_at_the_same_price_hold_from_now_on() -> None:
-    """They are no rise."""
-    assert change_at_ms(OPEN, replace(OPEN.tariff, minimum_s=60), None, at(9_000)) == 9_000
-
-
-def test_a_discount_that_ends_is_a_rise() -> None:
-    """What counts is the price in force, not the list's."""
-    nightly = replace(OPEN, tariff=Tariff(3_600, discounts=(Discount(500, Window()),)))
-    assert change_at_ms(nightly, Tariff(3_000), None, at(9_000)) == OPEN.seen_to_ms
 
 
 # --------------------------------------------------------------------------- for the lease

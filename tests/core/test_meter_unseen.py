@@ -9,6 +9,7 @@ from costguard.core.meter import (
     MeterStep,
     anchored,
     ended_before_ms,
+    is_of_before,
     step,
     told_with,
 )
@@ -109,7 +110,7 @@ def test_the_end_of_an_earlier_rent_is_no_end_of_one_that_was_shown_on() -> None
     its_own = {**told, "charged_since_ms": 49_000, "charged_until_ms": 56_000}
     assert step(shown, off(60_000, **its_own), at(60_000), None, 9_000).close_at_ms == 57_000
     longer = {**told, "charged_until_ms": 55_001}
-    assert step(shown, off(60_000, **longer), at(60_000), None, 9_000).close_at_ms == 104_001
+    assert step(shown, off(60_000, **longer), at(60_000), None, 9_000).close_at_ms == 55_001
 
 
 def test_rent_that_agrees_or_is_told_by_no_clock_undoes_nothing() -> None:
@@ -208,3 +209,39 @@ def test_an_answer_that_comes_some_looks_after_the_boot_still_tells_it() -> None
     now = Moment(1_265_000, 61_000, "new")
     told = PowerRead(Power.RUNNING, now, told_at_ms=1_265_000)
     assert anchored(waiting, told, now).utc_ms == 4_865_000
+
+
+def test_an_end_that_is_told_of_an_earlier_rent_leaves_what_only_unknown_had_run() -> None:
+    """That rent is told, and was not seen by any other look: the interval was never there."""
+    assumed = replace(OPEN, started_ms=60_000, seen_to_ms=90_000, metered_to_ms=90_000)
+    assumed = replace(assumed, anchor=at(90_000))
+    told = off(99_000, charged_since_ms=1_000, charged_until_ms=30_000, told_at_ms=99_000)
+    assert ended_before_ms(assumed, told, at(99_000), None) == 60_000
+
+
+def test_rent_that_began_before_the_interval_does_not_lengthen_it() -> None:
+    """A false answer of off had cut it: by the platform's clock it goes on with what was closed."""
+    cut = replace(OPEN, started_ms=60_000, seen_to_ms=90_000, metered_to_ms=90_000)
+    cut = replace(cut, anchor=at(90_000), seen_told_ms=90_000, seen_boot_id="boot")
+    still = on(99_000, charged_since_ms=1_000, told_at_ms=99_000)
+    assert step(cut, still, at(99_000), None, 1).meter_to_ms == 99_000
+    ended = off(99_000, charged_since_ms=1_000, charged_until_ms=95_000, told_at_ms=99_000)
+    assert step(cut, ended, at(99_000), None, 1).close_at_ms == 95_000
+
+
+def test_a_rent_that_ended_when_the_last_one_did_is_that_one() -> None:
+    """By the platform's clock; our wall clock was set forward by an hour since."""
+    told = off(3_699_000, charged_since_ms=1_000, charged_until_ms=30_000, told_at_ms=99_000)
+    assert is_of_before(told, 30_000)
+    assert is_of_before(told, 30_000 - CLOCKS_AGREE_MS)
+    assert not is_of_before(told, 30_000 - CLOCKS_AGREE_MS - 1)
+
+
+def test_what_is_on_or_is_not_told_is_of_no_earlier_rent() -> None:
+    """Each of the facts is needed."""
+    told = off(99_000, charged_until_ms=30_000, told_at_ms=99_000)
+    assert not is_of_before(None, 30_000)
+    assert not is_of_before(told, None)
+    assert not is_of_before(replace(told, told_at_ms=None), 30_000)
+    assert not is_of_before(replace(told, charged_until_ms=None), 30_000)
+    assert not is_of_before(on(99_000, charged_until_ms=30_000, told_at_ms=99_000), 30_000)

@@ -439,3 +439,31 @@ def test_the_disk_is_held_for_as_long_as_it_is_to_be_kept() -> None:
 def test_midnight_is_where_the_tests_think_it_is() -> None:
     """The property tests' window of days lies around it."""
     assert at("2026-11-25T00:00") == MIDNIGHT_MS
+
+
+def test_nights_and_hours_are_those_of_the_platforms_clock() -> None:
+    """An hour ahead of the one that instants are told by here: both begin an hour earlier."""
+    night = Tariff(3_600, zone="UTC", discounts=(Discount(500, Window(8 * 3_600, 10 * 3_600)),))
+    ahead = night.told_ahead(3_600_000)
+    times_ms = [hour * 3_600_000 for hour in (6, 7, 8, 9, 10)]
+    assert [price_micros(night, at) for at in times_ms] == [3_600, 3_600, 1_800, 1_800, 3_600]
+    assert [price_micros(ahead, at) for at in times_ms] == [3_600, 1_800, 1_800, 3_600, 3_600]
+    assert list(price_points_ms(ahead, 0, times_ms[-1])) == [times_ms[1], times_ms[3]]
+    hourly = Tariff(3_600, 3_600, by_clock=True, zone="UTC")
+    assert running_micros(hourly, 600_000, 3_000_000) == 3_600
+    assert running_micros(hourly.told_ahead(1_200_000), 600_000, 3_000_000) == 7_200
+
+
+def test_a_tariff_that_goes_by_no_clock_is_told_no_other() -> None:
+    """And one that knows already stays itself."""
+    plain, hourly = Tariff(3_600), Tariff(3_600, 3_600, by_clock=True, ahead_ms=7)
+    assert plain.told_ahead(7) is plain
+    assert hourly.told_ahead(7) is hourly
+    assert tariff_from_json(hourly.to_json()) == hourly
+
+
+def test_a_minimum_that_was_settled_on_stays_where_other_terms_come() -> None:
+    """It is the start's, and is no change by itself."""
+    settled = Tariff(3_600, minimum_micros=900)
+    assert repriced(settled, Tariff(7_200), 1_000).minimum_micros == 900
+    assert same_terms(settled, Tariff(3_600), 1_000)
