@@ -274,16 +274,23 @@ def earliest_start_ms(
 
 
 def told_start_ms(
-    read: PowerRead | None, earliest_ms: int | None, rested_ms: int | None
+    read: PowerRead | None,
+    earliest_ms: int | None,
+    rested_ms: int | None,
+    ended_told_ms: int | None = None,
 ) -> int | None:
     """`earliest_ms`, or when the platform has rent begin before it, since it last was off.
 
     Our start call bounds nothing where someone else had switched it on before, nor an answer of
-    off that came out of a cache. `rested_ms` is the last end, or where none is known
-    `earliest_start_ms` without that call: what began before that is another rent.
+    off that came out of a cache. What began before the last end is another rent: that is
+    `ended_told_ms` by the platform's clock, or where none is known `rested_ms` in our time: that is
+    `earliest_start_ms` without that call.
     """
     if read is None or read.told_at_ms is None or read.charged_since_ms is None:
         return earliest_ms
+    if ended_told_ms is not None and earliest_ms is not None:
+        is_new = read.charged_since_ms + clock_ahead_ms(read) > ended_told_ms
+        return min(earliest_ms, read.charged_since_ms) if is_new else earliest_ms
     if earliest_ms is None or rested_ms is None or read.charged_since_ms < rested_ms:
         return earliest_ms
     return min(earliest_ms, read.charged_since_ms)
@@ -442,6 +449,13 @@ def owed_micros(interval: Metered, to_ms: int) -> int:
 def turns_ms(interval: Metered, to_ms: int) -> tuple[int, ...]:
     """Where, up to `to_ms`, the price in force changes by the tariff's own rules."""
     return tuple(price_points_ms(interval.tariff, interval.started_ms, to_ms))
+
+
+def told_of_ms(read: PowerRead | None, at_ms: int) -> int | None:
+    """What the platform's clock said at `at_ms` by ours, as a read tells it; None: it does not."""
+    if read is None or read.told_at_ms is None or shows_nothing(read):
+        return None
+    return read.told_at_ms - (read.begun.utc_ms - at_ms)
 
 
 def is_of_before(read: PowerRead | None, ended_ms: int | None) -> bool:

@@ -63,8 +63,8 @@ def meter_running(
     row = open_interval(session, instance.id, "running")
     is_told = read is not None and read.charged_since_ms is not None
     earliest_ms = before.booked_ms if is_told else before.earliest_ms
-    rested_ms = before.rested_ms if before.ended_ms is None else before.ended_ms
-    earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms)
+    ended_told_ms = told_end_ms(session, instance)
+    earliest_ms = meter.told_start_ms(read, earliest_ms, before.rested_ms, ended_told_ms)
     ends_by_ms = before.ends_by_ms
     if row is not None:
         _anchor_in_this_boot(row, read, now)
@@ -76,9 +76,7 @@ def meter_running(
             if ended_ms > row.started_ms:
                 earliest_ms = max(earliest_ms or 0, ended_ms)
             row = None
-    if row is None and (
-        _says_nothing_new(read, before) or meter.is_of_before(told, told_end_ms(session, instance))
-    ):
+    if row is None and (_says_nothing_new(read, before) or meter.is_of_before(told, ended_told_ms)):
         read = None
     open_now = None if row is None else metered(row)
     ran = row is None and ran_unseen(session, instance, read, before, memory)
@@ -120,6 +118,9 @@ def _take(
         row = _turn(session, job, row, step.meter_to_ms, now, zone)
         _charge_to(session, job, row, step.meter_to_ms, now, zone)
     if step.close_at_ms is not None:
+        if step.open_at_ms is not None:
+            row.seen_told_ms = meter.told_of_ms(read, step.close_at_ms)
+            row.seen_to_ms = step.close_at_ms
         _end(session, job, instance, row, step.close_at_ms, now, zone)
     elif step.open_at_ms is not None:  # it opened under the dearer terms: these hold from now on
         _reprice(session, job, row, tariff_of(instance), read, now, zone)

@@ -122,9 +122,7 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
         or meter.is_of_before(shown, job.ended_told_ms)
     ):
         read = None
-    ended_ms = _ended_ms(job, now)
-    last_ms = rested_ms if ended_ms is None else ended_ms
-    earliest_ms = meter.told_start_ms(read, earliest_ms, last_ms)
+    earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms, job.ended_told_ms)
     assume_ms = host.facts.poll_interval_ms * ASSUME_AFTER_POLLS
     ends_by_ms = _ends_by_ms(host, job, now, was_seen=job.interval is not None)
     if job.interval is not None and read is not None:
@@ -172,6 +170,9 @@ def _take(
     if step.meter_to_ms is not None:
         interval = _charge_to(host, job, interval, step.meter_to_ms)
     if step.close_at_ms is not None:
+        if step.open_at_ms is not None:
+            told_ms = meter.told_of_ms(read, step.close_at_ms)
+            interval = replace(interval, seen_told_ms=told_ms, seen_to_ms=step.close_at_ms)
         _close(host, job, interval, step.close_at_ms)
     elif step.open_at_ms is not None:  # it opened under the dearer terms
         job.interval = _repriced(host, job, interval, read, now)

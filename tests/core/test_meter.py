@@ -19,6 +19,7 @@ from costguard.core.meter import (
     owed_micros,
     start_bound_ms,
     step,
+    told_of_ms,
     told_start_ms,
     turns_ms,
 )
@@ -316,6 +317,23 @@ def test_our_call_bounds_what_no_clock_is_told_with_and_what_is_of_an_earlier_re
     assert told_start_ms(on(9_000, charged_since_ms=600), 1_000, 400) == 1_000
     assert told_start_ms(on(9_000, told_at_ms=9_000), 1_000, 400) == 1_000
     assert told_start_ms(None, 1_000, 400) == 1_000
+
+
+def test_a_start_after_the_last_end_by_the_platforms_clock_is_believed() -> None:
+    """Whatever an answer of off out of a cache said since; one before that end is another rent."""
+    told = on(9_000, charged_since_ms=600, told_at_ms=9_000)
+    assert told_start_ms(told, 1_000, 700, 599) == 600
+    assert told_start_ms(told, 1_000, 400, 600) == 1_000
+    assert told_start_ms(told, None, 400, 500) is None
+
+
+def test_what_the_platforms_clock_said_is_told_back_from_a_read() -> None:
+    """Where it tells the time, and anything at all."""
+    told = off(9_000, told_at_ms=20_000)
+    assert told_of_ms(told, 5_000) == 16_000
+    assert told_of_ms(off(9_000), 5_000) is None
+    assert told_of_ms(None, 5_000) is None
+    assert told_of_ms(PowerRead(Power.UNKNOWN, at(9_000), told_at_ms=20_000), 5_000) is None
 
 
 def test_an_earlier_instant_is_told_by_the_clock_of_now() -> None:
