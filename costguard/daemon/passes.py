@@ -54,6 +54,11 @@ RESOLVE_AGAIN_MS = 500
 PULL_RETRIES = 2
 
 
+def granted_ms(actions: tuple[act.Action, ...]) -> list[int]:
+    """How far the leases of this pass reach: where nothing is armed, the daemon keeps to it."""
+    return [action.length_ms for action in actions if isinstance(action, act.Grant)]
+
+
 class JobPasses:
     """The passes of one job, with the memory that they share. Never two at a time."""
 
@@ -81,7 +86,8 @@ class JobPasses:
         actions = decide(snap, context.clock.now())
         self._act(actor, actions)
         is_stopping = snap.pause_reason is not None or act.Conclude in map(type, actions)
-        return self._next_ms(memory, snap, provider, is_stopping=is_stopping)
+        wait_ms = self._next_ms(memory, snap, provider, is_stopping=is_stopping)
+        return min([wait_ms, *granted_ms(actions)])
 
     def close(self) -> None:
         """Let go of the line to the agent; the agent and its lease go on without us."""
@@ -307,4 +313,6 @@ class JobPasses:
             waits_ms.append(STOPPING_PASS_MS)
         if snap.armed_end is not None:
             waits_ms.append(ms_until(snap.armed_end, now) - save_lead_ms(snap))
+        if snap.lease is not None:
+            waits_ms.append(ms_until(snap.lease.end, now))
         return min(wait_ms for wait_ms in waits_ms if wait_ms > 0)

@@ -31,6 +31,7 @@ from costguard.daemon.passes import (
     IDLE_POLL_MS,
     RESOLVE_AGAIN_MS,
     STOPPING_PASS_MS,
+    granted_ms,
 )
 from costguard.providers.base import Absent, ProviderError
 from costguard.sim.books import Books, Purse
@@ -294,7 +295,8 @@ class LeanHost:
                 act_on(self, job, snap, action)
             except Halt:
                 break
-        return self._next_ms(job, snap, stopping=stopping or job.reason is not None)
+        wait_ms = self._next_ms(job, snap, stopping=stopping or job.reason is not None)
+        return min([wait_ms, *granted_ms(actions)])
 
     def _poll_ms(self, job: LeanJob) -> int:
         poll_ms = self.facts.poll_interval_ms
@@ -316,6 +318,9 @@ class LeanHost:
         if snap.armed_end is not None:
             end_ms = ms_until(snap.armed_end, now) - save_lead_ms(snap)
             wait_ms = min(wait_ms, end_ms) if end_ms > 0 else wait_ms
+        if snap.lease is not None:
+            left_ms = ms_until(snap.lease.end, now)
+            wait_ms = min(wait_ms, left_ms) if left_ms > 0 else wait_ms
         return wait_ms
 
     def snapshot(self, job: LeanJob, now: Moment) -> Snapshot:

@@ -246,3 +246,20 @@ def test_a_wall_clock_set_back_arms_nothing_beyond_the_lease(world: World) -> No
     world.until(lambda: world.rows(LeaseRow)[-1].seq > before)
     lease = world.rows(LeaseRow)[-1]
     assert lease.armed_end_utc_ms < lease.end_utc_ms
+
+
+def test_a_first_lease_that_nothing_could_be_armed_for_is_kept_to_by_the_daemon(
+    make_world: Callable[..., World],
+) -> None:
+    """It comes on late, the platform is asked every two minutes, and its timer is not set."""
+    slow = replace(FACTS, poll_interval_ms=120_000, arms_timer_at_create=False)
+    world = make_world(facts=slow)
+    world.cloud.habits.start_ms = 60_000
+    world.cloud.fail("arm_timer")
+    world.submit(spec_of(yuan=9))
+    world.until(lambda: world.lease is not None)
+    assert world.lease is not None
+    end_ms = world.lease.end_utc_ms
+    world.until(lambda: world.cloud.routes("stop") != [], within_s=200)
+    stops = [at for at, route, _ in world.cloud.calls if route == "stop"]
+    assert stops[0] <= end_ms + 1_000
