@@ -11,6 +11,7 @@ from costguard.core.moment import elapsed_ms
 from costguard.core.power import Power, PowerRead
 from costguard.core.snapshot import Snapshot
 from costguard.core.stalls import stalled
+from costguard.core.tariff import Tariff
 from costguard.daemon import act, asking, metering, plan, rent
 from costguard.sim import books, lean, lean_act, lean_meter
 
@@ -70,6 +71,16 @@ def charge_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
 def arm_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     """A stop timer is set by our own wall clock, whatever the platform's says."""
     patch.setattr(asking, "ahead_ms", lambda _provider, _now: 0)
+
+
+def price_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """The platform's nights and hours are taken to be those of our own wall clock."""
+    patch.setattr(Tariff, "told_ahead", lambda tariff, _ahead_ms: tariff)
+
+
+def come_back_at_the_next_poll(patch: pytest.MonkeyPatch) -> None:
+    """The end of a first lease makes no pass due."""
+    patch.setattr(lean, "granted_ms", lambda _actions: [])
 
 
 def retry_a_create(patch: pytest.MonkeyPatch) -> None:
@@ -332,6 +343,17 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "arms by the wall clock": Mutant(
         arm_by_the_wall_clock, frozenset({"I2", "cap"}), focus={"clock_jump": 0.5}
+    ),
+    "prices by the wall clock": Mutant(
+        price_by_the_wall_clock, frozenset({"cap"}), first_seed=11_602, seeds=1, days=7.0, edition=2
+    ),
+    "comes back at the next poll": Mutant(
+        come_back_at_the_next_poll,
+        frozenset({"cap"}),
+        first_seed=18_017,
+        seeds=1,
+        days=7.0,
+        edition=2,
     ),
     "retries a create": Mutant(
         retry_a_create, frozenset({"one_instance"}), focus={"timeout_after": 0.3}
