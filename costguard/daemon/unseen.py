@@ -180,8 +180,11 @@ def last_end_ms(session: Session, instance: Instance, now: Moment) -> int | None
     found = session.execute(_LAST_END, {"instance_id": instance.id}).first()
     if found is None or found.ended_ms is None:
         return None
+    ended_ms: int = found.ended_ms
+    if ended_ms <= now.utc_ms:
+        return ended_ms
     anchor = Moment(found.anchor_utc_ms, found.anchor_boot_ms, found.anchor_boot_id)
-    return meter.as_of_ms(anchor.plus_ms(found.ended_ms - anchor.utc_ms), now)
+    return meter.as_of_ms(anchor.plus_ms(ended_ms - anchor.utc_ms), now)  # it was set back since
 
 
 def told_end_ms(session: Session, instance: Instance) -> int | None:

@@ -38,8 +38,10 @@ def _earliest_ms(
 
 def _ended_ms(job: LeanJob, now: Moment) -> int | None:
     """The end of the latest interval; None where a wall clock told it that was set back since."""
-    ended_ms = None if job.ended is None else meter.as_of_ms(job.ended, now)
-    return None if ended_ms is None or ended_ms > now.utc_ms else ended_ms
+    if job.ended is None or job.ended.utc_ms <= now.utc_ms:
+        return None if job.ended is None else job.ended.utc_ms
+    ended_ms = meter.as_of_ms(job.ended, now)  # the wall clock was set back since
+    return None if ended_ms > now.utc_ms else ended_ms
 
 
 def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:

@@ -60,4 +60,4 @@ def test_what_the_agent_asks_is_found_in_its_sources() -> None:
 
 def test_the_bundle_is_small() -> None:
     """The whole of pynvml alone is three times as large."""
-    assert len(build_agent()) < 160_000
+    assert len(build_agent()) < 165_000
