@@ -161,9 +161,7 @@ def ended_before_ms(
     if since_ms is None or read.told_at_ms is None or since_ms > _answered_ms(read):
         return None
     if _never_was(interval, read):
-        return (
-            interval.started_ms
-        )  # what is told ended before it, and was not seen by any other look
+        return interval.started_ms  # what is told ended before it, and no other look had seen it
     told_ms = interval.seen_told_ms
     if told_ms is not None and since_ms + clock_ahead_ms(read) <= told_ms:
         return None  # by the platform's one clock it had begun when it was last seen on
@@ -177,9 +175,12 @@ def ended_before_ms(
 
 def clock_ahead_ms(read: PowerRead) -> int:
     """How far the platform's clock is ahead of our wall clock; 0 where they agree, or not told."""
-    if read.told_at_ms is None:
-        return 0
-    ahead_ms = read.told_at_ms - read.begun.utc_ms
+    return ahead_of_ms(read.told_at_ms, read.begun.utc_ms)
+
+
+def ahead_of_ms(told_ms: int | None, ours_ms: int) -> int:
+    """How far a clock that was told is ahead of ours; 0 where they agree, or it was not told."""
+    ahead_ms = 0 if told_ms is None else told_ms - ours_ms
     return 0 if abs(ahead_ms) < CLOCKS_AGREE_MS else ahead_ms
 
 
@@ -197,6 +198,16 @@ def in_our_time(read: PowerRead | None) -> PowerRead | None:
         charged_since_ms=None if since_ms is None else since_ms - ahead_ms,
         charged_until_ms=None if until_ms is None else until_ms - ahead_ms + CLOCKS_AGREE_MS,
     )
+
+
+def tells_nothing_new(read: PowerRead | None, rested_ms: int | None, called_ms: int | None) -> bool:
+    """Off when last seen (`rested_ms`), not called on since, and an answer of unknown now.
+
+    It is on only once it is seen on: then what lies between is charged.
+    """
+    if read is None or rested_ms is None or not shows_nothing(read):
+        return False
+    return rested_ms >= (called_ms or 0)
 
 
 def shows_nothing(read: PowerRead) -> bool:

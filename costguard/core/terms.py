@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from costguard.core.meter import CLOCKS_AGREE_MS, reach_ms
+from costguard.core.meter import CLOCKS_AGREE_MS, ahead_of_ms, reach_ms
 from costguard.core.money import ceil_div
 from costguard.core.tariff import S_PER_HOUR, price_micros, price_points_ms
 
@@ -45,7 +45,7 @@ def terms_of(interval: Metered, new: Tariff, read: PowerRead | None) -> Tariff:
     ahead_ms = read.told_at_ms - reach_ms(interval, read.begun)
     if abs(ahead_ms - known_ms) < CLOCKS_AGREE_MS:
         return new.told_ahead(known_ms)
-    return new.told_ahead(0 if abs(ahead_ms) < CLOCKS_AGREE_MS else ahead_ms)
+    return new.told_ahead(ahead_of_ms(read.told_at_ms, reach_ms(interval, read.begun)))
 
 
 def opening_tariff(known: Tariff, told: Tariff, at_ms: int) -> Tariff:

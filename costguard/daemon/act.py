@@ -29,7 +29,7 @@ from costguard.daemon.rent import create, is_armed, resolve_create
 from costguard.providers.base import Absent, Provider, ProviderError
 from costguard.store.database import StoreUnavailable
 from costguard.store.events import add_event
-from costguard.store.ledger import DoesNotFit, reserve, set_aside, settle
+from costguard.store.ledger import DoesNotFit, reserve, settle
 from costguard.store.models import Artifact, Instance, Job, LeaseRow
 from costguard.store.restored import may_grant, unlisted
 from costguard.store.stages import enter_stage
@@ -139,7 +139,8 @@ class Actor:
                 caps, month = self.context.caps(), self.month(now)
                 reserve(session, job, lease, action.increment_micros, caps, now.utc_ms, month)
                 if action.aside_micros:
-                    set_aside(session, job, lease, action.aside_micros, caps, now.utc_ms, month)
+                    aside = action.aside_micros
+                    reserve(session, job, lease, aside, caps, now.utc_ms, month, aside=True)
         except (DoesNotFit, StoreUnavailable) as error:
             self.context.notify("warning", self.snap.spec.name, f"no lease: {error}")
             raise Halt from error

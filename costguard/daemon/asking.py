@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from costguard.core.meter import clock_ahead_ms
-from costguard.core.power import Power, PowerRead
+from costguard.core.meter import ahead_of_ms, clock_ahead_ms
 from costguard.providers.base import CreateRequest, Quote
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def in_our_time(view: InstanceView, ahead_ms: int) -> InstanceView:
 
 def ahead_ms(provider: Provider, now: Moment) -> int:
     """How far the platform's clock is ahead of our wall clock; 0 where they agree, or not told."""
-    return clock_ahead_ms(PowerRead(Power.UNKNOWN, now, told_at_ms=provider.platform_ms()))
+    return ahead_of_ms(provider.platform_ms(), now.utc_ms)
 
 
 def by_the_platforms_clock(snap: Snapshot, provider: Provider, now: Moment) -> Snapshot:

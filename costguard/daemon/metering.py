@@ -22,7 +22,7 @@ from costguard.core.tariff import (
 )
 from costguard.daemon.load import metered, open_interval, open_lease
 from costguard.daemon.strays import lease_of_double
-from costguard.daemon.unseen import Before, last_end_ms, ran_unseen, tell_assumed, told_end_ms
+from costguard.daemon.unseen import Before, last_end, ran_unseen, tell_assumed
 from costguard.store.attest import weigh
 from costguard.store.events import add_event
 from costguard.store.ledger import Place, adjust, charge
@@ -63,8 +63,8 @@ def meter_running(
     row = open_interval(session, instance.id, "running")
     is_told = read is not None and read.charged_since_ms is not None
     earliest_ms = before.booked_ms if is_told else before.earliest_ms
-    ended_told_ms = told_end_ms(session, instance)
-    earliest_ms = meter.told_start_ms(read, earliest_ms, before.rested_ms, ended_told_ms)
+    rested_ms, ended_told_ms = before.rested_ms, before.ended_told_ms
+    earliest_ms = meter.told_start_ms(read, earliest_ms, rested_ms, ended_told_ms)
     ends_by_ms = before.ends_by_ms
     if row is not None:
         _anchor_in_this_boot(row, read, now)
@@ -76,7 +76,10 @@ def meter_running(
             if ended_ms > row.started_ms:
                 earliest_ms = max(earliest_ms or 0, ended_ms)
             row = None
-    if row is None and (_says_nothing_new(read, before) or meter.is_of_before(told, ended_told_ms)):
+    if row is None and (
+        meter.tells_nothing_new(read, rested_ms, before.called_ms)
+        or meter.is_of_before(told, ended_told_ms)
+    ):
         read = None
     open_now = None if row is None else metered(row)
     ran = row is None and ran_unseen(session, instance, read, before, memory)
@@ -155,14 +158,7 @@ def _goes_on_from_ms(
     since_ms = None if read is None else read.charged_since_ms
     if since_ms is None or since_ms >= open_at_ms:
         return None
-    return since_ms if last_end_ms(session, instance, now) == open_at_ms else None
-
-
-def _says_nothing_new(read: PowerRead | None, before: Before) -> bool:
-    """Off when last seen, not started since, and told nothing: on only once it is seen on."""
-    if read is None or not meter.shows_nothing(read):
-        return False
-    return before.rested_ms is not None and before.rested_ms >= (before.called_ms or 0)
+    return since_ms if last_end(session, instance, now)[0] == open_at_ms else None
 
 
 def _anchor_in_this_boot(row: PowerInterval, read: PowerRead | None, now: Moment) -> None:

@@ -56,7 +56,8 @@ PULL_RETRIES = 2
 
 def granted_ms(actions: tuple[act.Action, ...]) -> list[int]:
     """How far the leases of this pass reach: where nothing is armed, the daemon keeps to it."""
-    return [action.length_ms for action in actions if isinstance(action, act.Grant)]
+    granted = (action.length_ms for action in actions if isinstance(action, act.Grant))
+    return [length_ms for length_ms in granted if length_ms > 0]
 
 
 class JobPasses:

@@ -53,6 +53,7 @@ class Before:
     tariff: Tariff
     called_ms: int | None  # our start call
     ended_ms: int | None  # the end of its latest power interval
+    ended_told_ms: int | None  # the same by the platform's clock
     earliest_ms: int | None  # before when rent cannot have begun; None: not known
     booked_ms: int | None  # the same by the books alone: what is told of rent may lie before a look
     rested_ms: int | None  # and whatever we called: when it was last off for all that the books say
@@ -68,7 +69,7 @@ def before_look(
 ) -> Before:
     """What is known before this pass's read is among the seen, and its price the known one."""
     called_ms = _called_ms(instance, memory.calls, now)
-    ended_ms = last_end_ms(session, instance, now)
+    ended_ms, ended_told_ms = last_end(session, instance, now)
     if ended_ms is not None and ended_ms > now.utc_ms:
         ended_ms = None  # told by a wall clock that was set back since
     booked_off_ms = _booked_off_ms(session, instance, now)
@@ -80,6 +81,7 @@ def before_look(
         tariff=tariff_of(instance),
         called_ms=called_ms,
         ended_ms=ended_ms,
+        ended_told_ms=ended_told_ms,
         earliest_ms=meter.earliest_start_ms(called_ms, ended_ms, off_seen_ms, facts.cache_age_ms),
         booked_ms=meter.earliest_start_ms(called_ms, ended_ms, booked_off_ms, facts.cache_age_ms),
         rested_ms=meter.earliest_start_ms(None, ended_ms, booked_off_ms, facts.cache_age_ms),
@@ -175,25 +177,21 @@ def _called_ms(instance: Instance, calls: Calls, now: Moment) -> int | None:
     return meter.as_of_ms(last, now)
 
 
-def last_end_ms(session: Session, instance: Instance, now: Moment) -> int | None:
-    """When the latest power interval ended, by the wall clock as it is now; None: it has not."""
+def last_end(session: Session, instance: Instance, now: Moment) -> tuple[int | None, int | None]:
+    """When its latest power interval ended, by our wall clock as it is now and by the platform's.
+
+    None: it has not, or that clock does not know.
+    """
     found = session.execute(_LAST_END, {"instance_id": instance.id}).first()
     if found is None or found.ended_ms is None:
-        return None
-    ended_ms: int = found.ended_ms
-    if ended_ms <= now.utc_ms:
-        return ended_ms
-    anchor = Moment(found.anchor_utc_ms, found.anchor_boot_ms, found.anchor_boot_id)
-    return meter.as_of_ms(anchor.plus_ms(ended_ms - anchor.utc_ms), now)  # it was set back since
-
-
-def told_end_ms(session: Session, instance: Instance) -> int | None:
-    """When the latest power interval ended, by the platform's clock; None: not known."""
-    found = session.execute(_LAST_END, {"instance_id": instance.id}).first()
-    if found is None or found.ended_ms is None or found.seen_told_ms is None:
-        return None
-    end_ms: int = found.seen_told_ms + found.ended_ms - found.seen_to_ms
-    return end_ms
+        return None, None
+    ended_ms, told_ms = found.ended_ms, found.seen_told_ms
+    if told_ms is not None:
+        told_ms += ended_ms - found.seen_to_ms
+    if ended_ms > now.utc_ms:  # it was set back since
+        anchor = Moment(found.anchor_utc_ms, found.anchor_boot_ms, found.anchor_boot_id)
+        ended_ms = meter.as_of_ms(anchor.plus_ms(ended_ms - anchor.utc_ms), now)
+    return ended_ms, told_ms
 
 
 def _booked_off_ms(session: Session, instance: Instance, now: Moment) -> int | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from costguard.errors import UserError
@@ -23,7 +22,14 @@ from costguard.providers.base import (
     Unclear,
 )
 from costguard.providers.declared import ms_option, proxies_of, secret_of
-from costguard.providers.wire import READ_TIMEOUT_MS, BackOff, Dates, forms_of, seconds_of
+from costguard.providers.wire import (
+    READ_TIMEOUT_MS,
+    BackOff,
+    Dates,
+    forms_of,
+    seconds_of,
+    seconds_up,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +75,7 @@ class BotoWire:
     def __init__(self, settings: Mapping[str, Any], region: str) -> None:
         self._settings, self._region = settings, region
         self._keys = [secret_of(settings, key) for key in ("access_key_id", "secret_access_key")]
-        clock = settings.get("clock", time.monotonic)
+        clock = settings.get("clock", seconds_up)
         self._back_off, self.dates = BackOff(clock), Dates(clock)
         self._clients: dict[str, Any] = {}
 

@@ -47,6 +47,14 @@ class Answer:
     retry_after_s: float | None = None
 
 
+def seconds_up() -> float:
+    """By the clock that runs through suspend: an answer's date is as old as it really is.
+
+    macOS has no CLOCK_BOOTTIME; its CLOCK_MONOTONIC keeps counting in sleep.
+    """
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
 class BackOff:
     """After a 429, calls are held back: as long as is said, else twice as long each time."""
 
@@ -86,7 +94,7 @@ class Wire:
         headers: Mapping[str, str] | None = None,
         secrets: Iterable[SecretStr] = (),
         read_timeout_s: float = READ_TIMEOUT_MS / 1_000,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = seconds_up,
         proxies: Mapping[str, str] | None = None,
     ) -> None:
         self._proxies = dict(proxies or {})
@@ -112,7 +120,7 @@ class Wire:
             headers=headers,
             secrets=secrets,
             read_timeout_s=ms_option(settings, "read_timeout_s", READ_TIMEOUT_MS) / 1_000,
-            clock=settings.get("clock", time.monotonic),
+            clock=settings.get("clock", seconds_up),
             proxies=proxies_of(settings),
         )
 

@@ -61,8 +61,8 @@ class Track:
     extra_micros: int = 0  # what a price rise in mid-run may have added
     judged_reason: bool = False
     worst_micros: int = 0
-    ahead_ms: int = 0  # how far our wall clock was ahead when its lease was granted
     worst_disk_micros: int = 0  # the part of it that its disks had cost by then
+    ahead_ms: int = 0  # how far our wall clock was ahead when its lease was granted
 
 
 class Judge:

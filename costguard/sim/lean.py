@@ -82,7 +82,7 @@ class LeanJob:
     creates: int = 0
     intents: frozenset[str] = frozenset()
     interval: Metered | None = None
-    ended: Moment | None = None  # the last interval
+    ended: Moment | None = None  # when the last interval did
     ended_told_ms: int | None = None  # by the platform's clock
     seen_off: Moment | None = None
     disk: Metered | None = None  # what keeping its disk costs, from creation to release

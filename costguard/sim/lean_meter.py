@@ -38,10 +38,12 @@ def _earliest_ms(
 
 def _ended_ms(job: LeanJob, now: Moment) -> int | None:
     """The end of the latest interval; None where a wall clock told it that was set back since."""
-    if job.ended is None or job.ended.utc_ms <= now.utc_ms:
-        return None if job.ended is None else job.ended.utc_ms
-    ended_ms = meter.as_of_ms(job.ended, now)  # the wall clock was set back since
-    return None if ended_ms > now.utc_ms else ended_ms
+    if job.ended is None:
+        return None
+    ended_ms = job.ended.utc_ms
+    if ended_ms > now.utc_ms:  # it was set back since
+        ended_ms = meter.as_of_ms(job.ended, now)
+    return ended_ms if ended_ms <= now.utc_ms else None
 
 
 def _ran_unseen(host: LeanHost, job: LeanJob, now: Moment) -> bool:
@@ -101,15 +103,6 @@ def _shown(host: LeanHost, job: LeanJob, now: Moment) -> PowerRead | None:
     return read
 
 
-def _says_nothing_new(
-    host: LeanHost, job: LeanJob, now: Moment, read: PowerRead | None, rested_ms: int | None
-) -> bool:
-    """Off when last seen, not started since, and told nothing."""
-    if read is None or rested_ms is None or not meter.shows_nothing(read):
-        return False
-    return rested_ms >= (_called_ms(host, job, now) or 0)
-
-
 def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     """Charge what this pass's look shows to have run."""
     view = job.memory.fresh
@@ -120,7 +113,7 @@ def run_meter(host: LeanHost, job: LeanJob, now: Moment) -> None:
     shown = _shown(host, job, now)
     read = meter.in_our_time(shown)
     if job.interval is None and (
-        _says_nothing_new(host, job, now, read, rested_ms)
+        meter.tells_nothing_new(read, rested_ms, _called_ms(host, job, now))
         or meter.is_of_before(shown, job.ended_told_ms)
     ):
         read = None
@@ -191,8 +184,9 @@ def end_interval(host: LeanHost, job: LeanJob) -> None:
 def _close(host: LeanHost, job: LeanJob, interval: Metered, ended_ms: int) -> None:
     _charge_to(host, job, interval, ended_ms, close=True)
     job.interval, job.ended = None, interval.anchor.plus_ms(ended_ms - interval.anchor.utc_ms)
-    told_ms = interval.seen_told_ms
-    job.ended_told_ms = None if told_ms is None else told_ms + ended_ms - interval.seen_to_ms
+    job.ended_told_ms = interval.seen_told_ms
+    if job.ended_told_ms is not None:
+        job.ended_told_ms += ended_ms - interval.seen_to_ms
 
 
 def _repriced(

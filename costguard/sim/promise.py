@@ -9,6 +9,10 @@ the premise holds the excess must stay within it:
   calls' time-outs), and not a second more is excused;
 - the stop calls work: while they are refused, ignored or lost it is the platform that goes on;
 - the price is the printed one, or what it has risen to since.
+
+Counted are the quanta of the time in which the excess grew, one more for each machine and for where
+it began, a start's minimum, what the disks cost meanwhile, and the seconds by which a clock can be
+wrong without being told from an answer's way.
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ class Printed:
     """One job's bound as it was said before anything was rented, and what was used of it."""
 
     hourly_micros: int
-    quanta: int = 0  # that have begun in its excess while nobody could act
+    helpless_ms: int = 0  # how long its excess has grown while nobody could act
+    grown_ms: int = 0  # when it last did
     disk_micros: int = 0  # what its disks had cost when the excess began
 
 
@@ -75,19 +80,21 @@ class Promises:
             return "it grows while the daemon is there to stop it"
         prices, now_ms = self._world.cloud.prices, self._world.clock.true_ms
         disk = sum(machine.disk_micros(now_ms) for machine in machines)
-        if printed.quanta == 0:
+        if printed.helpless_ms == 0:
             printed.disk_micros = disk
+        quantum_ms, passed_ms = prices.quantum_s * MS_PER_S, self._world.passed_ms
+        since_ms = now_ms - printed.grown_ms  # what runs grows once a quantum: it ran on till now
+        ran_on = since_ms <= quantum_ms + passed_ms + CALLS_MS
+        printed.helpless_ms += since_ms if ran_on else passed_ms
+        printed.grown_ms = now_ms
         dearest = max([printed.hourly_micros, *(micros for _, micros in self._rises())])
-        quantum_ms = prices.quantum_s * MS_PER_S
-        printed.quanta += -(-self._world.passed_ms // quantum_ms)
-        quanta = printed.quanta + len(machines) + 1
-        if self._world.clock.was_set:  # by too little to be told, or anew since the timer was set
-            quanta += -(-CLOCKS_AGREE_MS // quantum_ms)
+        slack_ms = CLOCKS_AGREE_MS if self._world.clock.was_set else 0
+        quanta = -(-(printed.helpless_ms + slack_ms) // quantum_ms) + len(machines) + 1
         least_ms = max(self._world.cloud.rules.minimum_s * MS_PER_S - quantum_ms, 0)
         bound = (quanta * quantum_ms + len(machines) * least_ms) * dearest // HOUR_MS
-        bound += disk - printed.disk_micros + prices.disk + len(machines)
+        bound += disk - printed.disk_micros + 2 * len(machines)  # and the rounding of each
         if over_micros > bound:
-            return f"{quanta} quanta at {dearest} micro-yuan an hour are {bound}"
+            return f"{printed.helpless_ms} ms at {dearest} micro-yuan an hour are {bound}"
         return None
 
     def _rises(self) -> Sequence[tuple[int, int]]:

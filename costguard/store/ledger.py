@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 # Where an append leaves the new head for the store, which writes it down after the commit.
 HEAD = "ledger_head"
+ASIDE = "set aside: one create call may make two instances"
 HASHED_FIELDS = (
     "at_ms",
     "job_id",
@@ -261,35 +262,13 @@ def reserve(
     caps: Caps,
     at_ms: int,
     month: str,
-) -> None:
-    """Promise `increment_micros` more to `lease`, or raise DoesNotFit."""
-    key = f"{lease.id}:{lease.seq}"
-    note = f"lease {lease.seq} to its end plus {lease.latency_ms} ms"
-    _promise(session, job, lease, increment_micros, caps, at_ms, month, key=key, note=note)
-
-
-def set_aside(
-    session: Session, job: Job, lease: LeaseRow, micros: int, caps: Caps, at_ms: int, month: str
-) -> None:
-    """Promise `micros` to `lease` for an instance that its create call makes too many."""
-    key = f"{lease.id}:{lease.seq}:aside"
-    note = "set aside: one create call may make two instances"
-    _promise(session, job, lease, micros, caps, at_ms, month, key=key, note=note)
-
-
-def _promise(
-    session: Session,
-    job: Job,
-    lease: LeaseRow,
-    increment_micros: int,
-    caps: Caps,
-    at_ms: int,
-    month: str,
     *,
-    key: str,
-    note: str,
+    aside: bool = False,
 ) -> None:
-    """Invariant I1 is here: it fits every scope, or DoesNotFit and nothing is reserved."""
+    """Promise `increment_micros` more to `lease`, or raise DoesNotFit: invariant I1 is here.
+
+    `aside`: for an instance that its create call makes too many, an entry of its own.
+    """
     assert increment_micros >= 0, "a reservation is never taken back, it is settled"
     assert lease.state == "open", "what a settled lease reserved could never be given back"
     for account in accounts(session, job, caps, tuple(lease.months.split(","))):
@@ -311,8 +290,8 @@ def _promise(
         amount_micros=increment_micros,
         lease_id=lease.id,
         to_ms=lease.end_utc_ms,
-        key=f"reserve:{key}",
-        note=note,
+        key=f"reserve:{lease.id}:{lease.seq}" + (":aside" if aside else ""),
+        note=ASIDE if aside else f"lease {lease.seq} to its end plus {lease.latency_ms} ms",
     )
 
 

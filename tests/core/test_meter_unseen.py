@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from costguard.core.meter import (
     CLOCKS_AGREE_MS,
     MeterStep,
@@ -11,6 +13,7 @@ from costguard.core.meter import (
     ended_before_ms,
     is_of_before,
     step,
+    tells_nothing_new,
     told_with,
 )
 from costguard.core.moment import Moment
@@ -235,6 +238,27 @@ def test_a_rent_that_ended_when_the_last_one_did_is_that_one() -> None:
     assert is_of_before(told, 30_000)
     assert is_of_before(told, 30_000 - CLOCKS_AGREE_MS)
     assert not is_of_before(told, 30_000 - CLOCKS_AGREE_MS - 1)
+
+
+UNKNOWN = PowerRead(Power.UNKNOWN, at(9_000))
+
+
+@pytest.mark.parametrize(
+    ("read", "rested_ms", "called_ms", "is_old"),
+    [
+        (UNKNOWN, 5_000, None, True),
+        (UNKNOWN, 5_000, 5_000, True),
+        (UNKNOWN, 5_000, 5_001, False),  # called on since
+        (UNKNOWN, None, None, False),  # never seen off
+        (off(9_000), 5_000, None, False),
+        (None, 5_000, None, False),
+    ],
+)
+def test_an_answer_of_unknown_about_what_was_off_tells_nothing_new(
+    read: PowerRead | None, rested_ms: int | None, called_ms: int | None, *, is_old: bool
+) -> None:
+    """Unless it was called on since."""
+    assert tells_nothing_new(read, rested_ms, called_ms) is is_old
 
 
 def test_what_is_on_or_is_not_told_is_of_no_earlier_rent() -> None:

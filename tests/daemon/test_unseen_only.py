@@ -235,7 +235,7 @@ def test_a_machine_that_was_switched_on_anew_was_off_in_between(
     world.kill()
     world.pass_time(12 * HOUR_S * 1_000)
     world.cloud.switch_on(machine)
-    world.cloud.fail("read", times=3)
+    world.cloud.fail("read", times=1)
     world.restart(after_ms=5_000)
     world.until_final(within_s=300)
     booked, billed = booked_and_billed(world)

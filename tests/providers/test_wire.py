@@ -131,6 +131,17 @@ def test_a_platforms_clock_goes_on_from_the_date_of_its_last_answer() -> None:
     assert dates.now_ms() == 1_792_567_800_000
 
 
+def test_time_goes_on_while_this_machine_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight hours of sleep: a date that was heard before them is eight hours old."""
+    slept_s = {time.CLOCK_BOOTTIME: 28_800.0, time.CLOCK_MONOTONIC: 0.0}
+    dates = Wire("http://platform.example").dates
+    dates.hear("Wed, 21 Oct 2026 07:28:00 GMT")
+    heard_ms, real = dates.now_ms(), time.clock_gettime
+    assert heard_ms is not None
+    monkeypatch.setattr(time, "clock_gettime", lambda kind: real(kind) + slept_s[kind])
+    assert (dates.now_ms() or 0) - heard_ms >= 28_800_000
+
+
 def test_a_date_in_retry_after_is_left_to_our_own_back_off(echo: Echo) -> None:
     """A clock that is wrong must not make us wait for a year."""
     echo.reply = Reply({}, 429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})

@@ -34,8 +34,8 @@ def test_what_is_set_aside_for_a_duplicate_is_an_entry_of_its_own(store: Store) 
         lease = add_lease(session, job)
         reserve(session, job, lease, 60)
         with pytest.raises(DoesNotFit, match="job x"):
-            ledger.set_aside(session, job, lease, 41 * YUAN, Caps(), 1, "2026-11")
-        ledger.set_aside(session, job, lease, 40 * YUAN, Caps(), 1, "2026-11")
+            ledger.reserve(session, job, lease, 41 * YUAN, Caps(), 1, "2026-11", aside=True)
+        ledger.reserve(session, job, lease, 40 * YUAN, Caps(), 1, "2026-11", aside=True)
         assert pending(session) == 100
         notes = [entry.note for entry in session.scalars(select(LedgerEntry))]
         assert notes[1] == "set aside: one create call may make two instances"
